@@ -1,2 +1,7 @@
-//! Entry point.
+//! `teu-runtime`, a low-level OCI runtime with runc's command line.
+
+mod cgroup;
+mod seccomp;
+mod spec;
+
 fn main() {}

@@ -1,0 +1,1 @@
+//! Control groups: paths, limits, devices, freezer, on v1, v2 and hybrid hosts.

@@ -1,0 +1,1 @@
+//! A seccomp profile compiled to one BPF program.

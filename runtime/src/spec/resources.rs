@@ -1,0 +1,1 @@
+//! `linux.resources`: limits of the cgroup (config-linux.md, "Control groups").

@@ -1,0 +1,1 @@
+//! `linux.seccomp`: the profile as written (config-linux.md, "Seccomp").
