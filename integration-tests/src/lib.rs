@@ -1,1 +1,40 @@
-//! Under construction.
+//! The harness of the whole-program tests and of the benchmarks.
+//!
+//! It links none of teu's crates: it executes the binaries, as users do, and
+//! real peers from Debian's packages beside them.
+//!
+//! A test is a [`Scene`]: scratch folders, a network namespace and a cgroup
+//! parent of its own. What a scene leaves behind (processes, mounts, cgroups,
+//! network namespaces, files outside its folder) fails its test when it ends.
+//!
+//! ```no_run
+//! use teu_integration_tests::Scene;
+//!
+//! let scene = Scene::new("true exits with zero");
+//! scene.busybox("busybox");
+//! scene.run("teu", ["run", "--rm", "--network", "none", "busybox", "true"]).succeeds();
+//! ```
+
+pub mod command;
+pub mod fixture;
+mod leftover;
+mod scene;
+mod skip;
+pub mod tree;
+
+pub use command::Outcome;
+pub use scene::{Scene, binary};
+pub use skip::{missing_command, skipped};
+
+/// Ends the running test as skipped, with the reason, which the runner counts.
+///
+/// `skip_unless!(scene, condition, "reason {}", ...)`
+#[macro_export]
+macro_rules! skip_unless {
+    ($scene:expr, $condition:expr, $($reason:tt)+) => {
+        if !$condition {
+            $crate::skipped($scene.name(), &format!($($reason)+));
+            return;
+        }
+    };
+}

@@ -1,0 +1,59 @@
+# The commands of README.md. Everything needs a Debian machine with Rust; what
+# else is needed is installed from Debian's packages, by name.
+
+PREFIX ?= /usr/local
+# Where cargo puts the host's release binaries (see .cargo/config.toml).
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+RELEASE := target/$(HOST)/release
+PROGRAMS := teu teu-build teu-runtime teu-shim teu-store
+
+BUILD_PACKAGES := gcc libc6-dev
+DEMO_PACKAGES := $(BUILD_PACKAGES) busybox-static containernetworking-plugins curl iptables iproute2
+TEST_PACKAGES := $(DEMO_PACKAGES) apache2-utils attr buildah containerd crun docker-registry docker.io \
+	erofs-utils git jq mmdebstrap openssl podman runc skopeo strace uidmap umoci xz-utils zstd
+
+.PHONY: all demo test lint bench install test-vm clean
+
+all: ## build the release binaries
+	cargo build --release
+
+demo: ## build everything and run the main job on real input
+	@.ci/packages $(DEMO_PACKAGES)
+	cargo build --release --quiet
+	@$(MAKE) --quiet examples
+	@PATH="$(CURDIR)/$(RELEASE):$$PATH" builder/examples/demo
+
+test: ## pass every test
+	@.ci/packages $(TEST_PACKAGES)
+	@$(MAKE) --quiet examples
+	@integration-tests/run-suites $(SUITES)
+
+test-vm: ## the runtime's and the shim's tests on a cgroup-v2 host with systemd, in a virtual machine
+	@integration-tests/run-in-vm
+
+lint: ## what the gate asks of the style
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
+
+bench: ## measure against the peers; tables and charts are written to target/bench
+	@.ci/packages $(TEST_PACKAGES)
+	cargo build --release --quiet
+	@$(RELEASE)/bench $(BENCH)
+
+install: all ## put the binaries in PREFIX/bin
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 0755 $(addprefix $(RELEASE)/,$(PROGRAMS)) $(DESTDIR)$(PREFIX)/bin
+
+clean:
+	cargo clean
+
+# What the examples need beside their sources: a static program and busybox.
+.PHONY: examples
+examples: builder/examples/hello/hello builder/examples/web/busybox
+
+builder/examples/hello/hello: builder/examples/hello/hello.c
+	gcc -Os -s -static -o $@ $<
+
+builder/examples/web/busybox: /bin/busybox
+	cp $< $@
