@@ -247,8 +247,12 @@ pub fn binary(program: &str) -> PathBuf {
         return Path::new(&folder).join(program);
     }
     let own = std::env::current_exe().expect("the test's own path");
-    // target/<triple>/<profile>/deps/<test>
-    let folder = own.ancestors().nth(2).expect("the build folder");
+    // A program stands in target/<triple>/<profile>, a test in deps/ below it.
+    let folder = own.parent().expect("the build folder");
+    let folder = match folder.file_name() {
+        Some(name) if name == "deps" => folder.parent().expect("the build folder"),
+        _ => folder,
+    };
     folder.join(program)
 }
 
