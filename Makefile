@@ -7,6 +7,9 @@ HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 RELEASE := target/$(HOST)/release
 PROGRAMS := teu teu-build teu-runtime teu-shim teu-store
 
+# Boots a cgroup-v2 host and runs a command in it (see integration-tests/run-in-vm).
+VM ?= ../shared/tools/vm
+
 BUILD_PACKAGES := gcc libc6-dev
 DEMO_PACKAGES := $(BUILD_PACKAGES) busybox-static containernetworking-plugins curl iptables iproute2
 TEST_PACKAGES := $(DEMO_PACKAGES) apache2-utils attr buildah containerd crun docker-registry docker.io \
@@ -29,7 +32,7 @@ test: ## pass every test
 	@integration-tests/run-suites $(SUITES)
 
 test-vm: ## the runtime's and the shim's tests on a cgroup-v2 host with systemd, in a virtual machine
-	@integration-tests/run-in-vm
+	@VM=$(VM) integration-tests/run-in-vm $(SUITES)
 
 lint: ## what the gate asks of the style
 	cargo fmt --all --check
