@@ -15,7 +15,7 @@ DEMO_PACKAGES := $(BUILD_PACKAGES) busybox-static containernetworking-plugins cu
 TEST_PACKAGES := $(DEMO_PACKAGES) apache2-utils attr buildah containerd crun docker-registry docker.io \
 	erofs-utils git jq mmdebstrap openssl podman runc skopeo strace uidmap umoci xz-utils zstd
 
-.PHONY: all demo test lint bench install test-vm clean
+.PHONY: all demo test test-net lint bench install test-vm clean
 
 all: ## build the release binaries
 	cargo build --release
@@ -30,6 +30,10 @@ test: ## pass every test
 	@.ci/packages $(TEST_PACKAGES)
 	@$(MAKE) --quiet examples
 	@integration-tests/run-suites $(SUITES)
+
+test-net: ## what needs the package servers of distributions
+	@.ci/packages $(TEST_PACKAGES)
+	@integration-tests/run-suites $(notdir $(basename $(wildcard integration-tests/tests/net_*.rs)))
 
 test-vm: ## the runtime's and the shim's tests on a cgroup-v2 host with systemd, in a virtual machine
 	@VM=$(VM) integration-tests/run-in-vm $(SUITES)
