@@ -1,0 +1,167 @@
+//! `images`, `tag`: names.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use teu_store::{Image, RefRecord, Reference, Store};
+
+use super::Outcome;
+
+/// List the images of the store
+#[derive(Debug, Args)]
+pub(crate) struct Images {
+    /// Print image ids only
+    #[arg(short, long)]
+    quiet: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    /// Columns for people
+    Table,
+    /// One JSON object a line
+    Json,
+}
+
+impl Images {
+    pub(crate) fn run(self, store: &Store) -> Outcome {
+        let mut out = std::io::stdout().lock();
+        let mut rows = Vec::new();
+        for record in store.list_refs()? {
+            let image = store.image(&record.name)?;
+            match (self.quiet, self.format) {
+                (true, _) => writeln!(out, "{}", image.id())?,
+                (false, Format::Json) => writeln!(out, "{}", as_json(&record, &image))?,
+                (false, Format::Table) => rows.push(columns(&record, &image)),
+            }
+        }
+        if !self.quiet && matches!(self.format, Format::Table) {
+            let head = ["NAME", "TAG", "IMAGE ID", "LAYERS", "SIZE"].map(str::to_owned);
+            write_table(&mut out, &head, &rows)?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Bytes of the image as a registry would send it.
+fn packed_bytes(image: &Image) -> u64 {
+    image
+        .manifest
+        .layers
+        .iter()
+        .map(|layer| layer.size)
+        .sum::<u64>()
+        + image.manifest.config.size
+}
+
+fn as_json(record: &RefRecord, image: &Image) -> serde_json::Value {
+    json!({
+        "name": record.name,
+        "id": image.id(),
+        "manifest": image.manifest_digest(),
+        "target": record.target.digest,
+        "created": image.config.created,
+        "updated": record.updated,
+        "architecture": image.config.architecture,
+        "os": image.config.os,
+        "layers": image.manifest.layers.len(),
+        "size": packed_bytes(image),
+    })
+}
+
+fn columns(record: &RefRecord, image: &Image) -> [String; 5] {
+    let tag = record
+        .name
+        .tag()
+        .map_or_else(|| "<none>".to_owned(), str::to_owned);
+    [
+        record.name.familiar_name(),
+        tag,
+        image.id().short(),
+        image.manifest.layers.len().to_string(),
+        people_bytes(packed_bytes(image)),
+    ]
+}
+
+/// Writes rows below a head, each column as wide as its widest cell.
+fn write_table<const N: usize>(
+    out: &mut impl std::io::Write,
+    head: &[String; N],
+    rows: &[[String; N]],
+) -> std::io::Result<()> {
+    let mut widths = [0; N];
+    for row in rows.iter().chain([head]) {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.len().max(*width);
+        }
+    }
+    for row in [head].into_iter().chain(rows) {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        writeln!(out, "{}", cells.join("   ").trim_end())?;
+    }
+    Ok(())
+}
+
+/// A number of bytes for people, in decimal units as docker prints them.
+fn people_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let digits = if unit == 0 || value >= 99.95 {
+        0
+    } else if value >= 9.995 {
+        1
+    } else {
+        2
+    };
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
+/// Give an image another name
+#[derive(Debug, Args)]
+pub(crate) struct Tag {
+    /// Name or id of an image of the store
+    image: String,
+    /// The new name
+    name: Reference,
+}
+
+impl Tag {
+    pub(crate) fn run(self, store: &Store) -> Outcome {
+        store.tag(&self.image, &self.name)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_for_people() {
+        let rows = [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.00 kB"),
+            (12_345, "12.3 kB"),
+            (999_999, "1.00 MB"),
+            (534_000_000, "534 MB"),
+        ];
+        for (bytes, text) in rows {
+            assert_eq!(people_bytes(bytes), text);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Descriptors and platforms (image-spec, descriptor.md and image-index.md).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::null_is_default;
+use crate::digest::Digest;
+
+/// What some content is called, how long it is and of what kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// The content's media type.
+    pub media_type: String,
+    /// The content's digest.
+    pub digest: Digest,
+    /// The content's length in bytes; a negative or larger number does not parse.
+    pub size: u64,
+    /// Where else the content may be fetched; never followed without being asked to.
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub urls: Vec<String>,
+    /// Free text for people and tools; never steers us.
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub annotations: BTreeMap<String, String>,
+    /// In an index: what the manifest runs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// Fields we do not know.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+impl Descriptor {
+    /// A descriptor of the three necessary fields.
+    pub fn new(media_type: impl Into<String>, digest: Digest, size: u64) -> Descriptor {
+        Descriptor {
+            media_type: media_type.into(),
+            digest,
+            size,
+            urls: Vec::new(),
+            annotations: BTreeMap::new(),
+            platform: None,
+            other: Map::new(),
+        }
+    }
+}
+
+/// An operating system on a processor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Platform {
+    /// Go's GOARCH: `amd64`, `arm64`.
+    pub architecture: String,
+    /// Go's GOOS: `linux`.
+    pub os: String,
+    /// The processor's version: `v8` of arm64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// The operating system's version; Windows needs it.
+    #[serde(
+        default,
+        rename = "os.version",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub os_version: Option<String>,
+    /// Features the image needs of the operating system.
+    #[serde(
+        default,
+        rename = "os.features",
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub os_features: Vec<String>,
+}
+
+impl Platform {
+    /// The platform this program runs on.
+    pub fn host() -> Platform {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "x86" => "386",
+            "aarch64" => "arm64",
+            "powerpc64" => "ppc64le",
+            "loongarch64" => "loong64",
+            other => other,
+        };
+        let variant = (architecture == "arm64").then(|| "v8".to_owned());
+        Platform {
+            architecture: architecture.into(),
+            os: "linux".into(),
+            variant,
+            os_version: None,
+            os_features: Vec::new(),
+        }
+    }
+
+    /// Whether an image for `offered` runs where `self` is wanted. A variant that either leaves open matches.
+    pub fn accepts(&self, offered: &Platform) -> bool {
+        let variant = match (&self.variant, &offered.variant) {
+            (Some(wanted), Some(offered)) => wanted == offered,
+            _ => true,
+        };
+        self.os == offered.os && self.architecture == offered.architecture && variant
+    }
+}

@@ -1,0 +1,304 @@
+//! Manifests and indexes (image-spec, manifest.md and image-index.md; docker's schema 2).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::descriptor::{Descriptor, Platform};
+use super::{media_type, null_is_default};
+
+/// Largest manifest, index or configuration we read, in bytes. Registries refuse manifests above 4 MiB
+/// (distribution-spec, "Pushing manifests"), and a document is held in memory whole.
+pub const DOCUMENT_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// An image manifest: one configuration and the layers, bottom first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// Always 2.
+    pub schema_version: u64,
+    /// What the document says it is; OCI permits it to be absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    /// The image configuration.
+    pub config: Descriptor,
+    /// The layers, bottom first.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub layers: Vec<Descriptor>,
+    /// Free text for people and tools; never steers us.
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub annotations: BTreeMap<String, String>,
+    /// Fields we do not know.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// An index: manifests of one image for several platforms.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Index {
+    /// Always 2.
+    pub schema_version: u64,
+    /// What the document says it is; OCI permits it to be absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    /// The manifests, in order of preference.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub manifests: Vec<Descriptor>,
+    /// Free text for people and tools; never steers us.
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub annotations: BTreeMap<String, String>,
+    /// Fields we do not know.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// Either document a reference may lead to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Document {
+    /// One image.
+    Manifest(Box<Manifest>),
+    /// Several.
+    Index(Index),
+}
+
+/// Bytes that are no manifest and no index.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadDocument {
+    /// Not JSON, or not of the right shape.
+    #[error("parse the manifest")]
+    Json(#[source] serde_json::Error),
+    /// Docker's schema 1, which hashes nothing that it names.
+    #[error(
+        "the manifest is of docker's schema 1, which no registry should serve any more; push the image again with a current tool"
+    )]
+    Schema1,
+    /// Another version.
+    #[error("the manifest is of schema version {0}, only 2 is known")]
+    Schema(u64),
+    /// Could be read as either; GHSA-xmmx-7jpf-fx42.
+    #[error("the document has both layers and manifests, so it could mean two things")]
+    Ambiguous,
+    /// Says one thing and was announced as another.
+    #[error("the document calls itself {own:?} and was announced as {announced:?}")]
+    Mismatch {
+        /// Its own field `mediaType`.
+        own: String,
+        /// The descriptor's or the server's.
+        announced: String,
+    },
+    /// Neither.
+    #[error("the document is neither a manifest nor an index")]
+    Neither,
+}
+
+/// The few fields that tell the documents apart.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Probe {
+    schema_version: Option<u64>,
+    media_type: Option<String>,
+    config: Option<serde::de::IgnoredAny>,
+    layers: Option<serde::de::IgnoredAny>,
+    manifests: Option<serde::de::IgnoredAny>,
+    fs_layers: Option<serde::de::IgnoredAny>,
+}
+
+impl Document {
+    /// Reads a document; `announced` is the media type of its descriptor or of the server's answer, where known.
+    ///
+    /// What could be read in two ways is refused, whatever it is called (CVE-2021-41190).
+    pub fn parse(bytes: &[u8], announced: Option<&str>) -> Result<Document, BadDocument> {
+        let probe: Probe = serde_json::from_slice(bytes).map_err(BadDocument::Json)?;
+        match probe.schema_version {
+            Some(1) => return Err(BadDocument::Schema1),
+            Some(2) => {}
+            None if probe.fs_layers.is_some() => return Err(BadDocument::Schema1),
+            None => return Err(BadDocument::Neither),
+            Some(other) => return Err(BadDocument::Schema(other)),
+        }
+        if (probe.layers.is_some() || probe.config.is_some() || probe.fs_layers.is_some())
+            && probe.manifests.is_some()
+        {
+            return Err(BadDocument::Ambiguous);
+        }
+        if let (Some(own), Some(announced)) = (&probe.media_type, announced)
+            && own != announced
+            && is_document(announced)
+        {
+            return Err(BadDocument::Mismatch {
+                own: own.clone(),
+                announced: announced.to_owned(),
+            });
+        }
+        let kind = probe
+            .media_type
+            .as_deref()
+            .or(announced.filter(|kind| is_document(kind)));
+        let indexed = probe.manifests.is_some();
+        match kind {
+            Some(media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST) if !indexed => {
+                manifest(bytes)
+            }
+            Some(media_type::OCI_INDEX | media_type::DOCKER_INDEX) if indexed => index(bytes),
+            None if indexed => index(bytes),
+            None if probe.config.is_some() => manifest(bytes),
+            _ => Err(BadDocument::Neither),
+        }
+    }
+
+    /// The media type to describe this document with.
+    pub fn media_type(&self) -> &str {
+        match self {
+            Document::Manifest(manifest) => manifest
+                .media_type
+                .as_deref()
+                .unwrap_or(media_type::OCI_MANIFEST),
+            Document::Index(index) => index.media_type.as_deref().unwrap_or(media_type::OCI_INDEX),
+        }
+    }
+}
+
+fn is_document(media_type: &str) -> bool {
+    matches!(
+        media_type,
+        media_type::OCI_MANIFEST
+            | media_type::DOCKER_MANIFEST
+            | media_type::OCI_INDEX
+            | media_type::DOCKER_INDEX
+    )
+}
+
+fn manifest(bytes: &[u8]) -> Result<Document, BadDocument> {
+    serde_json::from_slice(bytes)
+        .map(|manifest| Document::Manifest(Box::new(manifest)))
+        .map_err(BadDocument::Json)
+}
+
+fn index(bytes: &[u8]) -> Result<Document, BadDocument> {
+    serde_json::from_slice(bytes)
+        .map(Document::Index)
+        .map_err(BadDocument::Json)
+}
+
+impl Index {
+    /// The first manifest that runs on `wanted`. Entries without a platform match nothing,
+    /// unless the index has a single entry.
+    pub fn select(&self, wanted: &Platform) -> Option<&Descriptor> {
+        let fits = |entry: &&Descriptor| {
+            entry
+                .platform
+                .as_ref()
+                .is_some_and(|offered| wanted.accepts(offered))
+        };
+        let exact = |entry: &&Descriptor| {
+            entry
+                .platform
+                .as_ref()
+                .is_some_and(|offered| wanted.accepts(offered) && offered.variant == wanted.variant)
+        };
+        let single = || {
+            if let [only] = self.manifests.as_slice() {
+                Some(only).filter(|only| only.platform.is_none())
+            } else {
+                None
+            }
+        };
+        self.manifests
+            .iter()
+            .find(exact)
+            .or_else(|| self.manifests.iter().find(fits))
+            .or_else(single)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+
+    fn descriptor(kind: &str) -> Value {
+        serde_json::json!({"mediaType": kind, "digest": Digest::of(b"x"), "size": 1})
+    }
+
+    fn parse(value: &Value, announced: Option<&str>) -> Result<Document, BadDocument> {
+        Document::parse(value.to_string().as_bytes(), announced)
+    }
+
+    #[test]
+    fn unknown_fields_survive() {
+        let value = serde_json::json!({"schemaVersion": 2, "config": descriptor("c"), "layers": [], "subject": descriptor("s")});
+        let Document::Manifest(manifest) = parse(&value, None).unwrap() else {
+            panic!("a manifest")
+        };
+        assert_eq!(serde_json::to_value(manifest).unwrap(), value);
+    }
+
+    // security.md, S14.
+    #[test]
+    fn ambiguous_documents_are_refused() {
+        let both = serde_json::json!({"schemaVersion": 2, "config": descriptor("c"), "layers": [], "manifests": []});
+        assert!(matches!(parse(&both, None), Err(BadDocument::Ambiguous)));
+        let renamed = serde_json::json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "config": descriptor("c"), "layers": []});
+        assert!(parse(&renamed, None).is_err());
+        let announced = serde_json::json!({"schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "config": descriptor("c"), "layers": []});
+        assert!(matches!(
+            parse(&announced, Some(media_type::OCI_INDEX)),
+            Err(BadDocument::Mismatch { .. })
+        ));
+        assert!(matches!(
+            parse(&serde_json::json!({"schemaVersion": 1}), None),
+            Err(BadDocument::Schema1)
+        ));
+    }
+
+    // security.md, S26.
+    #[test]
+    fn negative_and_huge_sizes_do_not_parse() {
+        for size in ["-1", "18446744073709551616", "1.5"] {
+            let text = format!(
+                r#"{{"schemaVersion":2,"config":{{"mediaType":"c","digest":"{}","size":{size}}},"layers":[]}}"#,
+                Digest::of(b"x")
+            );
+            assert!(Document::parse(text.as_bytes(), None).is_err(), "{size}");
+        }
+    }
+
+    #[test]
+    fn an_exact_variant_is_preferred() {
+        let entry = |variant: Option<&str>| {
+            let mut entry = Descriptor::new(
+                media_type::OCI_MANIFEST,
+                Digest::of(variant.unwrap_or("").as_bytes()),
+                1,
+            );
+            entry.platform = Some(Platform {
+                variant: variant.map(str::to_owned),
+                architecture: "arm64".into(),
+                os: "linux".into(),
+                os_version: None,
+                os_features: vec![],
+            });
+            entry
+        };
+        let index = Index {
+            schema_version: 2,
+            media_type: None,
+            manifests: vec![entry(None), entry(Some("v8"))],
+            annotations: BTreeMap::new(),
+            other: Map::new(),
+        };
+        let wanted = entry(Some("v8")).platform.unwrap();
+        assert_eq!(index.select(&wanted), Some(&index.manifests[1]));
+    }
+}

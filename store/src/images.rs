@@ -1,0 +1,206 @@
+//! Images of the store: from a name or an id to manifest and configuration.
+
+use std::str::FromStr;
+
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::image::{Descriptor, Document, ImageConfig, Manifest, Platform};
+use crate::reference::Reference;
+use crate::store::Store;
+
+/// Fewest hex digits that are taken for the beginning of an image id, as docker.
+const SHORT_ID_DIGITS_MIN: usize = 4;
+
+/// An image, read and checked against its digests.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// The name it was found by, if by a name.
+    pub reference: Option<Reference>,
+    /// Describes the manifest.
+    pub manifest_descriptor: Descriptor,
+    /// The manifest.
+    pub manifest: Manifest,
+    /// The configuration.
+    pub config: ImageConfig,
+}
+
+impl Image {
+    /// The manifest's digest: what a registry calls the image.
+    pub fn manifest_digest(&self) -> Digest {
+        self.manifest_descriptor.digest
+    }
+
+    /// The configuration's digest: the image's id.
+    pub fn id(&self) -> Digest {
+        self.manifest.config.digest
+    }
+}
+
+impl Store {
+    /// The image that `name` (a reference, an image id, the beginning of one, or a manifest's digest) means.
+    pub fn find_image(&self, name: &str) -> Result<Image, Error> {
+        let parsed = Reference::from_str(name);
+        if let Ok(reference) = &parsed
+            && let Some(image) = self.try_image(reference)?
+        {
+            return Ok(image);
+        }
+        let is_id = name.starts_with("sha256:") || name.starts_with("sha512:") || is_short_id(name);
+        if !is_id {
+            parsed?;
+            return Err(Error::NoSuchImage(name.to_owned()));
+        }
+        self.find_by_id(name)
+    }
+
+    /// Gives the image `name` the further name `new`; an index stays an index.
+    pub fn tag(&self, name: &str, new: &Reference) -> Result<(), Error> {
+        let work = self.begin()?;
+        let image = self.find_image(name)?;
+        let record = image
+            .reference
+            .as_ref()
+            .map(|found| self.get_ref(found))
+            .transpose()?
+            .flatten();
+        let target = record.map_or(image.manifest_descriptor, |record| record.target);
+        work.want([&target.digest])?;
+        // Looked at again, now that gc will not take it.
+        self.read_document(&target)?;
+        self.set_ref(new, &target)
+    }
+
+    /// The image that `reference` names.
+    pub fn image(&self, reference: &Reference) -> Result<Image, Error> {
+        self.try_image(reference)?
+            .ok_or_else(|| Error::NoSuchImage(reference.familiar()))
+    }
+
+    /// The image of manifest `digest`, whether or not something names it.
+    pub fn image_by_manifest(&self, digest: &Digest) -> Result<Image, Error> {
+        let (_, size) = self.open_blob(digest)?;
+        let bytes = self.read_blob(digest, size)?;
+        let document = Document::parse(&bytes, None).map_err(|source| Error::Document {
+            what: digest.to_string(),
+            source,
+        })?;
+        let descriptor = Descriptor::new(document.media_type(), *digest, size);
+        self.resolve(descriptor, None)
+    }
+
+    fn try_image(&self, reference: &Reference) -> Result<Option<Image>, Error> {
+        let record = match self.get_ref(reference)? {
+            Some(record) => Some(record),
+            // A name with tag and digest means the digest; one by digest alone may be here under a tag.
+            None => match reference.digest() {
+                Some(digest) => self.list_refs()?.into_iter().find(|record| {
+                    record.name.name() == reference.name() && record.target.digest == digest
+                }),
+                None => None,
+            },
+        };
+        record
+            .map(|record| self.resolve(record.target, Some(reference.clone())))
+            .transpose()
+    }
+
+    fn find_by_id(&self, name: &str) -> Result<Image, Error> {
+        let hex = name.strip_prefix("sha256:").unwrap_or(name);
+        let mut found: Option<Image> = None;
+        for record in self.list_refs()? {
+            let image = self.resolve(record.target, Some(record.name))?;
+            let matches =
+                |digest: Digest| digest.hex().starts_with(hex) || digest.to_string() == name;
+            if !matches(image.id()) && image.manifest_digest().to_string() != name {
+                continue;
+            }
+            match &found {
+                Some(other) if other.id() != image.id() => {
+                    return Err(Error::AmbiguousId(name.to_owned()));
+                }
+                Some(_) => {}
+                None => found = Some(image),
+            }
+        }
+        found.ok_or_else(|| Error::NoSuchImage(name.to_owned()))
+    }
+
+    /// Reads what a descriptor leads to; of an index, the manifest for this machine.
+    pub(crate) fn resolve(
+        &self,
+        target: Descriptor,
+        reference: Option<Reference>,
+    ) -> Result<Image, Error> {
+        match self.read_document(&target)? {
+            Document::Manifest(manifest) => self.load(target, *manifest, reference),
+            Document::Index(index) => {
+                let here = index
+                    .manifests
+                    .iter()
+                    .filter(|entry| self.has_blob(&entry.digest))
+                    .cloned()
+                    .collect();
+                let index = crate::image::Index {
+                    manifests: here,
+                    ..index
+                };
+                let entry = index
+                    .select(&Platform::host())
+                    .or(index.manifests.first())
+                    .cloned();
+                let entry = entry.ok_or(Error::NoSuchBlob(target.digest))?;
+                match self.read_document(&entry)? {
+                    Document::Manifest(manifest) => self.load(entry, *manifest, reference),
+                    Document::Index(_) => Err(Error::Inconsistent {
+                        image: target.digest,
+                        why: "its index holds another index".into(),
+                    }),
+                }
+            }
+        }
+    }
+
+    fn load(
+        &self,
+        manifest_descriptor: Descriptor,
+        manifest: Manifest,
+        reference: Option<Reference>,
+    ) -> Result<Image, Error> {
+        let bytes = self.read_blob(&manifest.config.digest, manifest.config.size)?;
+        let config: ImageConfig = serde_json::from_slice(&bytes).map_err(|source| Error::Json {
+            what: format!("image configuration {}", manifest.config.digest),
+            source,
+        })?;
+        check_layers(&manifest_descriptor, &manifest, &config)?;
+        Ok(Image {
+            reference,
+            manifest_descriptor,
+            manifest,
+            config,
+        })
+    }
+}
+
+/// The manifest's layers and the configuration's diff ids are the same list (image-spec, config.md, "rootfs").
+pub(crate) fn check_layers(
+    descriptor: &Descriptor,
+    manifest: &Manifest,
+    config: &ImageConfig,
+) -> Result<(), Error> {
+    let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());
+    if layers == diff_ids {
+        return Ok(());
+    }
+    let why = format!("the manifest has {layers} layers, the configuration {diff_ids}");
+    Err(Error::Inconsistent {
+        image: descriptor.digest,
+        why,
+    })
+}
+
+fn is_short_id(name: &str) -> bool {
+    (SHORT_ID_DIGITS_MIN..=64).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}

@@ -1,0 +1,47 @@
+//! Locks: `flock(2)` on files below `lock/` and `tmp/`. They die with their process.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::retry_on_intr;
+
+use crate::error::{Context, Error};
+
+/// A lock that is held; dropping it releases it.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+/// How a lock is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Shared,
+    Exclusive,
+}
+
+impl Lock {
+    /// Waits for the lock at `path`, making the file where there is none.
+    pub(crate) fn acquire(path: &Path, mode: Mode) -> Result<Lock, Error> {
+        let file = open(path)?;
+        let operation = match mode {
+            Mode::Shared => FlockOperation::LockShared,
+            Mode::Exclusive => FlockOperation::LockExclusive,
+        };
+        retry_on_intr(|| flock(&file, operation)).context("lock", path)?;
+        Ok(Lock { _file: file })
+    }
+}
+
+fn open(path: &Path) -> Result<File, Error> {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .context("open", path)
+}

@@ -1,0 +1,141 @@
+//! References: `refs/<escaped name>`, one small JSON file each, replaced by rename.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::error::{Context, Error};
+use crate::image::Descriptor;
+use crate::reference::Reference;
+use crate::store::{self, Store};
+
+/// Longest escaped name used as a file name as it is, in bytes; NAME_MAX is 255.
+const FILE_NAME_BYTES_MAX: usize = 240;
+/// Largest file below `refs/`, in bytes; ours have a few hundred.
+const RECORD_BYTES_MAX: u64 = 64 * 1024;
+
+/// What a reference says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RefRecord {
+    /// The name, canonical.
+    pub name: Reference,
+    /// The manifest or index it names; that and all below it is in the store.
+    pub target: Descriptor,
+    /// When the name was last given here, RFC 3339; for people, so it is no part of the image.
+    pub updated: String,
+}
+
+impl Store {
+    /// Makes `name` mean `target`, durably and in one step. Everything `target` names must be durable by now,
+    /// and kept by a living [`crate::Transaction`].
+    pub fn set_ref(&self, name: &Reference, target: &Descriptor) -> Result<(), Error> {
+        let record = RefRecord {
+            name: name.clone(),
+            target: target.clone(),
+            updated: jiff::Timestamp::now().to_string(),
+        };
+        let mut text = serde_json::to_vec(&record).map_err(|source| Error::Json {
+            what: name.to_string(),
+            source,
+        })?;
+        text.push(b'\n');
+        store::replace_file(&self.folder("tmp"), &self.ref_path(name), &text)
+    }
+
+    /// What `name` means; `None` where nobody has given it.
+    pub fn get_ref(&self, name: &Reference) -> Result<Option<RefRecord>, Error> {
+        read_record(&self.ref_path(name))
+    }
+
+    /// Takes `name` away; whether it was there. Its content stays until `gc`.
+    pub fn remove_ref(&self, name: &Reference) -> Result<bool, Error> {
+        let path = self.ref_path(name);
+        match fs::remove_file(&path) {
+            Ok(()) => store::sync_parent(&path).map(|()| true),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(err) => Err(err).context("remove", path),
+        }
+    }
+
+    /// All references, sorted by name.
+    pub fn list_refs(&self) -> Result<Vec<RefRecord>, Error> {
+        let folder = self.folder("refs");
+        let mut records = Vec::new();
+        for entry in fs::read_dir(&folder).context("list", &folder)? {
+            records.extend(read_record(&entry.context("list", &folder)?.path())?);
+        }
+        records.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(records)
+    }
+
+    fn ref_path(&self, name: &Reference) -> PathBuf {
+        self.folder("refs").join(file_name(&name.to_string()))
+    }
+}
+
+fn read_record(path: &std::path::Path) -> Result<Option<RefRecord>, Error> {
+    let size = match fs::metadata(path) {
+        Ok(metadata) => metadata.len(),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(err) => return Err(err).context("stat", path),
+    };
+    if size > RECORD_BYTES_MAX {
+        return Err(Error::TooLarge {
+            what: path.display().to_string(),
+            size,
+            max: RECORD_BYTES_MAX,
+        });
+    }
+    let text = match fs::read(path) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.context("read", path)?,
+    };
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|source| Error::Json {
+            what: path.display().to_string(),
+            source,
+        })
+}
+
+/// The file name for a reference: `/` becomes `%2F`; a name too long for a file is cut and made unique by its hash.
+fn file_name(canonical: &str) -> String {
+    let escaped = canonical.replace('%', "%25").replace('/', "%2F");
+    if escaped.len() <= FILE_NAME_BYTES_MAX {
+        return escaped;
+    }
+    // References are ASCII, so any byte is a place to cut.
+    format!(
+        "{}~{}",
+        &escaped[..FILE_NAME_BYTES_MAX - 65],
+        Digest::of(canonical.as_bytes()).hex()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn set_get_list_remove() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let target = Descriptor::new("m", Digest::of(b"x"), 1);
+        let long = format!("host:5000/{}:{}", ["a"; 120].join("/"), "t".repeat(128));
+        let names: Vec<Reference> = ["b/c:1", "alpine", &long]
+            .iter()
+            .map(|name| name.parse().unwrap())
+            .collect();
+        for name in &names {
+            store.set_ref(name, &target).unwrap();
+            assert_eq!(store.get_ref(name).unwrap().unwrap().target, target);
+        }
+        assert_eq!(store.list_refs().unwrap().len(), 3);
+        assert!(store.remove_ref(&names[0]).unwrap());
+        assert!(!store.remove_ref(&names[0]).unwrap());
+        assert_eq!(store.get_ref(&names[0]).unwrap(), None);
+    }
+}

@@ -1,0 +1,203 @@
+//! The store's folder: where everything lies, and what opening it makes.
+//!
+//! ```text
+//! store/                        0700
+//! ├── VERSION
+//! ├── blobs/<alg>/<hex>         compressed layers, manifests, configurations; byte-exact, immutable once named
+//! ├── tars/<alg>/<hex>          uncompressed layer, named by its diff id: EROFS data device and export source
+//! ├── index/<alg>/<hex>         EROFS metadata over that tar
+//! ├── dirs/<alg>/<hex>/         directory back-end: the layer in overlay form
+//! ├── layers/<alg>/<hex>        a layer's record: sizes, checksum of the index; written last, so it vouches for the above
+//! ├── images/<alg>/<hex>        a chain's corrections over its plain stack of layers, named by its chain id
+//! ├── mounts/<alg>-<hex>/       where layers and corrections are mounted, once a host
+//! ├── refs/<escaped name>       one small file a reference, replaced by rename
+//! ├── cache/                    the builder's; disposable
+//! ├── roots/<id>                diff ids that a container or a build uses
+//! ├── tmp/<id>/                 transactions in flight: lock, wants, unfinished files
+//! └── lock/                     flock only
+//! ```
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags};
+
+use crate::digest::{Algorithm, Digest};
+use crate::error::{Context, Error};
+use crate::lock::{Lock, Mode};
+
+/// What VERSION says; another number means another layout.
+const VERSION: &str = "1";
+/// Folders with one sub-folder an algorithm.
+const BY_DIGEST: [&str; 6] = ["blobs", "tars", "index", "dirs", "layers", "images"];
+/// The other folders.
+const PLAIN: [&str; 6] = ["refs", "roots", "tmp", "lock", "cache", "mounts"];
+
+/// A store. Cheap to open; any number of processes may have one open.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+    /// The back-end to use instead of the one that the probe finds.
+    pub(crate) forced_backend: Option<crate::probe::Backend>,
+}
+
+impl Store {
+    /// Opens the store at `root`, making it where there is none.
+    ///
+    /// A store of another version is refused. Killed at any point, the next open continues.
+    pub fn open(root: impl AsRef<Path>) -> Result<Store, Error> {
+        let root = root.as_ref();
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(root)
+            .context("create directory", root)?;
+        let root = root.canonicalize().context("resolve", root)?;
+        let store = Store {
+            root,
+            forced_backend: None,
+        };
+        let version = store.root.join("VERSION");
+        match fs::read_to_string(&version) {
+            Ok(found) if found.trim() == VERSION => return Ok(store),
+            Ok(found) => {
+                return Err(Error::Version {
+                    path: store.root,
+                    found: found.trim().chars().take(40).collect(),
+                    known: VERSION,
+                });
+            }
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => {}
+            Err(err) => return Err(err).context("read", version),
+        }
+        store.create()?;
+        Ok(store)
+    }
+
+    /// Uses `backend` whatever the probe would find.
+    pub fn force_backend(&mut self, backend: crate::probe::Backend) {
+        self.forced_backend = Some(backend);
+    }
+
+    /// Makes the folders; VERSION comes last, so that a store with one is whole.
+    fn create(&self) -> Result<(), Error> {
+        let lock = self.root.join("lock");
+        make_directory(&lock)?;
+        let _creating = Lock::acquire(&lock.join("create"), Mode::Exclusive)?;
+        for name in PLAIN {
+            make_directory(&self.root.join(name))?;
+        }
+        for name in BY_DIGEST {
+            make_directory(&self.root.join(name))?;
+            for algorithm in Algorithm::ALL {
+                make_directory(&self.root.join(name).join(algorithm.name()))?;
+            }
+        }
+        replace_file(
+            &self.root.join("tmp"),
+            &self.root.join("VERSION"),
+            format!("{VERSION}\n").as_bytes(),
+        )
+    }
+
+    /// The store's folder; absolute, without symbolic links.
+    pub fn root_path(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn folder(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    fn by_digest(&self, folder: &str, digest: &Digest) -> PathBuf {
+        self.root
+            .join(folder)
+            .join(digest.algorithm().name())
+            .join(digest.hex())
+    }
+
+    pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.by_digest("blobs", digest)
+    }
+
+    pub(crate) fn lock_path(&self, name: &str) -> PathBuf {
+        self.root.join("lock").join(name)
+    }
+
+    /// Taken shared to announce what a transaction wants, exclusively to remove what nobody wants.
+    pub(crate) fn gc_lock(&self, mode: Mode) -> Result<Lock, Error> {
+        Lock::acquire(&self.lock_path("gc"), mode)
+    }
+}
+
+/// Makes a directory of mode 0700; one that is there already is fine.
+pub(crate) fn make_directory(path: &Path) -> Result<(), Error> {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.context("create directory", path),
+    }
+}
+
+/// Replaces `target` whole with `bytes`, durably: readers see the old content or the new.
+pub(crate) fn replace_file(tmp: &Path, target: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let unfinished = tmp.join(unique_name("file")?);
+    let mut file = fs::OpenOptions::new();
+    let mut file = file
+        .write(true)
+        .create_new(true)
+        .open(&unfinished)
+        .context("create", &unfinished)?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .context("write", &unfinished)?;
+    fs::rename(&unfinished, target).context("rename to", target)?;
+    sync_parent(target)
+}
+
+/// Gives a finished, synced file its name. Success means a file is there under that name, not that it is this one:
+/// names are digests, so the one that was there first is as good.
+pub(crate) fn name_file(unfinished: &Path, target: &Path) -> Result<(), Error> {
+    match rustix::fs::renameat_with(CWD, unfinished, CWD, target, RenameFlags::empty()) {
+        Ok(()) => sync_parent(target),
+        Err(errno) => Err(errno).context("rename to", target),
+    }
+}
+
+/// Makes a new name durable.
+pub(crate) fn sync_parent(path: &Path) -> Result<(), Error> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    fs::File::open(parent)
+        .and_then(|dir| dir.sync_all())
+        .context("sync", parent)
+}
+
+/// A file name nobody else uses: `<kind>-<pid>-<128 random bits>`.
+pub(crate) fn unique_name(kind: &str) -> Result<String, Error> {
+    let mut random = [0; 16];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+        .context("read", "/dev/urandom")?;
+    Ok(format!(
+        "{kind}-{}-{:032x}",
+        std::process::id(),
+        u128::from_ne_bytes(random)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_version_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        Store::open(dir.path()).unwrap();
+        Store::open(dir.path()).unwrap();
+        fs::write(dir.path().join("VERSION"), "2\n").unwrap();
+        assert!(matches!(
+            Store::open(dir.path()),
+            Err(Error::Version { .. })
+        ));
+    }
+}
