@@ -20,6 +20,7 @@ pub mod fixture;
 mod leftover;
 mod scene;
 mod skip;
+pub mod tar;
 pub mod tree;
 
 pub use command::Outcome;

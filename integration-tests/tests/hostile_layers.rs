@@ -1,0 +1,354 @@
+//! Layers that try to leave their root, to smuggle entries in, or to exhaust us.
+//!
+//! Each is imported and unpacked on both back-ends beside a sentinel outside.
+//! What must hold: the sentinel is as before, and the answer is an error with a
+//! message or a correct result, never a panic, a signal or a hang.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that meets the unexpected panics"
+)]
+
+use std::path::Path;
+use std::time::Duration;
+use teu_integration_tests::tar::{Member, archive};
+use teu_integration_tests::{Scene, tree};
+
+/// More than a shared machine needs for any of these.
+const LIMIT: Duration = Duration::from_secs(20);
+
+const BACKENDS: [&str; 2] = ["erofs", "directory"];
+
+/// What must come of a layer.
+#[derive(Clone, Copy, PartialEq)]
+enum Verdict {
+    /// An error that says why.
+    Refused,
+    /// Either is right, as long as the sentinel stands.
+    Harmless,
+}
+
+fn file<'a>(name: &'a [u8], content: &'a [u8]) -> Member<'a> {
+    Member {
+        name,
+        content,
+        ..Member::default()
+    }
+}
+
+fn link<'a>(kind: u8, name: &'a [u8], target: &'a [u8]) -> Member<'a> {
+    Member {
+        kind,
+        name,
+        link: target,
+        ..Member::default()
+    }
+}
+
+fn folder(name: &[u8]) -> Member<'_> {
+    Member {
+        kind: b'5',
+        name,
+        mode: 0o755,
+        ..Member::default()
+    }
+}
+
+/// Imports and unpacks `layer` on both back-ends and checks the verdict and the sentinel.
+fn judge(name: &str, verdict: Verdict, layer: impl Fn(&Path) -> Vec<u8>) {
+    for backend in BACKENDS {
+        let scene = Scene::new(&format!("{name} on {backend}"));
+        let outside = scene.path("outside");
+        scene.write("outside/secret", "untouched");
+        scene.shell("chmod 600 outside/secret && chmod 700 outside");
+        let before = tree::describe(&outside);
+        scene.write("layer.tar", layer(&outside));
+        let import = scene.run_within(
+            LIMIT,
+            "teu-store",
+            ["--backend", backend, "import", "layer.tar", "hostile"],
+        );
+        let mut refused = !import.status.success();
+        assert!(
+            import.code() < 100 && !import.stderr.contains("panicked"),
+            "{backend}: {import}"
+        );
+        if !refused {
+            let unpack = scene.run_within(
+                LIMIT,
+                "teu-store",
+                ["--backend", backend, "unpack", "hostile", "bundle"],
+            );
+            assert!(
+                unpack.code() < 100 && !unpack.stderr.contains("panicked"),
+                "{backend}: {unpack}"
+            );
+            refused = !unpack.status.success();
+            let leaked = scene.run("grep", ["-rqs", "untouched", "bundle", "data"]);
+            assert!(
+                !leaked.status.success(),
+                "{name}: the sentinel's content is in the image"
+            );
+        } else {
+            assert!(!import.stderr.trim().is_empty(), "{import}");
+        }
+        assert_eq!(tree::describe(&outside), before, "{name} on {backend}");
+        if verdict == Verdict::Refused {
+            assert!(refused, "{name} was accepted by the {backend} back-end");
+        }
+    }
+}
+
+fn path(folder: &Path, name: &str) -> Vec<u8> {
+    folder.join(name).into_os_string().into_encoded_bytes()
+}
+
+#[test]
+fn names_that_climb_out() {
+    judge("dotdot", Verdict::Harmless, |_| {
+        archive(&[
+            file(b"../../../../../outside/new", b"x"),
+            file(b"a/../../outside/new", b"x"),
+        ])
+    });
+    judge("absolute", Verdict::Harmless, |outside| {
+        archive(&[file(&path(outside, "new"), b"x")])
+    });
+}
+
+#[test]
+fn writes_through_links() {
+    judge("through a symlink", Verdict::Harmless, |outside| {
+        archive(&[
+            link(b'2', b"d", outside.as_os_str().as_encoded_bytes()),
+            file(b"d/new", b"x"),
+        ])
+    });
+    judge("through a relative symlink", Verdict::Harmless, |_| {
+        archive(&[link(b'2', b"d", b"../../outside"), file(b"d/new", b"x")])
+    });
+    judge("onto a symlink", Verdict::Harmless, |outside| {
+        archive(&[link(b'2', b"f", &path(outside, "secret")), file(b"f", b"x")])
+    });
+    judge("folders through a symlink", Verdict::Harmless, |outside| {
+        archive(&[
+            link(b'2', b"d", outside.as_os_str().as_encoded_bytes()),
+            folder(b"d/a/b/c"),
+        ])
+    });
+    judge("mode through a symlink", Verdict::Harmless, |outside| {
+        archive(&[
+            link(b'2', b"d", outside.as_os_str().as_encoded_bytes()),
+            Member {
+                mode: 0o777,
+                owner: (7, 7),
+                ..folder(b"d")
+            },
+        ])
+    });
+}
+
+#[test]
+fn hard_links_to_the_outside() {
+    judge("absolute hard link", Verdict::Harmless, |outside| {
+        archive(&[link(b'1', b"h", &path(outside, "secret")), file(b"h", b"x")])
+    });
+    judge(
+        "hard link through a symlink",
+        Verdict::Harmless,
+        |outside| {
+            archive(&[
+                link(b'2', b"d", outside.as_os_str().as_encoded_bytes()),
+                link(b'1', b"h", b"d/secret"),
+                file(b"h", b"x"),
+            ])
+        },
+    );
+}
+
+#[test]
+fn roots_that_are_something_else() {
+    for name in [&b"."[..], b"/", b"./", b"a/.."] {
+        judge("root replaced", Verdict::Harmless, |outside| {
+            archive(&[
+                link(b'2', name, outside.as_os_str().as_encoded_bytes()),
+                file(b"new", b"x"),
+            ])
+        });
+    }
+}
+
+#[test]
+fn whiteouts_of_nothing() {
+    for name in [&b".wh."[..], b".wh..", b".wh...", b"a/.wh.."] {
+        judge("odd whiteout", Verdict::Refused, |_| {
+            archive(&[folder(b"a"), file(b"a/kept", b"x"), file(name, b"")])
+        });
+    }
+}
+
+#[test]
+fn sizes_that_disagree() {
+    // What stands in the content looks like a member to a reader that believes the wrong size.
+    let inner = archive(&[file(b"smuggled", b"x")]);
+    judge("PAX size over header size", Verdict::Harmless, |_| {
+        let size = inner.len().to_string();
+        archive(&[Member {
+            content: &inner,
+            claimed: Some(0),
+            pax: &[("size", size.as_bytes())],
+            ..file(b"outer", b"")
+        }])
+    });
+    judge("a claim beyond the end", Verdict::Refused, |_| {
+        archive(&[Member {
+            claimed: Some(1 << 32),
+            ..file(b"short", b"x")
+        }])
+    });
+}
+
+#[test]
+fn records_that_are_no_records() {
+    for content in [
+        &b"notanumber path=x\n"[..],
+        b"9 path=x",
+        b"999999 path=x\n",
+        b"\n",
+        b"5 =\n",
+    ] {
+        judge("bad PAX record", Verdict::Refused, |_| {
+            archive(&[
+                Member {
+                    kind: b'x',
+                    ..file(b"p", content)
+                },
+                file(b"f", b"x"),
+            ])
+        });
+    }
+    judge("a zero byte in a PAX path", Verdict::Refused, |_| {
+        archive(&[Member {
+            pax: &[("path", b"a\0b")],
+            ..file(b"f", b"x")
+        }])
+    });
+    judge("a header that claims to be huge", Verdict::Refused, |_| {
+        archive(&[Member {
+            kind: b'x',
+            claimed: Some(7 << 30),
+            ..file(b"p", b"")
+        }])
+    });
+    judge(
+        "a long name that claims to be huge",
+        Verdict::Refused,
+        |_| {
+            archive(&[Member {
+                kind: b'L',
+                claimed: Some(7 << 30),
+                ..file(b"p", b"")
+            }])
+        },
+    );
+}
+
+#[test]
+fn unknown_kinds_and_truncated_archives() {
+    judge("unknown type", Verdict::Refused, |_| {
+        archive(&[Member {
+            kind: b'9',
+            ..file(b"f", b"x")
+        }])
+    });
+    judge("cut in the middle", Verdict::Refused, |_| {
+        let mut bytes = archive(&[file(b"f", &[7; 5000])]);
+        bytes.truncate(2000);
+        bytes
+    });
+    judge("owners beyond 32 bits", Verdict::Refused, |_| {
+        archive(&[Member {
+            pax: &[("uid", b"4294967296")],
+            ..file(b"f", b"x")
+        }])
+    });
+}
+
+#[test]
+fn names_at_their_limits() {
+    let long = vec![b'n'; 256];
+    judge("a name of 256 bytes", Verdict::Refused, |_| {
+        archive(&[Member {
+            pax: &[("path", &long)],
+            ..file(b"f", b"x")
+        }])
+    });
+    let deep: Vec<u8> = (0..1500).flat_map(|_| *b"d/").chain(*b"f").collect();
+    judge("1500 folders deep", Verdict::Harmless, |_| {
+        archive(&[Member {
+            pax: &[("path", &deep)],
+            ..file(b"f", b"x")
+        }])
+    });
+    judge("bytes that are no text", Verdict::Harmless, |_| {
+        archive(&[file(b"\xff\xfe\n\\\"\x1b[31m", b"x")])
+    });
+}
+
+/// Overlay attributes and the whiteout device of a layer never reach a lower directory.
+#[test]
+fn overlay_attributes_are_not_smuggled() {
+    for backend in BACKENDS {
+        let scene = Scene::new(&format!("overlay attributes on {backend}"));
+        let layer = archive(&[
+            Member {
+                pax: &[
+                    ("SCHILY.xattr.trusted.overlay.redirect", b"/etc"),
+                    ("SCHILY.xattr.trusted.overlay.opaque", b"y"),
+                ],
+                ..folder(b"d")
+            },
+            Member {
+                kind: b'3',
+                ..file(b"whiteout", b"")
+            },
+            file(b"kept", b"x"),
+        ]);
+        scene.write("layer.tar", layer);
+        let import = scene.run(
+            "teu-store",
+            ["--backend", backend, "import", "layer.tar", "hostile"],
+        );
+        if import.status.success() {
+            scene
+                .run(
+                    "teu-store",
+                    ["--backend", backend, "unpack", "hostile", "bundle"],
+                )
+                .succeeds();
+            let attributes = scene.run("getfattr", ["-d", "-m", "-", "bundle/rootfs/d"]);
+            assert!(!attributes.stdout.contains("overlay"), "{attributes}");
+            assert!(!scene.path("bundle/rootfs/whiteout").exists());
+        } else {
+            assert!(!import.stderr.contains("panicked"), "{import}");
+        }
+    }
+}
+
+/// A small archive that unpacks to much is taken in bounded memory.
+#[test]
+fn a_bomb_is_taken_in_bounded_memory() {
+    let scene = Scene::new("bomb");
+    scene.shell(
+        "head -c 600M /dev/zero > zeros && tar -cf - zeros | gzip -1 > bomb.tar.gz && rm zeros",
+    );
+    let line = format!(
+        "ulimit -v 400000; exec {} --root {} import bomb.tar.gz bomb",
+        teu_integration_tests::binary("teu-store").display(),
+        scene.store().display()
+    );
+    let outcome = scene.run("sh", ["-c", &line]);
+    assert!(
+        outcome.code() < 100 && !outcome.stderr.contains("memory"),
+        "{outcome}"
+    );
+}
