@@ -1,1 +1,6 @@
-//! Under construction.
+//! `teu-build`: Dockerfiles to images, without a daemon.
+
+pub mod dockerfile;
+pub mod environment;
+pub mod pattern;
+pub mod report;

@@ -1,0 +1,621 @@
+//! Words: quotes, escapes and variables, as BuildKit's shell lexer reads them.
+//!
+//! `$v ${v} ${v:-w} ${v-w} ${v:+w} ${v+w} ${v:?w} ${v?w} ${v#p} ${v##p} ${v%p} ${v%%p} ${v/p/r} ${v//p/r}`,
+//! nested; single quotes take everything as it is, double quotes keep `$` alive.
+
+use super::Span;
+use crate::environment::Environment;
+use crate::pattern::shell;
+
+/// Longest result of one expansion, in bytes. `ARG B=$A$A` repeated doubles a value each time.
+pub const EXPANSION_BYTES_MAX: usize = 1024 * 1024;
+
+/// Deepest nesting of `${a:-${b:-...}}`. People write two or three.
+const NESTING_MAX: usize = 64;
+
+/// Why a word has no value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WordError {
+    /// A quote without its partner.
+    #[error("the {0} quote is not closed")]
+    OpenQuote(&'static str),
+    /// `${` without `}`, or `${a/b` without `/`.
+    #[error("`{0}` is missing in the substitution")]
+    Missing(char),
+    /// `${}` or `${:x}`.
+    #[error("bad substitution")]
+    BadSubstitution,
+    /// An operator that is none of the list above.
+    #[error("unsupported modifier `{0}` in substitution")]
+    Modifier(String),
+    /// `${name:?message}`, and `name` is not set.
+    #[error("{name}: {message}")]
+    Required {
+        /// The variable.
+        name: String,
+        /// What its author wants people to read.
+        message: String,
+    },
+    /// A pattern with an escape that means nothing.
+    #[error("invalid escape `\\{0}` in the pattern")]
+    Pattern(char),
+    /// More than [`EXPANSION_BYTES_MAX`].
+    #[error("the expansion is longer than {EXPANSION_BYTES_MAX} bytes")]
+    TooLong,
+    /// More than [`NESTING_MAX`].
+    #[error("substitutions are nested more than {NESTING_MAX} deep")]
+    TooDeep,
+}
+
+/// What happens to quotes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quotes {
+    /// They group and vanish.
+    Remove,
+    /// They group and stay: a word on its way to a second reading.
+    Keep,
+    /// They are ordinary characters: heredoc bodies.
+    Ignore,
+}
+
+/// Reads words with one set of variables.
+#[derive(Debug, Clone, Copy)]
+pub struct Lexer<'a> {
+    /// The escape character of the file.
+    pub escape: char,
+    /// What happens to quotes.
+    pub quotes: Quotes,
+    /// Leaves `$unset` as it is instead of replacing it with nothing.
+    pub keep_unset: bool,
+    /// The variables.
+    pub variables: &'a Environment,
+}
+
+impl<'a> Lexer<'a> {
+    /// A lexer that removes quotes and replaces every variable.
+    pub fn new(escape: char, variables: &'a Environment) -> Self {
+        Self {
+            escape,
+            quotes: Quotes::Remove,
+            keep_unset: false,
+            variables,
+        }
+    }
+
+    /// The value of `word`; white space in it is kept.
+    ///
+    /// # Errors
+    /// Whatever [`WordError`] lists.
+    pub fn expand(&self, word: &str) -> Result<String, WordError> {
+        Ok(self.read(word)?.text)
+    }
+
+    /// The value of `word` split at white space outside of quotes, after the replacement.
+    ///
+    /// # Errors
+    /// Whatever [`WordError`] lists.
+    pub fn expand_words(&self, word: &str) -> Result<Vec<String>, WordError> {
+        Ok(self.read(word)?.words())
+    }
+
+    fn read(&self, word: &str) -> Result<Output, WordError> {
+        let mut reader = Reader {
+            lexer: self,
+            rest: word,
+            depth: 0,
+        };
+        reader.until(None, false)
+    }
+}
+
+/// Text in the making: whole, and as words.
+#[derive(Default)]
+struct Output {
+    text: String,
+    words: Vec<String>,
+    word: String,
+    in_word: bool,
+}
+
+impl Output {
+    /// A character that separates words if it is white space.
+    fn plain(&mut self, c: char) {
+        self.text.push(c);
+        self.split(c);
+    }
+
+    /// A character that is part of a word, whatever it is.
+    fn quoted(&mut self, c: char) {
+        self.text.push(c);
+        self.word.push(c);
+        self.in_word = true;
+    }
+
+    fn split(&mut self, c: char) {
+        if !c.is_whitespace() {
+            self.word.push(c);
+            self.in_word = true;
+        } else if self.in_word && !self.word.is_empty() {
+            self.words.push(std::mem::take(&mut self.word));
+            self.in_word = false;
+        }
+    }
+
+    /// A variable's value, which is split like plain text.
+    fn value(&mut self, text: &str) {
+        self.text.push_str(text);
+        text.chars().for_each(|c| self.split(c));
+    }
+
+    /// What stood between quotes.
+    fn quoted_text(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.word.push_str(text);
+        self.in_word = true;
+    }
+
+    fn words(mut self) -> Vec<String> {
+        if !self.word.is_empty() {
+            self.words.push(self.word);
+        }
+        self.words
+    }
+}
+
+struct Reader<'a> {
+    lexer: &'a Lexer<'a>,
+    rest: &'a str,
+    depth: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn peek(&self) -> Option<char> {
+        self.rest.chars().next()
+    }
+
+    fn next(&mut self) -> Option<char> {
+        let c = self.peek()?;
+        self.rest = &self.rest[c.len_utf8()..];
+        Some(c)
+    }
+
+    /// Reads up to `stop` (consumed) or the end. `raw_escapes` keeps escape characters,
+    /// for patterns that read them again.
+    fn until(&mut self, stop: Option<char>, raw_escapes: bool) -> Result<Output, WordError> {
+        let mut out = Output::default();
+        let quotes = self.lexer.quotes != Quotes::Ignore;
+        while let Some(c) = self.peek() {
+            if out.text.len() > EXPANSION_BYTES_MAX {
+                return Err(WordError::TooLong);
+            }
+            match c {
+                c if Some(c) == stop => {
+                    self.next();
+                    return Ok(out);
+                }
+                '\'' if quotes => out.quoted_text(&self.single_quoted()?),
+                '"' if quotes => out.quoted_text(&self.double_quoted(raw_escapes)?),
+                '$' => out.value(&self.dollar()?),
+                c if c == self.lexer.escape => {
+                    self.next();
+                    if raw_escapes {
+                        out.quoted(c);
+                    }
+                    if let Some(escaped) = self.next() {
+                        out.quoted(escaped);
+                    }
+                }
+                c => {
+                    self.next();
+                    out.plain(c);
+                }
+            }
+        }
+        match stop {
+            Some(stop) => Err(WordError::Missing(stop)),
+            None if out.text.len() > EXPANSION_BYTES_MAX => Err(WordError::TooLong),
+            None => Ok(out),
+        }
+    }
+
+    fn single_quoted(&mut self) -> Result<String, WordError> {
+        let body = &self.rest[1..];
+        let length = body.find('\'').ok_or(WordError::OpenQuote("single"))?;
+        self.rest = &body[length + 1..];
+        Ok(self.keep_quotes('\'', &body[..length]))
+    }
+
+    fn double_quoted(&mut self, raw_escapes: bool) -> Result<String, WordError> {
+        self.next();
+        let mut text = String::new();
+        loop {
+            if text.len() > EXPANSION_BYTES_MAX {
+                return Err(WordError::TooLong);
+            }
+            match self.peek().ok_or(WordError::OpenQuote("double"))? {
+                '"' => {
+                    self.next();
+                    return Ok(self.keep_quotes('"', &text));
+                }
+                '$' => text.push_str(&self.dollar()?),
+                c => {
+                    self.next();
+                    if raw_escapes && c == self.lexer.escape {
+                        text.push(c);
+                    }
+                    text.push(self.escaped_in_quotes(c).unwrap_or(c));
+                }
+            }
+        }
+    }
+
+    /// Inside double quotes the escape character escapes only `"`, `$` and itself.
+    fn escaped_in_quotes(&mut self, c: char) -> Option<char> {
+        if c != self.lexer.escape {
+            return None;
+        }
+        let next = self
+            .peek()
+            .filter(|next| matches!(next, '"' | '$') || *next == self.lexer.escape)?;
+        self.next();
+        Some(next)
+    }
+
+    fn keep_quotes(&self, quote: char, text: &str) -> String {
+        if self.lexer.quotes == Quotes::Keep {
+            format!("{quote}{text}{quote}")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    fn dollar(&mut self) -> Result<String, WordError> {
+        self.next();
+        if self.peek() != Some('{') {
+            let name = self.name();
+            return Ok(match self.lexer.variables.get(name) {
+                _ if name.is_empty() => "$".to_owned(),
+                Some(value) => value.to_owned(),
+                None if self.lexer.keep_unset => format!("${name}"),
+                None => String::new(),
+            });
+        }
+        self.depth += 1;
+        if self.depth > NESTING_MAX {
+            return Err(WordError::TooDeep);
+        }
+        let whole = self.rest;
+        self.next();
+        let value = self.braces()?;
+        self.depth -= 1;
+        // An unset variable that shall stay is given back as it was written.
+        Ok(value.unwrap_or_else(|| format!("${}", &whole[..whole.len() - self.rest.len()])))
+    }
+
+    /// After `${`: the value, or `None` for "leave it as it is".
+    fn braces(&mut self) -> Result<Option<String>, WordError> {
+        match self.peek() {
+            None => return Err(WordError::Missing('}')),
+            Some('{' | '}' | ':') => return Err(WordError::BadSubstitution),
+            Some(_) => {}
+        }
+        let name = self.name();
+        let value = self.lexer.variables.get(name);
+        let keep = self.lexer.keep_unset && value.is_none();
+        let result = match self.next() {
+            Some('}') => value.unwrap_or_default().to_owned(),
+            Some(':') => {
+                let operator = self.next().unwrap_or_default();
+                self.operator(
+                    name,
+                    value.filter(|value| !value.is_empty()),
+                    value.is_some(),
+                    operator,
+                    ":",
+                )?
+            }
+            Some('/') => self.replace(value.unwrap_or_default())?,
+            Some(operator) => self.operator(name, value, false, operator, "")?,
+            None => return Err(WordError::Missing('}')),
+        };
+        Ok((!keep).then_some(result))
+    }
+
+    /// `value` is what counts as set: with `colon` an empty one does not.
+    fn operator(
+        &mut self,
+        name: &str,
+        value: Option<&str>,
+        empty: bool,
+        operator: char,
+        colon: &str,
+    ) -> Result<String, WordError> {
+        if !matches!(operator, '-' | '+' | '?' | '#' | '%') {
+            return Err(WordError::Modifier(format!("{colon}{operator}")));
+        }
+        let trims = matches!(operator, '#' | '%');
+        let word = self.until(Some('}'), trims)?.text;
+        match operator {
+            '-' => Ok(value.map_or(word, str::to_owned)),
+            '+' => Ok(if value.is_some() { word } else { String::new() }),
+            '?' => value
+                .map(str::to_owned)
+                .ok_or_else(|| required(name, word, empty)),
+            _ => trim(value.unwrap_or_default(), operator, &word),
+        }
+    }
+
+    fn replace(&mut self, value: &str) -> Result<String, WordError> {
+        let all = self.peek() == Some('/');
+        if all {
+            self.next();
+        }
+        let pattern = self.until(Some('/'), true)?.text;
+        let replacement = self.until(Some('}'), true)?.text;
+        let pattern = shell::Pattern::parse(&pattern).map_err(WordError::Pattern)?;
+        let replaced = pattern.replace(value, &replacement, all, EXPANSION_BYTES_MAX);
+        replaced.ok_or(WordError::TooLong)
+    }
+
+    /// A variable's name; digits or one special character otherwise; may be empty.
+    fn name(&mut self) -> &'a str {
+        let first = self.peek().unwrap_or_default();
+        let length = if first.is_ascii_digit() {
+            self.rest.len()
+                - self
+                    .rest
+                    .trim_start_matches(|c: char| c.is_ascii_digit())
+                    .len()
+        } else if "@*#?-$!".contains(first) {
+            first.len_utf8()
+        } else {
+            self.rest.len()
+                - self
+                    .rest
+                    .trim_start_matches(|c: char| c.is_alphanumeric() || c == '_')
+                    .len()
+        };
+        let (name, rest) = self.rest.split_at(length);
+        self.rest = rest;
+        name
+    }
+}
+
+fn required(name: &str, word: String, empty: bool) -> WordError {
+    let default = if empty {
+        "must not be empty"
+    } else {
+        "must be set"
+    };
+    let message = if word.is_empty() {
+        default.to_owned()
+    } else {
+        word
+    };
+    WordError::Required {
+        name: name.to_owned(),
+        message,
+    }
+}
+
+/// `#` and `##` from the front, `%` and `%%` from the end; doubled takes the longest match.
+fn trim(value: &str, operator: char, word: &str) -> Result<String, WordError> {
+    let (longest, pattern) = word
+        .strip_prefix(operator)
+        .map_or((false, word), |rest| (true, rest));
+    let pattern = shell::Pattern::parse(pattern).map_err(WordError::Pattern)?;
+    let kept = if operator == '#' {
+        pattern.trim_start(value, longest)
+    } else {
+        pattern.trim_end(value, longest)
+    };
+    Ok(kept.to_owned())
+}
+
+/// Removes quotes and escapes from text without variables; `None` when a quote stays open.
+pub fn unquote(text: &str, escape: char, quotes: Quotes) -> Option<String> {
+    let none = Environment::default();
+    Lexer {
+        escape,
+        quotes,
+        keep_unset: true,
+        variables: &none,
+    }
+    .expand(text)
+    .ok()
+}
+
+/// The places of the words of `text`, split at white space outside of quotes.
+pub fn split_raw(text: &str, escape: char) -> Vec<Span> {
+    let mut words = Vec::new();
+    let mut start = None;
+    let mut quote = None;
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        if quote.is_none() && c.is_whitespace() {
+            words.extend(start.take().map(|start| start..at));
+            continue;
+        }
+        start.get_or_insert(at);
+        match quote {
+            // Single quotes know no escapes.
+            Some('\'') if c == '\'' => quote = None,
+            Some('\'') => {}
+            _ if c == escape => drop(chars.next()),
+            Some(open) if c == open => quote = None,
+            Some(_) => {}
+            None if matches!(c, '"' | '\'') => quote = Some(c),
+            None => {}
+        }
+    }
+    words.extend(start.map(|start| start..text.len()));
+    words
+}
+
+/// Reads a JSON array of strings, the exec form; `None` for anything else, which is then shell form.
+pub fn json_strings(text: &str) -> Option<Vec<String>> {
+    let text = text.trim();
+    text.starts_with('[')
+        .then(|| serde_json::from_str(text).ok())
+        .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment() -> Environment {
+        [
+            ("a", "A"),
+            ("empty", ""),
+            ("path", "/usr/local/lib/x.tar.gz"),
+            ("sp", "x y  z"),
+            ("q", "'"),
+        ]
+        .into_iter()
+        .collect()
+    }
+
+    fn expand(word: &str) -> Result<String, WordError> {
+        let variables = environment();
+        Lexer::new('\\', &variables).expand(word)
+    }
+
+    #[test]
+    fn every_operator() {
+        let table = [
+            ("$a-${a}-$none-$", "A-A--$"),
+            ("${none:-w}${none-w}${empty:-w}${empty-w}${a:-w}", "wwwA"),
+            (
+                "${none:+w}|${none+w}|${empty:+w}|${empty+w}|${a:+w}",
+                "|||w|w",
+            ),
+            ("${a:?m}${a?m}${empty?m}", "AA"),
+            ("${path#*/}|${path##*/}", "usr/local/lib/x.tar.gz|x.tar.gz"),
+            (
+                "${path%.*}|${path%%.*}",
+                "/usr/local/lib/x.tar|/usr/local/lib/x",
+            ),
+            (
+                "${path/lib/LIB}|${path//\\//:}",
+                "/usr/local/LIB/x.tar.gz|:usr:local:lib:x.tar.gz",
+            ),
+            ("${path/l*l/L}", "/usr/Lib/x.tar.gz"),
+            ("${none:-${none:-${a}}}", "A"),
+            ("${none:-a}b}", "ab}"),
+            ("${sp}", "x y  z"),
+            ("$1$10$@", ""),
+        ];
+        for (word, value) in table {
+            assert_eq!(expand(word).as_deref(), Ok(value), "{word}");
+        }
+    }
+
+    #[test]
+    fn quotes_and_escapes() {
+        let table = [
+            ("'$a'", "$a"),
+            ("\"$a'\"", "A'"),
+            ("\\$a", "$a"),
+            ("\"\\$a\\\"\\n\\\\\"", "$a\"\\n\\"),
+            ("a\\ b", "a b"),
+            ("a\\", "a"),
+            ("${none:-'}'}", "}"),
+            ("${none:-\\}}", "}"),
+            ("$q", "'"),
+            ("", ""),
+        ];
+        for (word, value) in table {
+            assert_eq!(expand(word).as_deref(), Ok(value), "{word}");
+        }
+    }
+
+    #[test]
+    fn bad_words() {
+        let missing = |name: &str, message: &str| WordError::Required {
+            name: name.into(),
+            message: message.into(),
+        };
+        let table = [
+            ("'a", WordError::OpenQuote("single")),
+            ("\"a", WordError::OpenQuote("double")),
+            ("${", WordError::Missing('}')),
+            ("${a", WordError::Missing('}')),
+            ("${a:-b", WordError::Missing('}')),
+            ("${}", WordError::BadSubstitution),
+            ("${:x}", WordError::BadSubstitution),
+            ("${a^}", WordError::Modifier("^".into())),
+            ("${a:=b}", WordError::Modifier(":=".into())),
+            ("${none:?gone}", missing("none", "gone")),
+            ("${none?}", missing("none", "must be set")),
+            ("${empty:?}", missing("empty", "must not be empty")),
+            ("${a#\\x}", WordError::Pattern('x')),
+        ];
+        for (word, error) in table {
+            assert_eq!(expand(word), Err(error), "{word}");
+        }
+    }
+
+    #[test]
+    fn values_split_into_words_but_not_in_quotes() {
+        let variables = environment();
+        let words = |word| Lexer::new('\\', &variables).expand_words(word).unwrap();
+        assert_eq!(
+            words("$sp  'a b' \"$sp\" c\\ d"),
+            ["x", "y", "z", "a b", "x y  z", "c d"]
+        );
+        assert_eq!(words("$none"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn heredoc_bodies_and_kept_words() {
+        let variables = environment();
+        let body = Lexer {
+            quotes: Quotes::Ignore,
+            ..Lexer::new('\\', &variables)
+        };
+        assert_eq!(
+            body.expand("it's \"$a\" \\$a\n").as_deref(),
+            Ok("it's \"A\" $a\n")
+        );
+        let keep = Lexer {
+            quotes: Quotes::Keep,
+            keep_unset: true,
+            ..Lexer::new('\\', &variables)
+        };
+        assert_eq!(
+            keep.expand("'a b' $none ${none:-x} \"$a\"").as_deref(),
+            Ok("'a b' $none ${none:-x} \"A\"")
+        );
+    }
+
+    #[test]
+    fn bombs_are_errors() {
+        let big = "x".repeat(EXPANSION_BYTES_MAX / 2 + 1);
+        let variables: Environment = [("b", big.as_str())].into_iter().collect();
+        let lexer = Lexer::new('\\', &variables);
+        assert_eq!(lexer.expand("$b$b"), Err(WordError::TooLong));
+        assert_eq!(lexer.expand("\"$b$b\""), Err(WordError::TooLong));
+        assert_eq!(lexer.expand("${b//x/yy}"), Err(WordError::TooLong));
+        let deep = "${n:-".repeat(100_000);
+        assert_eq!(lexer.expand(&deep), Err(WordError::TooDeep));
+    }
+
+    #[test]
+    fn raw_words_and_json() {
+        let text = r#" a="b c"  d\ e 'f'"#;
+        let words: Vec<_> = split_raw(text, '\\')
+            .into_iter()
+            .map(|range| &text[range])
+            .collect();
+        assert_eq!(words, [r#"a="b c""#, r"d\ e", "'f'"]);
+        assert_eq!(
+            json_strings(r#" ["a", "b\n"] "#),
+            Some(vec!["a".into(), "b\n".into()])
+        );
+        for text in ["['a']", "[a]", "[1]", "a", "[\"a\"] x", "{}"] {
+            assert_eq!(json_strings(text), None, "{text}");
+        }
+    }
+}
