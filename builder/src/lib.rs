@@ -2,5 +2,7 @@
 
 pub mod dockerfile;
 pub mod environment;
+pub mod modes;
 pub mod pattern;
+pub mod plan;
 pub mod report;

@@ -1,0 +1,328 @@
+//! What a build will do, as a value: a graph of steps, made without touching anything.
+//!
+//! ```text
+//! stages.rs     statements -> stages, and the variables before the first FROM
+//! build.rs      from the target backwards: only stages that are needed are planned
+//! evaluate.rs   one stage: instructions change the configuration or become steps
+//! metadata.rs   ENV, LABEL, CMD and their kin: changes of the image configuration
+//! filesystem.rs RUN, COPY, ADD, WORKDIR: steps
+//! mounts.rs     RUN --mount
+//! ```
+//!
+//! A step names the tree it starts from and the trees it reads. Steps stand in an order
+//! in which each comes after those it needs, so the graph has no cycles by construction.
+
+mod build;
+mod evaluate;
+mod filesystem;
+mod metadata;
+mod mounts;
+mod stages;
+
+pub use build::plan;
+
+use crate::dockerfile::Span;
+use crate::modes::ModeChange;
+use serde::Serialize;
+use teu_store::digest::DiffId;
+use teu_store::image::{ImageConfig, Platform};
+
+/// What the command line says about a build.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `--build-arg` in order; the last of a name counts.
+    pub build_args: Vec<(String, String)>,
+    /// `--target`; by default the last stage.
+    pub target: Option<String>,
+    /// What the image is for.
+    pub platform: Platform,
+}
+
+/// Where base images come from; a map in tests, the store and registries otherwise.
+pub trait Images {
+    /// The image of a name, for the platform of the build.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being here.
+    fn image(&mut self, name: &str) -> Result<Image, Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// An image that a build starts from or copies from.
+#[derive(Debug, Clone, Serialize)]
+pub struct Image {
+    /// Its name as the Dockerfile has it.
+    pub name: String,
+    /// Its layers, bottom first.
+    pub layers: Vec<DiffId>,
+    /// Its configuration.
+    pub config: ImageConfig,
+}
+
+/// A file system at some point of the build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tree {
+    /// `FROM scratch`.
+    Empty,
+    /// The image of that position in [`Plan::images`].
+    Image(usize),
+    /// What the step of that position leaves.
+    Step(usize),
+}
+
+/// Where copied or mounted files come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The build context.
+    Context,
+    /// A stage or an image.
+    Tree(Tree),
+}
+
+/// A whole build.
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    /// The images it needs.
+    pub images: Vec<Image>,
+    /// All steps; each needs only earlier ones.
+    pub steps: Vec<Step>,
+    /// The file system of the result.
+    pub tree: Tree,
+    /// The configuration of the result; its layers are known only after the build.
+    pub config: ImageConfig,
+    /// What the user should hear: build arguments that nothing declares.
+    pub warnings: Vec<String>,
+}
+
+/// One change of a file system, which becomes one layer.
+#[derive(Debug, Serialize)]
+pub struct Step {
+    /// The file system before it.
+    pub parent: Tree,
+    /// The change.
+    pub operation: Operation,
+    /// `build 2/5`: the stage and the step's place in it.
+    pub place: String,
+    /// The instruction as it stands in the Dockerfile.
+    pub text: String,
+    /// Its bytes in the Dockerfile.
+    #[serde(skip)]
+    pub span: Span,
+}
+
+/// What a step does.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// Execute a program.
+    Run(Box<Run>),
+    /// Copy files.
+    Copy(Box<Copy>),
+    /// Make a directory with its parents, if it is not there.
+    Directory(Directory),
+}
+
+/// `WORKDIR`.
+#[derive(Debug, Serialize)]
+pub struct Directory {
+    /// Absolute and clean.
+    pub path: String,
+    /// Who owns what is made, as `USER` said; empty is root.
+    pub owner: String,
+}
+
+/// `RUN`.
+#[derive(Debug, Serialize)]
+pub struct Run {
+    /// Program and arguments.
+    pub args: Vec<String>,
+    /// The environment, `NAME=value`.
+    pub env: Vec<String>,
+    /// Proxies of the build, `NAME=value`: in the environment, not in the cache key.
+    #[serde(skip)]
+    pub proxies: Vec<String>,
+    /// The working directory.
+    pub cwd: String,
+    /// As `USER` said; empty is root.
+    pub user: String,
+    /// Which network it sees.
+    pub network: Network,
+    /// `--mount`, in order.
+    pub mounts: Vec<Mount>,
+    /// A heredoc that is a script of its own: its name below `/dev/pipes`, and its text.
+    pub script: Option<(String, String)>,
+}
+
+/// `RUN --network`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// The host's.
+    Host,
+    /// A loopback device only.
+    None,
+}
+
+/// `RUN --mount`.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Mount {
+    /// Where it appears; absolute.
+    pub target: String,
+    /// What appears there.
+    pub kind: MountKind,
+}
+
+/// The types of `RUN --mount`.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MountKind {
+    /// Files of the context, a stage or an image; what is written there is thrown away.
+    Bind {
+        /// Where from.
+        origin: Origin,
+        /// The file or directory in it; absolute.
+        source: String,
+        /// Whether writing is possible.
+        writable: bool,
+    },
+    /// A directory that stays between builds.
+    Cache {
+        /// Which one.
+        id: String,
+        /// How two steps at once share it.
+        sharing: Sharing,
+        /// What a new one starts with.
+        from: Option<Tree>,
+        /// The directory in `from`, or in the cache itself.
+        source: String,
+        /// Whether writing is possible.
+        writable: bool,
+        /// Permissions of a new one.
+        mode: u32,
+        /// Owner of a new one.
+        uid: u32,
+        /// Group of a new one.
+        gid: u32,
+    },
+    /// An empty directory in memory.
+    Tmpfs {
+        /// Its limit in bytes.
+        size: Option<u64>,
+    },
+    /// A secret of the command line; its value is in no key and no layer.
+    Secret {
+        /// Which one.
+        id: String,
+        /// Whether its lack is an error.
+        required: bool,
+        /// The variable that holds it.
+        env: Option<String>,
+        /// Whether it appears as a file, too.
+        file: bool,
+        /// The file's permissions.
+        mode: u32,
+        /// The file's owner.
+        uid: u32,
+        /// The file's group.
+        gid: u32,
+    },
+}
+
+/// `--mount=type=cache,sharing=`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sharing {
+    /// All use it at once.
+    Shared,
+    /// Who comes second gets another one.
+    Private,
+    /// Who comes second waits.
+    Locked,
+}
+
+/// `COPY` or `ADD`.
+#[derive(Debug, Serialize)]
+pub struct Copy {
+    /// Where the paths lead.
+    pub origin: Origin,
+    /// What to copy, in order.
+    pub sources: Vec<CopySource>,
+    /// Where to: absolute; a `/` at the end makes it a directory in any case.
+    pub destination: String,
+    /// Owner and group as names or numbers, empty for 0:0.
+    pub owner: Option<String>,
+    /// Permissions.
+    pub mode: Option<ModeChange>,
+    /// The layer does not depend on what is below.
+    pub link: bool,
+    /// The sources keep their directories.
+    pub parents: bool,
+    /// Patterns that are left out.
+    pub exclude: Vec<String>,
+    /// Archives are unpacked.
+    pub unpack: bool,
+}
+
+/// One source of a [`Copy`].
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CopySource {
+    /// A path or pattern, absolute in its origin, and with `--parents` the part to keep.
+    Path {
+        /// Where to start.
+        path: String,
+        /// With `--parents`: a pattern below `path`, whose directories are kept.
+        keep: Option<String>,
+    },
+    /// A file written in the Dockerfile.
+    Inline {
+        /// Its name.
+        name: String,
+        /// Its text.
+        content: String,
+    },
+}
+
+impl Step {
+    /// The trees it reads besides its parent.
+    pub fn inputs(&self) -> Vec<Tree> {
+        match &self.operation {
+            Operation::Run(run) => run.mounts.iter().filter_map(|mount| mount.kind.tree()).collect(),
+            Operation::Copy(copy) => copy.origin.tree().into_iter().collect(),
+            Operation::Directory(_) => Vec::new(),
+        }
+    }
+
+    /// The steps that must be done before it.
+    pub fn needs(&self) -> Vec<usize> {
+        let trees = self.inputs().into_iter().chain([self.parent]);
+        let mut needs: Vec<usize> = trees.filter_map(|tree| if let Tree::Step(step) = tree { Some(step) } else { None }).collect();
+        needs.sort_unstable();
+        needs.dedup();
+        needs
+    }
+}
+
+impl Origin {
+    /// The tree it is, if it is not the context.
+    pub fn tree(self) -> Option<Tree> {
+        match self {
+            Self::Context => None,
+            Self::Tree(tree) => Some(tree),
+        }
+    }
+}
+
+impl MountKind {
+    fn tree(&self) -> Option<Tree> {
+        match self {
+            Self::Bind { origin, .. } => origin.tree(),
+            Self::Cache { from, .. } => *from,
+            Self::Tmpfs { .. } | Self::Secret { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
