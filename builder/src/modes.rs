@@ -30,16 +30,24 @@ impl ModeChange {
     /// Parses `0644`, `755`, `u=rwX,go=rX`.
     pub fn parse(text: &str) -> Option<Self> {
         if text.starts_with(|c: char| c.is_ascii_digit()) {
-            return u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777).map(Self::Octal);
+            return u32::from_str_radix(text, 8)
+                .ok()
+                .filter(|mode| *mode <= 0o7777)
+                .map(Self::Octal);
         }
-        text.split(',').map(clauses).collect::<Option<Vec<_>>>().map(|lists| Self::Symbolic(lists.concat()))
+        text.split(',')
+            .map(clauses)
+            .collect::<Option<Vec<_>>>()
+            .map(|lists| Self::Symbolic(lists.concat()))
     }
 
     /// The permission bits that `mode` becomes.
     pub fn apply(&self, mode: u32, directory: bool) -> u32 {
         match self {
             Self::Octal(bits) => *bits,
-            Self::Symbolic(clauses) => clauses.iter().fold(mode & 0o7777, |mode, clause| clause.apply(mode, directory)),
+            Self::Symbolic(clauses) => clauses
+                .iter()
+                .fold(mode & 0o7777, |mode, clause| clause.apply(mode, directory)),
         }
     }
 }
@@ -84,7 +92,9 @@ fn clauses(text: &str) -> Option<Vec<Clause>> {
     let mut list = Vec::new();
     let mut rest = &text[start..];
     while let Some(operator) = rest.chars().next() {
-        let end = rest[1..].find(['+', '-', '=']).map_or(rest.len(), |end| end + 1);
+        let end = rest[1..]
+            .find(['+', '-', '='])
+            .map_or(rest.len(), |end| end + 1);
         list.push(clause(who, operator, &rest[1..end])?);
         rest = &rest[end..];
     }
@@ -92,7 +102,13 @@ fn clauses(text: &str) -> Option<Vec<Clause>> {
 }
 
 fn clause(who: u32, operator: char, permissions: &str) -> Option<Clause> {
-    let mut clause = Clause { who, operator, bits: 0, conditional_execute: false, copy_from: None };
+    let mut clause = Clause {
+        who,
+        operator,
+        bits: 0,
+        conditional_execute: false,
+        copy_from: None,
+    };
     if let "u" | "g" | "o" = permissions {
         clause.copy_from = permissions.chars().next();
         return Some(clause);
@@ -135,7 +151,11 @@ mod tests {
         ];
         for (text, before, directory, after) in table {
             let change = ModeChange::parse(text).unwrap_or_else(|| panic!("{text}"));
-            assert_eq!(change.apply(before, directory), after, "{text} on {before:o}");
+            assert_eq!(
+                change.apply(before, directory),
+                after,
+                "{text} on {before:o}"
+            );
         }
         for text in ["", "8", "77777", "u", "z=r", "u=q", "644x"] {
             assert_eq!(ModeChange::parse(text), None, "{text}");

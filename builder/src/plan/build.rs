@@ -30,7 +30,13 @@ pub fn plan(file: &Dockerfile, options: &Options, images: &mut dyn Images) -> Re
     };
     let state = planner.stage(target, &(0..0))?;
     let warnings = planner.unused_arguments();
-    Ok(Plan { images: planner.images, steps: planner.steps, tree: state.tree, config: state.config, warnings })
+    Ok(Plan {
+        images: planner.images,
+        steps: planner.steps,
+        tree: state.tree,
+        config: state.config,
+        warnings,
+    })
 }
 
 /// A plan in the making.
@@ -56,7 +62,12 @@ impl Planner<'_> {
             return Ok(state.clone());
         }
         if self.open.contains(&index) {
-            return Err(Problem::new("stages depend on each other in a circle", asked.clone(), "leads back to this stage").into());
+            return Err(Problem::new(
+                "stages depend on each other in a circle",
+                asked.clone(),
+                "leads back to this stage",
+            )
+            .into());
         }
         self.open.push(index);
         let state = evaluate::stage(self, index)?;
@@ -83,15 +94,26 @@ impl Planner<'_> {
     /// The file system that `--from` means: a stage, or an image.
     pub(super) fn source_tree(&mut self, from: &Text, own: usize) -> Result<Tree> {
         if from.raw.contains('$') {
-            let problem = Problem::new("variables are not replaced in `from`", from.span.clone(), "a variable here");
-            return Err(problem.help("name a stage with `FROM $image AS name` and copy from that".to_owned()).into());
+            let problem = Problem::new(
+                "variables are not replaced in `from`",
+                from.span.clone(),
+                "a variable here",
+            );
+            return Err(problem
+                .help("name a stage with `FROM $image AS name` and copy from that".to_owned())
+                .into());
         }
         match self.stages.referred(&from.raw, own) {
             Some(index) => Ok(self.stage(index, &from.span)?.tree),
             None if from.raw == "scratch" => Ok(Tree::Empty),
             None if is_number(&from.raw) => {
                 let title = format!("there is no stage `{}`", from.raw);
-                Err(Problem::new(title, from.span.clone(), format!("the file has {} stages", self.stages.list.len())).into())
+                Err(Problem::new(
+                    title,
+                    from.span.clone(),
+                    format!("the file has {} stages", self.stages.list.len()),
+                )
+                .into())
             }
             None => Ok(self.image(&from.raw, &from.span)?.0),
         }
@@ -99,9 +121,20 @@ impl Planner<'_> {
 
     fn unused_arguments(&self) -> Vec<String> {
         let known = |name: &str| self.declared.contains(name) || is_predefined(name);
-        let mut names: Vec<&str> = self.options.build_args.iter().map(|(name, _)| name.as_str()).filter(|name| !known(name)).collect();
+        let mut names: Vec<&str> = self
+            .options
+            .build_args
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .filter(|name| !known(name))
+            .collect();
         names.dedup();
-        names.iter().map(|name| format!("the build argument {name} is declared by no ARG that the build uses")).collect()
+        names
+            .iter()
+            .map(|name| {
+                format!("the build argument {name} is declared by no ARG that the build uses")
+            })
+            .collect()
     }
 }
 
@@ -128,6 +161,14 @@ fn is_predefined(name: &str) -> bool {
 
 /// The proxy variables, which are passed to RUN and appear in no key and no history.
 pub(super) fn is_proxy(name: &str) -> bool {
-    const NAMES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
-    NAMES.iter().any(|proxy| *proxy == name || proxy.to_lowercase() == name)
+    const NAMES: [&str; 5] = [
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "FTP_PROXY",
+        "NO_PROXY",
+        "ALL_PROXY",
+    ];
+    NAMES
+        .iter()
+        .any(|proxy| *proxy == name || proxy.to_lowercase() == name)
 }

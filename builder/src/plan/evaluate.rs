@@ -46,8 +46,18 @@ pub(super) fn stage(planner: &mut Planner<'_>, index: usize) -> Result<State> {
     let (from, body) = (stage.from, stage.body);
     let span = from.base.span.clone();
     let state = base(planner, index, &span)?;
-    let name = from.name.as_ref().map_or_else(|| format!("stage-{index}"), |name| name.raw.clone());
-    let mut evaluator = Evaluator { planner, index, state, name, steps: Vec::new(), trigger: None };
+    let name = from
+        .name
+        .as_ref()
+        .map_or_else(|| format!("stage-{index}"), |name| name.raw.clone());
+    let mut evaluator = Evaluator {
+        planner,
+        index,
+        state,
+        name,
+        steps: Vec::new(),
+        trigger: None,
+    };
     evaluator.run_triggers(&span)?;
     for statement in body {
         evaluator.statement(statement)?;
@@ -60,7 +70,10 @@ fn base(planner: &mut Planner<'_>, index: usize, span: &Span) -> Result<State> {
     let name = planner.stages.list[index].base.clone();
     if let Some(earlier) = planner.stages.earlier(&name, index) {
         let state = planner.stage(earlier, span)?;
-        return Ok(State { cmd_set: false, ..state });
+        return Ok(State {
+            cmd_set: false,
+            ..state
+        });
     }
     let (tree, mut config) = if name == "scratch" {
         (Tree::Empty, scratch(planner))
@@ -73,7 +86,13 @@ fn base(planner: &mut Planner<'_>, index: usize, span: &Span) -> Result<State> {
         variables.set("PATH", DEFAULT_PATH);
         config.config.env.push(format!("PATH={DEFAULT_PATH}"));
     }
-    Ok(State { tree, config, variables, arguments: Vec::new(), cmd_set: false })
+    Ok(State {
+        tree,
+        config,
+        variables,
+        arguments: Vec::new(),
+        cmd_set: false,
+    })
 }
 
 fn scratch(planner: &Planner<'_>) -> ImageConfig {
@@ -94,18 +113,32 @@ impl Evaluator<'_, '_> {
     fn run_triggers(&mut self, from: &Span) -> Result<()> {
         let triggers = std::mem::take(&mut self.state.config.config.on_build);
         if triggers.len() > TRIGGERS_MAX {
-            return Err(Problem::new("the base image has too many triggers", from.clone(), format!("more than {TRIGGERS_MAX}")).into());
+            return Err(Problem::new(
+                "the base image has too many triggers",
+                from.clone(),
+                format!("more than {TRIGGERS_MAX}"),
+            )
+            .into());
         }
         self.trigger = Some(from.clone());
         for text in triggers {
             let within = |problem: Box<Problem>| {
                 let title = format!("in the base image's trigger `{text}`: {}", problem.title);
-                Box::new(Problem { title, span: from.clone(), ..*problem })
+                Box::new(Problem {
+                    title,
+                    span: from.clone(),
+                    ..*problem
+                })
             };
             let parsed = dockerfile::parse(&text).map_err(within)?;
             for statement in &parsed.statements {
-                if matches!(statement.instruction, Instruction::From(_) | Instruction::Onbuild(_) | Instruction::Maintainer(_)) {
-                    return Err(within(Problem::new("not allowed in a trigger", from.clone(), "this base").into()));
+                if matches!(
+                    statement.instruction,
+                    Instruction::From(_) | Instruction::Onbuild(_) | Instruction::Maintainer(_)
+                ) {
+                    return Err(within(
+                        Problem::new("not allowed in a trigger", from.clone(), "this base").into(),
+                    ));
                 }
                 self.statement(statement).map_err(within)?;
             }
@@ -181,13 +214,27 @@ impl Evaluator<'_, '_> {
 
     fn record(&mut self, created_by: String, empty_layer: bool) {
         let comment = Some("teu.dockerfile.v0".to_owned());
-        self.state.config.history.push(History { created_by: Some(created_by), comment, empty_layer, ..History::default() });
+        self.state.config.history.push(History {
+            created_by: Some(created_by),
+            comment,
+            empty_layer,
+            ..History::default()
+        });
     }
 
     /// Adds a step and the layer's line in the history.
     pub(super) fn step(&mut self, operation: Operation, created_by: String, statement: &Statement) {
-        let span = self.trigger.clone().unwrap_or_else(|| statement.span.clone());
-        let step = Step { parent: self.state.tree, operation, place: String::new(), text: statement.text.clone(), span };
+        let span = self
+            .trigger
+            .clone()
+            .unwrap_or_else(|| statement.span.clone());
+        let step = Step {
+            parent: self.state.tree,
+            operation,
+            place: String::new(),
+            text: statement.text.clone(),
+            span,
+        };
         self.planner.steps.push(step);
         let number = self.planner.steps.len() - 1;
         self.state.tree = Tree::Step(number);

@@ -12,15 +12,17 @@ const PORT_MAX: u32 = 65_535;
 
 /// Signals by name, without `SIG`; signal(7), x86 and arm.
 const SIGNALS: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM", "STKFLT",
-    "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
 impl Evaluator<'_, '_> {
     /// `ENV`. All values of one instruction see the variables as they were before it.
     pub(super) fn env(&mut self, pairs: &[Pair]) -> Result<()> {
         let pairs = self.pairs(pairs)?;
-        let mut environment = crate::environment::Environment::from_strings(&self.state.config.config.env);
+        let mut environment =
+            crate::environment::Environment::from_strings(&self.state.config.config.env);
         for (name, value) in &pairs {
             environment.set(name, value);
             self.state.variables.set(name, value);
@@ -33,7 +35,11 @@ impl Evaluator<'_, '_> {
     /// `LABEL`.
     pub(super) fn label(&mut self, pairs: &[Pair]) -> Result<()> {
         let pairs = self.pairs(pairs)?;
-        self.state.config.config.labels.extend(pairs.iter().cloned());
+        self.state
+            .config
+            .config
+            .labels
+            .extend(pairs.iter().cloned());
         self.history(format!("LABEL {}", shown(&pairs)));
         Ok(())
     }
@@ -42,7 +48,12 @@ impl Evaluator<'_, '_> {
         let expand = |pair: &Pair| {
             let name = self.expand(&pair.name)?;
             if name.is_empty() {
-                return Err(Problem::new("the name is empty", pair.name.span.clone(), "nothing is left of it").into());
+                return Err(Problem::new(
+                    "the name is empty",
+                    pair.name.span.clone(),
+                    "nothing is left of it",
+                )
+                .into());
             }
             Ok((name, self.expand(&pair.value)?))
         };
@@ -80,7 +91,13 @@ impl Evaluator<'_, '_> {
 
     /// The words that give `line` to the stage's shell.
     pub(super) fn in_shell(&self, line: &str) -> Vec<String> {
-        let shell = self.state.config.config.shell.clone().filter(|shell| !shell.is_empty());
+        let shell = self
+            .state
+            .config
+            .config
+            .shell
+            .clone()
+            .filter(|shell| !shell.is_empty());
         let mut words = shell.unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()]);
         words.push(line.to_owned());
         words
@@ -90,22 +107,43 @@ impl Evaluator<'_, '_> {
     pub(super) fn expose(&mut self, words: &[Text]) -> Result<()> {
         let mut all = Vec::new();
         for text in words {
-            let fail = |label: String| Box::new(Problem::new("EXPOSE takes port[/protocol]", text.span.clone(), label));
-            for word in self.lexer().expand_words(&text.raw).map_err(|error| fail(error.to_string()))? {
+            let fail = |label: String| {
+                Box::new(Problem::new(
+                    "EXPOSE takes port[/protocol]",
+                    text.span.clone(),
+                    label,
+                ))
+            };
+            for word in self
+                .lexer()
+                .expand_words(&text.raw)
+                .map_err(|error| fail(error.to_string()))?
+            {
                 all.extend(ports(&word).ok_or_else(|| fail(format!("`{word}` is none")))?);
             }
         }
         let empty = || Value::Object(serde_json::Map::new());
-        self.state.config.config.exposed_ports.extend(all.iter().map(|port| (port.clone(), empty())));
+        self.state
+            .config
+            .config
+            .exposed_ports
+            .extend(all.iter().map(|port| (port.clone(), empty())));
         self.history(format!("EXPOSE [{}]", all.join(" ")));
         Ok(())
     }
 
     /// `VOLUME`.
     pub(super) fn volume(&mut self, paths: &[Text]) -> Result<()> {
-        let paths = paths.iter().map(|path| self.expand(path)).collect::<Result<Vec<_>>>()?;
+        let paths = paths
+            .iter()
+            .map(|path| self.expand(path))
+            .collect::<Result<Vec<_>>>()?;
         for path in &paths {
-            self.state.config.config.volumes.insert(path.clone(), Value::Object(serde_json::Map::new()));
+            self.state
+                .config
+                .config
+                .volumes
+                .insert(path.clone(), Value::Object(serde_json::Map::new()));
         }
         self.history(format!("VOLUME [{}]", paths.join(" ")));
         Ok(())
@@ -133,8 +171,14 @@ impl Evaluator<'_, '_> {
     pub(super) fn stop_signal(&mut self, text: &Text) -> Result<()> {
         let signal = self.expand(text)?;
         if !is_signal(&signal) {
-            let problem = Problem::new(format!("`{signal}` is no signal"), text.span.clone(), "unknown");
-            return Err(problem.help("write a name like SIGTERM or a number from 1 to 64".to_owned()).into());
+            let problem = Problem::new(
+                format!("`{signal}` is no signal"),
+                text.span.clone(),
+                "unknown",
+            );
+            return Err(problem
+                .help("write a name like SIGTERM or a number from 1 to 64".to_owned())
+                .into());
         }
         self.history(format!("STOPSIGNAL {signal}"));
         self.state.config.config.stop_signal = Some(signal);
@@ -145,7 +189,9 @@ impl Evaluator<'_, '_> {
     pub(super) fn healthcheck(&mut self, check: &Healthcheck, statement: &Statement) -> Result<()> {
         let test = match &check.command {
             None => vec!["NONE".to_owned()],
-            Some(CommandLine::Exec(words)) => std::iter::once("CMD".to_owned()).chain(words.iter().cloned()).collect(),
+            Some(CommandLine::Exec(words)) => std::iter::once("CMD".to_owned())
+                .chain(words.iter().cloned())
+                .collect(),
             Some(CommandLine::Shell(line)) => vec!["CMD-SHELL".to_owned(), line.clone()],
         };
         self.state.config.config.healthcheck = Some(store::Healthcheck {
@@ -169,7 +215,11 @@ impl Evaluator<'_, '_> {
             Some(0) => Ok(None),
             Some(nanoseconds) if nanoseconds >= 1_000_000 => Ok(Some(nanoseconds)),
             _ => {
-                let problem = Problem::new(format!("`{value}` is no duration"), text.span.clone(), "at least 1ms, or 0");
+                let problem = Problem::new(
+                    format!("`{value}` is no duration"),
+                    text.span.clone(),
+                    "at least 1ms, or 0",
+                );
                 Err(problem.help("write 30s, 1m30s or 500ms".to_owned()).into())
             }
         }
@@ -180,7 +230,12 @@ impl Evaluator<'_, '_> {
         match self.expand(text)?.parse::<u32>() {
             Ok(0) => Ok(None),
             Ok(count) => Ok(Some(i64::from(count))),
-            Err(_) => Err(Problem::new("--retries takes a count", text.span.clone(), "not a number").into()),
+            Err(_) => {
+                Err(
+                    Problem::new("--retries takes a count", text.span.clone(), "not a number")
+                        .into(),
+                )
+            }
         }
     }
 
@@ -201,12 +256,19 @@ impl Evaluator<'_, '_> {
 }
 
 fn shown(pairs: &[(String, String)]) -> String {
-    pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+    pairs
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// A list as Go's `%q` prints it, which is what histories hold.
 pub(super) fn go_quoted(words: &[String]) -> String {
-    let quoted: Vec<_> = words.iter().map(|word| Value::from(word.as_str()).to_string()).collect();
+    let quoted: Vec<_> = words
+        .iter()
+        .map(|word| Value::from(word.as_str()).to_string())
+        .collect();
     format!("[{}]", quoted.join(" "))
 }
 
@@ -217,8 +279,13 @@ fn ports(word: &str) -> Option<Vec<String>> {
     let range = range.rsplit(':').next()?;
     let (first, last) = range.split_once('-').unwrap_or((range, range));
     let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
-    let valid = first <= last && last <= PORT_MAX && matches!(protocol.as_str(), "tcp" | "udp" | "sctp");
-    valid.then(|| (first..=last).map(|port| format!("{port}/{protocol}")).collect())
+    let valid =
+        first <= last && last <= PORT_MAX && matches!(protocol.as_str(), "tcp" | "udp" | "sctp");
+    valid.then(|| {
+        (first..=last)
+            .map(|port| format!("{port}/{protocol}"))
+            .collect()
+    })
 }
 
 fn is_signal(text: &str) -> bool {
@@ -227,8 +294,13 @@ fn is_signal(text: &str) -> bool {
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let realtime = name.strip_prefix("RTMIN+").or_else(|| name.strip_prefix("RTMAX-")).is_some_and(|offset| offset.parse().is_ok_and(|n: u8| n <= 30));
-    SIGNALS.contains(&name) || realtime || matches!(name, "RTMIN" | "RTMAX" | "IOT" | "CLD" | "POLL")
+    let realtime = name
+        .strip_prefix("RTMIN+")
+        .or_else(|| name.strip_prefix("RTMAX-"))
+        .is_some_and(|offset| offset.parse().is_ok_and(|n: u8| n <= 30));
+    SIGNALS.contains(&name)
+        || realtime
+        || matches!(name, "RTMIN" | "RTMAX" | "IOT" | "CLD" | "POLL")
 }
 
 /// Go's `time.ParseDuration`: numbers with units, added up; nanoseconds.
@@ -242,7 +314,9 @@ pub(super) fn go_duration(text: &str) -> Option<i64> {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let number: f64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let unit = rest
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(rest.len());
         total += number
             * match &rest[..unit] {
                 "ns" => 1.0,
@@ -277,12 +351,17 @@ mod tests {
         for bad in ["", "x", "2-1", "70000", "1/icmp"] {
             assert_eq!(ports(bad), None, "{bad}");
         }
-        assert!(is_signal("SIGTERM") && is_signal("9") && is_signal("SIGRTMIN+3") && is_signal("quit"));
+        assert!(
+            is_signal("SIGTERM") && is_signal("9") && is_signal("SIGRTMIN+3") && is_signal("quit")
+        );
         assert!(!is_signal("SIGNOPE") && !is_signal("0") && !is_signal("65"));
     }
 
     #[test]
     fn go_lists() {
-        assert_eq!(go_quoted(&["a".into(), "b \"c\"".into()]), r#"["a" "b \"c\""]"#);
+        assert_eq!(
+            go_quoted(&["a".into(), "b \"c\"".into()]),
+            r#"["a" "b \"c\""]"#
+        );
     }
 }

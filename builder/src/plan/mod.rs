@@ -288,7 +288,11 @@ impl Step {
     /// The trees it reads besides its parent.
     pub fn inputs(&self) -> Vec<Tree> {
         match &self.operation {
-            Operation::Run(run) => run.mounts.iter().filter_map(|mount| mount.kind.tree()).collect(),
+            Operation::Run(run) => run
+                .mounts
+                .iter()
+                .filter_map(|mount| mount.kind.tree())
+                .collect(),
             Operation::Copy(copy) => copy.origin.tree().into_iter().collect(),
             Operation::Directory(_) => Vec::new(),
         }
@@ -297,7 +301,15 @@ impl Step {
     /// The steps that must be done before it.
     pub fn needs(&self) -> Vec<usize> {
         let trees = self.inputs().into_iter().chain([self.parent]);
-        let mut needs: Vec<usize> = trees.filter_map(|tree| if let Tree::Step(step) = tree { Some(step) } else { None }).collect();
+        let mut needs: Vec<usize> = trees
+            .filter_map(|tree| {
+                if let Tree::Step(step) = tree {
+                    Some(step)
+                } else {
+                    None
+                }
+            })
+            .collect();
         needs.sort_unstable();
         needs.dedup();
         needs

@@ -19,14 +19,21 @@ impl Evaluator<'_, '_> {
     /// One `--mount`.
     pub(super) fn mount(&mut self, mount: &instruction::Mount) -> Result<Mount> {
         let mut fields = self.fields(mount)?;
-        let target = fields.text("target").map(|path| clean_absolute(&self.state.config.config.working_dir, &path));
+        let target = fields
+            .text("target")
+            .map(|path| clean_absolute(&self.state.config.config.working_dir, &path));
         let parsed = match fields.kind.as_str() {
             "bind" => self.bind(&mut fields, target)?,
             "cache" => self.cache(&mut fields, target)?,
             "tmpfs" => fields.tmpfs(target)?,
             "secret" => fields.secret(target)?,
             "ssh" => return Err(unsupported("RUN --mount=type=ssh", &mount.span)),
-            other => return Err(fields.problem(format!("unknown mount type `{other}`"), "bind, cache, tmpfs, secret or ssh")),
+            other => {
+                return Err(fields.problem(
+                    format!("unknown mount type `{other}`"),
+                    "bind, cache, tmpfs, secret or ssh",
+                ));
+            }
         };
         fields.finish()?;
         Ok(parsed)
@@ -43,27 +50,52 @@ impl Evaluator<'_, '_> {
                 "rw" => "readwrite",
                 other => other,
             };
-            let text = Text { raw: value.clone().unwrap_or_else(|| "true".to_owned()), span: mount.span.clone() };
+            let text = Text {
+                raw: value.clone().unwrap_or_else(|| "true".to_owned()),
+                span: mount.span.clone(),
+            };
             // `from` names a stage before any variable has a value; see `source_tree`.
-            let value = if name == "from" { text.raw } else { self.expand(&text)? };
+            let value = if name == "from" {
+                text.raw
+            } else {
+                self.expand(&text)?
+            };
             fields.insert(name, value);
         }
         let kind = fields.remove("type").unwrap_or_else(|| "bind".to_owned());
-        Ok(Fields { kind, fields, span: &mount.span })
+        Ok(Fields {
+            kind,
+            fields,
+            span: &mount.span,
+        })
     }
 
     fn from_tree(&mut self, fields: &mut Fields<'_>) -> Result<Option<super::Tree>> {
-        let Some(raw) = fields.text("from") else { return Ok(None) };
-        let text = Text { raw, span: fields.span.clone() };
+        let Some(raw) = fields.text("from") else {
+            return Ok(None);
+        };
+        let text = Text {
+            raw,
+            span: fields.span.clone(),
+        };
         Ok(Some(self.planner.source_tree(&text, self.index)?))
     }
 
     fn bind(&mut self, fields: &mut Fields<'_>, target: Option<String>) -> Result<Mount> {
         let target = fields.needed(target)?;
-        let origin = self.from_tree(fields)?.map_or(Origin::Context, Origin::Tree);
+        let origin = self
+            .from_tree(fields)?
+            .map_or(Origin::Context, Origin::Tree);
         let source = clean_absolute("/", &fields.text("source").unwrap_or_default());
         let writable = fields.writable(false)?;
-        Ok(Mount { target, kind: MountKind::Bind { origin, source, writable } })
+        Ok(Mount {
+            target,
+            kind: MountKind::Bind {
+                origin,
+                source,
+                writable,
+            },
+        })
     }
 
     fn cache(&mut self, fields: &mut Fields<'_>, target: Option<String>) -> Result<Mount> {
@@ -73,10 +105,18 @@ impl Evaluator<'_, '_> {
             None | Some("shared") => Sharing::Shared,
             Some("private") => Sharing::Private,
             Some("locked") => Sharing::Locked,
-            Some(other) => return Err(fields.problem(format!("unknown sharing `{other}`"), "shared, private or locked")),
+            Some(other) => {
+                return Err(fields.problem(
+                    format!("unknown sharing `{other}`"),
+                    "shared, private or locked",
+                ));
+            }
         };
         let kind = MountKind::Cache {
-            id: fields.text("id").filter(|id| !id.is_empty()).unwrap_or_else(|| target.clone()),
+            id: fields
+                .text("id")
+                .filter(|id| !id.is_empty())
+                .unwrap_or_else(|| target.clone()),
             sharing,
             from,
             source: clean_absolute("/", &fields.text("source").unwrap_or_default()),
@@ -101,8 +141,14 @@ impl Fields<'_> {
     fn needed(&self, target: Option<String>) -> Result<String> {
         match target {
             Some(path) if path != "/" => Ok(path),
-            Some(_) => Err(self.problem("a mount cannot cover the root directory".to_owned(), "target is /")),
-            None => Err(self.problem(format!("a mount of type {} needs a target", self.kind), "add target=PATH")),
+            Some(_) => Err(self.problem(
+                "a mount cannot cover the root directory".to_owned(),
+                "target is /",
+            )),
+            None => Err(self.problem(
+                format!("a mount of type {} needs a target", self.kind),
+                "add target=PATH",
+            )),
         }
     }
 
@@ -111,40 +157,69 @@ impl Fields<'_> {
             None => Ok(None),
             Some("true" | "1") => Ok(Some(true)),
             Some("false" | "0") => Ok(Some(false)),
-            Some(other) => Err(self.problem(format!("invalid value `{other}` for `{key}`"), "must be true or false")),
+            Some(other) => Err(self.problem(
+                format!("invalid value `{other}` for `{key}`"),
+                "must be true or false",
+            )),
         }
     }
 
     fn writable(&mut self, default: bool) -> Result<bool> {
         let (readonly, readwrite) = (self.boolean("readonly")?, self.boolean("readwrite")?);
-        Ok(readwrite.or(readonly.map(|readonly| !readonly)).unwrap_or(default))
+        Ok(readwrite
+            .or(readonly.map(|readonly| !readonly))
+            .unwrap_or(default))
     }
 
     fn octal(&mut self, key: &str, default: u32) -> Result<u32> {
-        let Some(text) = self.text(key) else { return Ok(default) };
-        let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o7777);
-        mode.ok_or_else(|| self.problem(format!("invalid value `{text}` for `{key}`"), "must be octal"))
+        let Some(text) = self.text(key) else {
+            return Ok(default);
+        };
+        let mode = u32::from_str_radix(&text, 8)
+            .ok()
+            .filter(|mode| *mode <= 0o7777);
+        mode.ok_or_else(|| {
+            self.problem(
+                format!("invalid value `{text}` for `{key}`"),
+                "must be octal",
+            )
+        })
     }
 
     fn number(&mut self, key: &str) -> Result<u32> {
-        let Some(text) = self.text(key) else { return Ok(0) };
-        text.parse().map_err(|_| self.problem(format!("invalid value `{text}` for `{key}`"), "must be a number"))
+        let Some(text) = self.text(key) else {
+            return Ok(0);
+        };
+        text.parse().map_err(|_| {
+            self.problem(
+                format!("invalid value `{text}` for `{key}`"),
+                "must be a number",
+            )
+        })
     }
 
     fn tmpfs(&mut self, target: Option<String>) -> Result<Mount> {
         let target = self.needed(target)?;
         let size = match self.text("size") {
             None => None,
-            Some(text) => Some(bytes(&text).ok_or_else(|| self.problem(format!("invalid size `{text}`"), "write 100m or 1g"))?),
+            Some(text) => Some(bytes(&text).ok_or_else(|| {
+                self.problem(format!("invalid size `{text}`"), "write 100m or 1g")
+            })?),
         };
-        Ok(Mount { target, kind: MountKind::Tmpfs { size } })
+        Ok(Mount {
+            target,
+            kind: MountKind::Tmpfs { size },
+        })
     }
 
     /// A secret is a file unless only a variable was asked for.
     fn secret(&mut self, target: Option<String>) -> Result<Mount> {
         let env = self.text("env");
         let id = self.text("id").filter(|id| !id.is_empty());
-        let name = target.as_deref().and_then(|path| path.rsplit('/').next()).map(str::to_owned);
+        let name = target
+            .as_deref()
+            .and_then(|path| path.rsplit('/').next())
+            .map(str::to_owned);
         let Some(id) = id.or(name).or_else(|| env.clone()) else {
             return Err(self.problem("a secret needs an id".to_owned(), "add id=NAME"));
         };
@@ -159,14 +234,20 @@ impl Fields<'_> {
             uid: self.number("uid")?,
             gid: self.number("gid")?,
         };
-        Ok(Mount { target: target.unwrap_or(default), kind })
+        Ok(Mount {
+            target: target.unwrap_or(default),
+            kind,
+        })
     }
 
     /// What is left belongs to another type of mount.
     fn finish(self) -> Result<()> {
         match self.fields.keys().min() {
             None => Ok(()),
-            Some(key) => Err(self.problem(format!("a mount of type {} has no option `{key}`", self.kind), "in this mount")),
+            Some(key) => Err(self.problem(
+                format!("a mount of type {} has no option `{key}`", self.kind),
+                "in this mount",
+            )),
         }
     }
 }

@@ -37,7 +37,11 @@ pub(super) struct Stages<'a> {
 /// Splits a Dockerfile at its FROMs.
 pub(super) fn split<'a>(file: &'a Dockerfile, options: &Options) -> Result<Stages<'a>> {
     let is_from = |statement: &Statement| matches!(statement.instruction, Instruction::From(_));
-    let first = file.statements.iter().position(is_from).ok_or_else(|| no_stage(file))?;
+    let first = file
+        .statements
+        .iter()
+        .position(is_from)
+        .ok_or_else(|| no_stage(file))?;
     let (globals, declared) = globals(&file.statements[..first], file.directives.escape, options)?;
     let lexer = Lexer::new(file.directives.escape, &globals);
     let mut list = Vec::new();
@@ -47,33 +51,70 @@ pub(super) fn split<'a>(file: &'a Dockerfile, options: &Options) -> Result<Stage
         if let Instruction::From(from) = &from_statement.instruction {
             let base = expand(&lexer, &from.base)?;
             if base.is_empty() {
-                let problem = Problem::new("the base image has no name", from.base.span.clone(), "empty");
-                return Err(problem.help("an ARG used in FROM must stand before the first FROM and have a value".to_owned()).into());
+                let problem = Problem::new(
+                    "the base image has no name",
+                    from.base.span.clone(),
+                    "empty",
+                );
+                return Err(problem
+                    .help(
+                        "an ARG used in FROM must stand before the first FROM and have a value"
+                            .to_owned(),
+                    )
+                    .into());
             }
             check_platform(from, &lexer, &options.platform)?;
-            list.push(Stage { from, base, from_statement, body: &after[..length] });
+            list.push(Stage {
+                from,
+                base,
+                from_statement,
+                body: &after[..length],
+            });
         }
         if list.len() > STAGES_MAX {
-            return Err(Problem::new(format!("more than {STAGES_MAX} stages"), from_statement.span.clone(), "one too many").into());
+            return Err(Problem::new(
+                format!("more than {STAGES_MAX} stages"),
+                from_statement.span.clone(),
+                "one too many",
+            )
+            .into());
         }
         rest = &after[length..];
     }
-    Ok(Stages { list, globals, declared })
+    Ok(Stages {
+        list,
+        globals,
+        declared,
+    })
 }
 
 fn no_stage(file: &Dockerfile) -> Problem {
-    let span = file.statements.last().map_or(0..0, |statement| statement.span.clone());
-    Problem::new("the file has no build stage", span, "no FROM in the file").help("start with `FROM image`".to_owned())
+    let span = file
+        .statements
+        .last()
+        .map_or(0..0, |statement| statement.span.clone());
+    Problem::new("the file has no build stage", span, "no FROM in the file")
+        .help("start with `FROM image`".to_owned())
 }
 
 /// The variables outside of stages: the platform's own, then each ARG.
-fn globals(statements: &[Statement], escape: char, options: &Options) -> Result<(Environment, Vec<String>)> {
+fn globals(
+    statements: &[Statement],
+    escape: char,
+    options: &Options,
+) -> Result<(Environment, Vec<String>)> {
     let mut globals = platform_variables(options);
     let mut declared = Vec::new();
     for statement in statements {
         let Instruction::Arg(arguments) = &statement.instruction else {
-            let problem = Problem::new("no build stage in current context", statement.span.clone(), "before the first FROM");
-            return Err(problem.help("only ARG may stand before FROM".to_owned()).into());
+            let problem = Problem::new(
+                "no build stage in current context",
+                statement.span.clone(),
+                "before the first FROM",
+            );
+            return Err(problem
+                .help("only ARG may stand before FROM".to_owned())
+                .into());
         };
         for argument in arguments {
             let lexer = Lexer::new(escape, &globals);
@@ -103,18 +144,32 @@ fn platform_variables(options: &Options) -> Environment {
         variables.set(&format!("{side}ARCH"), &platform.architecture);
         variables.set(&format!("{side}VARIANT"), variant);
     }
-    variables.set("TARGETSTAGE", options.target.as_deref().unwrap_or("default"));
+    variables.set(
+        "TARGETSTAGE",
+        options.target.as_deref().unwrap_or("default"),
+    );
     variables
 }
 
 fn platform_name(platform: &Platform) -> String {
-    let parts = [Some(&platform.os), Some(&platform.architecture), platform.variant.as_ref()];
-    parts.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join("/")
+    let parts = [
+        Some(&platform.os),
+        Some(&platform.architecture),
+        platform.variant.as_ref(),
+    ];
+    parts
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join("/")
 }
 
 /// `FROM --platform`: only the build's own can be built.
 fn check_platform(from: &From, lexer: &Lexer, own: &Platform) -> Result<()> {
-    let Some(text) = &from.platform else { return Ok(()) };
+    let Some(text) = &from.platform else {
+        return Ok(());
+    };
     let wanted = expand(lexer, text)?;
     let mut parts = wanted.split('/');
     let (os, architecture, variant) = (parts.next(), parts.next(), parts.next());
@@ -124,7 +179,10 @@ fn check_platform(from: &From, lexer: &Lexer, own: &Platform) -> Result<()> {
         other => other,
     });
     let same_variant = variant.is_none() || variant == own.variant.as_deref();
-    if os == Some(own.os.as_str()) && architecture == Some(own.architecture.as_str()) && same_variant {
+    if os == Some(own.os.as_str())
+        && architecture == Some(own.architecture.as_str())
+        && same_variant
+    {
         return Ok(());
     }
     let title = format!("the platform `{wanted}` is unsupported by this version");
@@ -134,12 +192,19 @@ fn check_platform(from: &From, lexer: &Lexer, own: &Platform) -> Result<()> {
 
 /// The value that the command line gives to a build argument.
 pub(super) fn given<'a>(options: &'a Options, name: &str) -> Option<&'a str> {
-    options.build_args.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    options
+        .build_args
+        .iter()
+        .rev()
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value.as_str())
 }
 
 /// Replaces the variables of a value.
 pub(super) fn expand(lexer: &Lexer, text: &Text) -> Result<String> {
-    lexer.expand(&text.raw).map_err(|error| Problem::new(error.to_string(), text.span.clone(), "in this value").into())
+    lexer
+        .expand(&text.raw)
+        .map_err(|error| Problem::new(error.to_string(), text.span.clone(), "in this value").into())
 }
 
 impl Stages<'_> {
@@ -156,19 +221,41 @@ impl Stages<'_> {
 
     /// The stage that `--target` means.
     pub(super) fn target(&self, name: Option<&str>) -> Result<usize> {
-        let Some(name) = name else { return Ok(self.list.len().saturating_sub(1)) };
-        self.referred(&name.to_lowercase(), self.list.len()).ok_or_else(|| {
-            let names = self.list.iter().filter_map(|stage| stage.from.name.as_ref()).map(|name| name.raw.as_str());
-            let span = self.list.last().map_or(0..0, |stage| stage.from_statement.span.clone());
-            let near = suggest::nearest(name, names).map(|near| format!("did you mean `{near}`?"));
-            Problem::new(format!("the target stage `{name}` does not exist"), span, "the last stage").help(near).into()
-        })
+        let Some(name) = name else {
+            return Ok(self.list.len().saturating_sub(1));
+        };
+        self.referred(&name.to_lowercase(), self.list.len())
+            .ok_or_else(|| {
+                let names = self
+                    .list
+                    .iter()
+                    .filter_map(|stage| stage.from.name.as_ref())
+                    .map(|name| name.raw.as_str());
+                let span = self
+                    .list
+                    .last()
+                    .map_or(0..0, |stage| stage.from_statement.span.clone());
+                let near =
+                    suggest::nearest(name, names).map(|near| format!("did you mean `{near}`?"));
+                Problem::new(
+                    format!("the target stage `{name}` does not exist"),
+                    span,
+                    "the last stage",
+                )
+                .help(near)
+                .into()
+            })
     }
 
     fn named<'b>(&'b self, name: &str) -> impl Iterator<Item = usize> + use<'b> {
         let name = name.to_lowercase();
         let matches = move |(index, stage): (usize, &Stage)| {
-            stage.from.name.as_ref().is_some_and(|own| own.raw == name).then_some(index)
+            stage
+                .from
+                .name
+                .as_ref()
+                .is_some_and(|own| own.raw == name)
+                .then_some(index)
         };
         self.list.iter().enumerate().filter_map(matches)
     }

@@ -10,17 +10,36 @@ struct Known(HashMap<String, ImageConfig>);
 impl Images for Known {
     fn image(&mut self, name: &str) -> Result<Image, Box<dyn std::error::Error + Send + Sync>> {
         let config = self.0.get(name).cloned().ok_or("no such image")?;
-        Ok(Image { name: name.to_owned(), layers: Vec::new(), config })
+        Ok(Image {
+            name: name.to_owned(),
+            layers: Vec::new(),
+            config,
+        })
     }
 }
 
 fn options() -> Options {
-    let platform = Platform { architecture: "amd64".into(), os: "linux".into(), variant: None, os_version: None, os_features: Vec::new() };
-    Options { build_args: Vec::new(), target: None, platform }
+    let platform = Platform {
+        architecture: "amd64".into(),
+        os: "linux".into(),
+        variant: None,
+        os_version: None,
+        os_features: Vec::new(),
+    };
+    Options {
+        build_args: Vec::new(),
+        target: None,
+        platform,
+    }
 }
 
 fn base_image() -> ImageConfig {
-    let mut config = ImageConfig { architecture: "amd64".into(), os: "linux".into(), rootfs: RootFs::default(), ..ImageConfig::default() };
+    let mut config = ImageConfig {
+        architecture: "amd64".into(),
+        os: "linux".into(),
+        rootfs: RootFs::default(),
+        ..ImageConfig::default()
+    };
     config.config.env = vec!["PATH=/bin".into(), "BASE=1".into()];
     config.config.cmd = Some(vec!["sh".into()]);
     config
@@ -36,15 +55,35 @@ fn try_plan_with(source: &str, options: &Options) -> Result<Plan, Box<Problem>> 
 }
 
 fn planned(source: &str) -> Plan {
-    try_plan_with(source, &options()).unwrap_or_else(|problem| panic!("{source}\n{}", problem.render("Dockerfile", source, false)))
+    try_plan_with(source, &options()).unwrap_or_else(|problem| {
+        panic!("{source}\n{}", problem.render("Dockerfile", source, false))
+    })
 }
 
 fn copies(plan: &Plan) -> Vec<&Copy> {
-    plan.steps.iter().filter_map(|step| if let Operation::Copy(copy) = &step.operation { Some(&**copy) } else { None }).collect()
+    plan.steps
+        .iter()
+        .filter_map(|step| {
+            if let Operation::Copy(copy) = &step.operation {
+                Some(&**copy)
+            } else {
+                None
+            }
+        })
+        .collect()
 }
 
 fn runs(plan: &Plan) -> Vec<&Run> {
-    plan.steps.iter().filter_map(|step| if let Operation::Run(run) = &step.operation { Some(&**run) } else { None }).collect()
+    plan.steps
+        .iter()
+        .filter_map(|step| {
+            if let Operation::Run(run) = &step.operation {
+                Some(&**run)
+            } else {
+                None
+            }
+        })
+        .collect()
 }
 
 #[test]
@@ -53,8 +92,19 @@ fn only_needed_stages_are_planned_and_steps_follow_what_they_need() {
         "FROM base AS a\nRUN a\nFROM base AS unused\nRUN never\nFROM a AS b\nRUN b\nFROM scratch\nCOPY --from=b /x /x\nCOPY --from=0 /y /y\n",
     );
     let texts: Vec<_> = plan.steps.iter().map(|step| step.text.as_str()).collect();
-    assert_eq!(texts, ["RUN a", "RUN b", "COPY --from=b /x /x", "COPY --from=0 /y /y"]);
-    assert_eq!(plan.steps.iter().map(Step::needs).collect::<Vec<_>>(), [vec![], vec![0], vec![1], vec![0, 2]]);
+    assert_eq!(
+        texts,
+        [
+            "RUN a",
+            "RUN b",
+            "COPY --from=b /x /x",
+            "COPY --from=0 /y /y"
+        ]
+    );
+    assert_eq!(
+        plan.steps.iter().map(Step::needs).collect::<Vec<_>>(),
+        [vec![], vec![0], vec![1], vec![0, 2]]
+    );
     assert_eq!(plan.steps[3].place, "stage-3 2/2");
     assert_eq!(plan.tree, Tree::Step(3));
 }
@@ -62,16 +112,46 @@ fn only_needed_stages_are_planned_and_steps_follow_what_they_need() {
 #[test]
 fn arguments_before_and_after_from() {
     let mut options = options();
-    options.build_args = vec![("V".into(), "2".into()), ("HTTP_PROXY".into(), "p".into()), ("NOBODY".into(), "x".into())];
+    options.build_args = vec![
+        ("V".into(), "2".into()),
+        ("HTTP_PROXY".into(), "p".into()),
+        ("NOBODY".into(), "x".into()),
+    ];
     let source = "ARG V=1 NAME=base\nFROM $NAME\nARG V\nARG W=w$V\nARG TARGETARCH\nENV X=${W}-$TARGETARCH-$NAME\nRUN x\n";
     let plan = try_plan_with(source, &options).unwrap();
     let run = runs(&plan)[0];
-    assert_eq!(run.env, ["PATH=/bin", "BASE=1", "V=2", "W=w2", "TARGETARCH=amd64", "X=w2-amd64-"]);
+    assert_eq!(
+        run.env,
+        [
+            "PATH=/bin",
+            "BASE=1",
+            "V=2",
+            "W=w2",
+            "TARGETARCH=amd64",
+            "X=w2-amd64-"
+        ]
+    );
     assert_eq!(run.proxies, ["HTTP_PROXY=p"]);
-    assert_eq!(plan.config.config.env, ["PATH=/bin", "BASE=1", "X=w2-amd64-"]);
-    assert_eq!(plan.warnings, ["the build argument NOBODY is declared by no ARG that the build uses"]);
-    let created_by = plan.config.history.last().unwrap().created_by.as_deref().unwrap();
-    assert_eq!(created_by, "RUN |3 V=2 W=w2 TARGETARCH=amd64 /bin/sh -c x # buildkit");
+    assert_eq!(
+        plan.config.config.env,
+        ["PATH=/bin", "BASE=1", "X=w2-amd64-"]
+    );
+    assert_eq!(
+        plan.warnings,
+        ["the build argument NOBODY is declared by no ARG that the build uses"]
+    );
+    let created_by = plan
+        .config
+        .history
+        .last()
+        .unwrap()
+        .created_by
+        .as_deref()
+        .unwrap();
+    assert_eq!(
+        created_by,
+        "RUN |3 V=2 W=w2 TARGETARCH=amd64 /bin/sh -c x # buildkit"
+    );
 }
 
 #[test]
@@ -82,14 +162,31 @@ fn metadata_becomes_configuration() {
     ));
     let config = &plan.config.config;
     assert_eq!(config.labels["b"], "x y");
-    assert_eq!(config.exposed_ports.keys().collect::<Vec<_>>(), ["1/udp", "2/udp", "80/tcp"]);
-    assert_eq!((config.user.as_str(), config.working_dir.as_str()), ("u:g", "/w/s"));
-    assert_eq!(config.healthcheck.as_ref().unwrap().interval, Some(5_000_000_000));
-    assert_eq!(config.entrypoint.as_deref().unwrap(), ["/bin/bash", "-c", "e"]);
+    assert_eq!(
+        config.exposed_ports.keys().collect::<Vec<_>>(),
+        ["1/udp", "2/udp", "80/tcp"]
+    );
+    assert_eq!(
+        (config.user.as_str(), config.working_dir.as_str()),
+        ("u:g", "/w/s")
+    );
+    assert_eq!(
+        config.healthcheck.as_ref().unwrap().interval,
+        Some(5_000_000_000)
+    );
+    assert_eq!(
+        config.entrypoint.as_deref().unwrap(),
+        ["/bin/bash", "-c", "e"]
+    );
     assert_eq!(config.cmd, None, "the base's CMD was for another program");
     assert_eq!(config.on_build, ["RUN z"]);
     assert_eq!(plan.config.author.as_deref(), Some("m"));
-    let layers = plan.config.history.iter().filter(|line| !line.empty_layer).count();
+    let layers = plan
+        .config
+        .history
+        .iter()
+        .filter(|line| !line.empty_layer)
+        .count();
     assert_eq!((layers, plan.steps.len()), (2, 2));
     let kept = planned("FROM base\nCMD [\"c\"]\nENTRYPOINT [\"e\"]\n");
     assert_eq!(kept.config.config.cmd.as_deref().unwrap(), ["c"]);
@@ -98,22 +195,51 @@ fn metadata_becomes_configuration() {
 #[test]
 fn scratch_starts_as_docker_has_it() {
     let plan = planned("FROM scratch\nCOPY a /\n");
-    assert_eq!(plan.config.config.env, ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
+    assert_eq!(
+        plan.config.config.env,
+        ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
+    );
     assert_eq!(plan.config.config.working_dir, "/");
     assert_eq!(plan.steps[0].parent, Tree::Empty);
 }
 
 #[test]
 fn copy_paths_and_flags() {
-    let plan = planned("FROM base\nWORKDIR /w\nARG M=0640\nCOPY --chmod=$M --chown=a:b --link --exclude=*.o ../a b/ .\nCOPY --parents x/./y/*.c /z\nADD t.tar /t\nCOPY <<F <<'G' /h/\n$M\nF\n$M\nG\n");
+    let plan = planned(
+        "FROM base\nWORKDIR /w\nARG M=0640\nCOPY --chmod=$M --chown=a:b --link --exclude=*.o ../a b/ .\nCOPY --parents x/./y/*.c /z\nADD t.tar /t\nCOPY <<F <<'G' /h/\n$M\nF\n$M\nG\n",
+    );
     let copies = copies(&plan);
     assert_eq!(copies[0].destination, "/w/");
-    assert_eq!(copies[0].sources[0], CopySource::Path { path: "/a".into(), keep: None });
+    assert_eq!(
+        copies[0].sources[0],
+        CopySource::Path {
+            path: "/a".into(),
+            keep: None
+        }
+    );
     assert_eq!(copies[0].mode, Some(ModeChange::Octal(0o640)));
-    assert_eq!(copies[1].sources[0], CopySource::Path { path: "/x".into(), keep: Some("y/*.c".into()) });
+    assert_eq!(
+        copies[1].sources[0],
+        CopySource::Path {
+            path: "/x".into(),
+            keep: Some("y/*.c".into())
+        }
+    );
     assert!(copies[2].unpack && !copies[0].unpack);
-    assert_eq!(copies[3].sources[0], CopySource::Inline { name: "F".into(), content: "0640\n".into() });
-    assert_eq!(copies[3].sources[1], CopySource::Inline { name: "G".into(), content: "$M\n".into() });
+    assert_eq!(
+        copies[3].sources[0],
+        CopySource::Inline {
+            name: "F".into(),
+            content: "0640\n".into()
+        }
+    );
+    assert_eq!(
+        copies[3].sources[1],
+        CopySource::Inline {
+            name: "G".into(),
+            content: "$M\n".into()
+        }
+    );
 }
 
 #[test]
@@ -130,12 +256,35 @@ fn run_forms_and_mounts() {
     assert_eq!(runs[2].args[2], "cat <<-E >f\nx\nE");
     assert_eq!(runs[3].network, Network::None);
     let mounts = &runs[3].mounts;
-    assert!(matches!(&mounts[0].kind, MountKind::Bind { origin: Origin::Context, writable: true, .. }));
-    assert!(matches!(&mounts[1].kind, MountKind::Cache { id, sharing: Sharing::Locked, writable: true, .. } if id == "i"));
+    assert!(matches!(
+        &mounts[0].kind,
+        MountKind::Bind {
+            origin: Origin::Context,
+            writable: true,
+            ..
+        }
+    ));
+    assert!(
+        matches!(&mounts[1].kind, MountKind::Cache { id, sharing: Sharing::Locked, writable: true, .. } if id == "i")
+    );
     assert_eq!(mounts[1].target, "/k");
-    assert!(matches!(&mounts[2].kind, MountKind::Secret { env: Some(env), file: false, .. } if env == "S"));
-    assert!(matches!(&mounts[3].kind, MountKind::Tmpfs { size: Some(1_048_576) }));
-    assert!(matches!(&mounts[4].kind, MountKind::Bind { origin: Origin::Tree(Tree::Image(0)), writable: false, .. }));
+    assert!(
+        matches!(&mounts[2].kind, MountKind::Secret { env: Some(env), file: false, .. } if env == "S")
+    );
+    assert!(matches!(
+        &mounts[3].kind,
+        MountKind::Tmpfs {
+            size: Some(1_048_576)
+        }
+    ));
+    assert!(matches!(
+        &mounts[4].kind,
+        MountKind::Bind {
+            origin: Origin::Tree(Tree::Image(0)),
+            writable: false,
+            ..
+        }
+    ));
 }
 
 #[test]
@@ -153,26 +302,64 @@ fn mistakes_show_their_place() {
         ("FROM $X\n", "$X", "no name"),
         ("RUN x\nFROM base\n", "RUN x", "before the first FROM"),
         ("FROM base\nCOPY --from=9 a b\n", "--from=9", "no stage"),
-        ("FROM base\nCOPY --from=$X a b\n", "--from=$X", "not replaced"),
-        ("FROM base AS a\nCOPY --from=b x y\nFROM base AS b\nCOPY --from=a x y\n", "--from=a", "circle"),
+        (
+            "FROM base\nCOPY --from=$X a b\n",
+            "--from=$X",
+            "not replaced",
+        ),
+        (
+            "FROM base AS a\nCOPY --from=b x y\nFROM base AS b\nCOPY --from=a x y\n",
+            "--from=b",
+            "circle",
+        ),
         ("FROM base AS a\nCOPY --from=a x y\n", "--from=a", "circle"),
-        ("FROM --platform=linux/s390x base\n", "--platform=linux/s390x", "unsupported"),
-        ("FROM base\nADD https://x/y /z\n", "https://x/y", "unsupported"),
-        ("FROM base\nRUN --mount=type=ssh x\n", "--mount=type=ssh", "unsupported"),
-        ("FROM base\nRUN --security=insecure x\n", "--security=insecure", "unsupported"),
+        (
+            "FROM --platform=linux/s390x base\n",
+            "--platform=linux/s390x",
+            "unsupported",
+        ),
+        (
+            "FROM base\nADD https://x/y /z\n",
+            "https://x/y",
+            "unsupported",
+        ),
+        (
+            "FROM base\nRUN --mount=type=ssh x\n",
+            "--mount=type=ssh",
+            "unsupported",
+        ),
+        (
+            "FROM base\nRUN --security=insecure x\n",
+            "--security=insecure",
+            "unsupported",
+        ),
         ("FROM base\nRUN --security=zzz x\n", "--security=zzz", "zzz"),
         ("FROM base\nRUN --network=zzz x\n", "--network=zzz", "zzz"),
-        ("FROM base\nRUN --mount=type=bind x\n", "--mount=type=bind", "target"),
-        ("FROM base\nRUN --mount=type=tmpfs,target=/t,id=x x\n", "--mount=type=tmpfs,target=/t,id=x", "no option `id`"),
+        (
+            "FROM base\nRUN --mount=type=bind x\n",
+            "--mount=type=bind",
+            "target",
+        ),
+        (
+            "FROM base\nRUN --mount=type=tmpfs,target=/t,id=x x\n",
+            "--mount=type=tmpfs,target=/t,id=x",
+            "no option `id`",
+        ),
         ("FROM base\nENV A=${B:?gone}\n", "${B:?gone}", "gone"),
         ("FROM base\nCOPY --chmod=9 a b\n", "--chmod=9", "mode"),
         ("FROM base\nEXPOSE x\n", "x", "port"),
         ("FROM base\nSTOPSIGNAL SIGX\n", "SIGX", "signal"),
-        ("FROM base\nHEALTHCHECK --interval=5 CMD x\n", "--interval=5", "duration"),
+        (
+            "FROM base\nHEALTHCHECK --interval=5 CMD x\n",
+            "--interval=5",
+            "duration",
+        ),
         ("FROM onbuild\n", "onbuild", "trigger"),
     ];
     for (source, at, text) in table {
-        let problem = try_plan_with(source, &options()).err().unwrap_or_else(|| panic!("{source} was accepted"));
+        let problem = try_plan_with(source, &options())
+            .err()
+            .unwrap_or_else(|| panic!("{source} was accepted"));
         assert_eq!(&source[problem.span.clone()], at, "{source}: {problem}");
         assert!(problem.to_string().contains(text), "{source}: {problem}");
     }
@@ -182,19 +369,31 @@ fn mistakes_show_their_place() {
 fn targets_by_name_and_number() {
     let source = "FROM base AS a\nRUN a\nFROM base AS b\nRUN b\n";
     for (target, text) in [("a", "RUN a"), ("A", "RUN a"), ("1", "RUN b")] {
-        let options = Options { target: Some(target.into()), ..options() };
+        let options = Options {
+            target: Some(target.into()),
+            ..options()
+        };
         assert_eq!(try_plan_with(source, &options).unwrap().steps[0].text, text);
     }
-    let options = Options { target: Some("c".into()), ..options() };
+    let options = Options {
+        target: Some("c".into()),
+        ..options()
+    };
     assert!(try_plan_with(source, &options).is_err());
 }
 
 #[test]
 fn plans_are_made_quickly() {
-    let lines: String = (0..500).map(|n| format!("ENV V{n}=$V\nRUN echo {n}\n")).collect();
+    let lines: String = (0..500)
+        .map(|n| format!("ENV V{n}=$V\nRUN echo {n}\n"))
+        .collect();
     let start = std::time::Instant::now();
     assert_eq!(planned(&format!("FROM base\n{lines}")).steps.len(), 500);
-    assert!(start.elapsed().as_secs() < 5, "500 steps took {:?}", start.elapsed());
+    assert!(
+        start.elapsed().as_secs() < 5,
+        "500 steps took {:?}",
+        start.elapsed()
+    );
     let doubled: String = (0..60).map(|_| "ARG A=x$A$A\n".to_owned()).collect();
     assert!(try_plan_with(&format!("FROM base\n{doubled}"), &options()).is_err());
 }
