@@ -1,1 +1,104 @@
 //! Control groups: paths, limits, devices, freezer, on v1, v2 and hybrid hosts.
+//!
+//! [`Layout::place`] decides where, [`Plan::new`] decides what; both before
+//! anything is touched, so that the paths can be recorded and a bad limit is
+//! found first. Then [`Group::create`], [`Group::apply`] and [`Group::join`]
+//! act. What runs already is handled by its recorded [`Paths`]: [`Group::open`]
+//! to join or to change it, [`procs`], [`freezer`] and [`remove`] for the rest.
+
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "its callers join the tree after it"
+)]
+
+mod create;
+mod devices;
+mod dir;
+pub(crate) mod freezer;
+mod group;
+mod join;
+mod layout;
+mod plan;
+pub(crate) mod procs;
+mod remove;
+mod v1;
+mod v2;
+mod write;
+
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+pub(crate) use group::Group;
+pub(crate) use join::SubCgroup;
+pub(crate) use layout::{Layout, Paths};
+pub(crate) use plan::Plan;
+pub(crate) use remove::remove;
+
+/// What went wrong with a cgroup.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum Error {
+    #[error("look for cgroups at {path}: mount them, or cgroup2, there", path = path.display())]
+    NoCgroups { path: PathBuf, source: Errno },
+    #[error("cgroupsPath {path:?} is refused: {why}")]
+    Path { path: String, why: &'static str },
+    #[error("{0}")]
+    Invalid(String),
+    #[error("read {path}", path = path.display())]
+    Read { path: PathBuf, source: Errno },
+    #[error("write {value:?} to {path}", path = path.display())]
+    Write {
+        path: PathBuf,
+        value: String,
+        source: Errno,
+    },
+    #[error("create cgroup {path}", path = path.display())]
+    Create { path: PathBuf, source: Errno },
+    #[error("open cgroup {path}", path = path.display())]
+    Open { path: PathBuf, source: Errno },
+    #[error("remove cgroup {path}", path = path.display())]
+    Remove { path: PathBuf, source: Errno },
+    #[error("container's cgroup is not empty: {count} process(es) found in {path}", path = path.display())]
+    NotEmpty { path: PathBuf, count: usize },
+    #[error("container's cgroup unexpectedly frozen: {path}", path = path.display())]
+    Frozen { path: PathBuf },
+    /// The words orchestrators and tests know from runc.
+    #[error("cannot set {controller} limit: container could not join or create cgroup")]
+    NoCgroup { controller: String },
+    #[error("rootless needs no limits + no cgrouppath when no permission is granted for cgroups")]
+    NoPermission { source: Box<Error> },
+    #[error("cannot set {file}: controller {controller:?} is not available in cgroup {path}", path = path.display())]
+    NoController {
+        controller: String,
+        file: String,
+        path: PathBuf,
+        source: Errno,
+    },
+    #[error("adding pid {pid} to cgroup {path}", path = path.display())]
+    Join {
+        pid: i32,
+        path: PathBuf,
+        source: Errno,
+    },
+    #[error("unable to set memory limit to {limit} (current usage: {usage}, peak usage: {peak})")]
+    MemoryInUse {
+        limit: String,
+        usage: String,
+        peak: String,
+        source: Errno,
+    },
+    #[error("rejecting memory{and_swap} limit {limit} <= usage {usage}", and_swap = if *with_swap { "+swap" } else { "" })]
+    BelowUsage {
+        limit: i64,
+        usage: i64,
+        with_swap: bool,
+    },
+    #[error("the container has no cgroup with a freezer")]
+    NoFreezer,
+    #[error("unable to freeze {path}: processes kept it busy for {waited_ms} ms", path = path.display())]
+    FreezeTimeout { path: PathBuf, waited_ms: u64 },
+    #[error("signal process {pid}")]
+    Signal { pid: i32, source: Errno },
+}

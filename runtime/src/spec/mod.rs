@@ -1,4 +1,4 @@
 //! `config.json` as the runtime specification 1.3 defines it.
 
-mod resources;
-mod seccomp;
+pub(crate) mod resources;
+pub(crate) mod seccomp;
