@@ -5,6 +5,7 @@
 pub mod digest;
 pub mod image;
 pub mod reference;
+pub mod registry;
 
 mod blobs;
 mod error;

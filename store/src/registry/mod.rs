@@ -1,0 +1,30 @@
+//! The registry client (distribution-spec 1.1): blocking requests over HTTP/1.1,
+//! as many at a time as there are threads that make them.
+//!
+//! Start reading at [`Client`]. What talks to the network is [`http`](self) and
+//! the name resolver; what decides is pure and tested as values: `challenge`
+//! (what a 401 asks for), `realm` (where we go for a token), `retry` (when to
+//! try again), `proxy`, `credentials`.
+
+mod auth;
+mod challenge;
+mod client;
+mod credentials;
+mod dns;
+mod download;
+mod error;
+mod http;
+mod proxy;
+mod realm;
+mod resolve;
+mod retry;
+mod trust;
+mod upload;
+
+pub use client::{Access, Client, Fetched, Options};
+pub use credentials::{Credentials, CredentialsError};
+pub use download::BlobReader;
+pub use error::{Error, Transport};
+pub use realm::BadRealm;
+pub use trust::{TrustError, TrustOptions};
+pub use upload::{Source, Uploaded};
