@@ -1,0 +1,192 @@
+//! The command line: runc's commands and flags.
+
+mod act;
+mod help;
+mod query;
+mod run;
+mod table;
+mod template;
+mod update;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::error::Error;
+use crate::id::ContainerId;
+use crate::log::{Format, Log};
+use crate::state::Root;
+use table::{Args, COMMANDS, CommandSpec, GLOBAL};
+
+/// Exit code of `exec` where the process itself did not run; other commands
+/// exit with 1.
+const EXEC_FAILED: u8 = 255;
+
+/// A parsed command line.
+#[derive(Debug)]
+pub(crate) struct Invocation {
+    globals: Args,
+    command: Option<(&'static CommandSpec, Args)>,
+    help: bool,
+}
+
+/// Where containers are kept unless `--root` says otherwise.
+const ROOT_DEFAULT: &str = "/run/teu-runtime";
+
+/// Reads the arguments after the program's name.
+pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, Error> {
+    let mut parser = lexopt::Parser::from_args(args);
+    let mut globals = Args::default();
+    let name = table::parse_until_value(&mut parser, GLOBAL, &mut globals)?;
+    let Some(name) = name else {
+        return Ok(Invocation {
+            help: globals.flag("help"),
+            globals,
+            command: None,
+        });
+    };
+    if name == "help" {
+        return Ok(Invocation {
+            globals,
+            command: None,
+            help: true,
+        });
+    }
+    let spec = COMMANDS.iter().find(|command| command.name == name);
+    let spec = spec.ok_or_else(|| {
+        Error::Usage(format!("unknown command {name:?} (see teu-runtime --help)"))
+    })?;
+    let args = table::parse_command(&mut parser, spec)?;
+    Ok(Invocation {
+        help: args.flag("help"),
+        globals,
+        command: Some((spec, args)),
+    })
+}
+
+/// What every command gets.
+#[derive(Debug)]
+pub(crate) struct Context<'a> {
+    /// All containers.
+    pub root: Root,
+    /// Where news goes.
+    pub log: &'a Log,
+}
+
+impl Invocation {
+    /// Carries the command out; the exit code, or the log that an error
+    /// belongs in.
+    pub(crate) fn run(&self) -> Result<u8, (Log, Error)> {
+        let log = self.log().map_err(|error| (Log::default(), error))?;
+        match self.dispatch(&log) {
+            Ok(code) => Ok(code),
+            Err(error) => Err((log, error)),
+        }
+    }
+
+    /// The exit code of a failure.
+    pub(crate) fn failure_code(&self) -> u8 {
+        match &self.command {
+            Some((spec, _)) if spec.name == "exec" => EXEC_FAILED,
+            _ => 1,
+        }
+    }
+
+    fn log(&self) -> Result<Log, Error> {
+        let format = match self.globals.value("log-format") {
+            None | Some("text") => Format::Text,
+            Some("json") => Format::Json,
+            Some(other) => {
+                return Err(Error::Usage(format!(
+                    "invalid log-format: {other:?} (text or json)"
+                )));
+            }
+        };
+        Log::open(
+            self.globals.value("log"),
+            format,
+            self.globals.flag("debug"),
+        )
+    }
+
+    fn dispatch(&self, log: &Log) -> Result<u8, Error> {
+        if self.help {
+            help::print(self.command.as_ref().map(|(spec, _)| *spec));
+            return Ok(0);
+        }
+        if self.globals.flag("version") {
+            help::version();
+            return Ok(0);
+        }
+        let Some((spec, args)) = &self.command else {
+            help::print(None);
+            return Ok(0);
+        };
+        if self.globals.flag("systemd-cgroup") {
+            return Err(Error::Usage(
+                "--systemd-cgroup is not supported: leave it out to use the cgroup file system"
+                    .into(),
+            ));
+        }
+        log.debug(|| format!("command {}", spec.name));
+        let context = Context {
+            root: Root::new(self.root()),
+            log,
+        };
+        self.execute(spec.name, &context, args)
+    }
+
+    fn execute(&self, name: &str, context: &Context<'_>, args: &Args) -> Result<u8, Error> {
+        match name {
+            "create" => run::create(context, args),
+            "run" => run::run(context, args),
+            "exec" => run::exec(context, args),
+            "start" => act::start(context, args),
+            "kill" => act::kill(context, args),
+            "delete" => act::delete(context, args),
+            "pause" => act::pause(context, args),
+            "resume" => act::resume(context, args),
+            "update" => update::update(context, args),
+            "state" => query::state(context, args),
+            "list" => query::list(context, args),
+            "ps" => query::ps(context, args),
+            "spec" => template::spec(args),
+            "features" => query::features(),
+            other => Err(Error::Usage(format!("unknown command {other:?}"))),
+        }
+    }
+
+    fn root(&self) -> PathBuf {
+        match self.globals.value("root") {
+            Some(root) => absolute(root),
+            None if rustix::process::geteuid().is_root() => ROOT_DEFAULT.into(),
+            None => std::env::var_os("XDG_RUNTIME_DIR").map_or_else(
+                || ROOT_DEFAULT.into(),
+                |dir| PathBuf::from(dir).join("teu-runtime"),
+            ),
+        }
+    }
+}
+
+/// A path of the caller, independent of the working directory.
+pub(crate) fn absolute(path: impl Into<PathBuf>) -> PathBuf {
+    let path = path.into();
+    std::path::absolute(&path).unwrap_or(path)
+}
+
+/// The container that the first argument names.
+pub(crate) fn container_id(args: &Args) -> Result<ContainerId, Error> {
+    args.words.first().map_or("", String::as_str).parse()
+}
+
+/// Puts the command and the container before an error.
+pub(crate) fn named<T>(
+    command: &'static str,
+    id: &ContainerId,
+    result: Result<T, Error>,
+) -> Result<T, Error> {
+    result.map_err(|source| Error::Command {
+        command,
+        id: id.to_string(),
+        source: Box::new(source),
+    })
+}

@@ -1,0 +1,311 @@
+//! Commands that bring processes to life: create, run, exec.
+
+use std::path::PathBuf;
+
+use super::table::Args;
+use super::{Context, absolute, container_id, named};
+use crate::container::create::{self as creation, Created, Request};
+use crate::container::exec as execution;
+use crate::container::foreground::Foreground;
+use crate::container::{delete, start};
+use crate::error::Error;
+use crate::id::ContainerId;
+use crate::init::Wishes;
+use crate::protect;
+use crate::spec::{Capabilities, Process, Spec};
+use crate::sys;
+
+/// Most descriptors that are passed on: more than a process may have open.
+const PRESERVE_FDS_MAX: u32 = 1 << 20;
+
+/// What create, run and exec do first, before anything is opened.
+fn begin(args: &Args) -> Result<u32, Error> {
+    protect::own_binary()?;
+    let wish: u32 = args.number("preserve-fds")?.unwrap_or(0);
+    // Socket activation: the descriptors are passed on with the variable.
+    let listen: u32 = std::env::var("LISTEN_FDS")
+        .ok()
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(0);
+    let preserved = wish.saturating_add(listen);
+    if preserved > PRESERVE_FDS_MAX {
+        return Err(Error::Usage(format!(
+            "--preserve-fds {preserved} is more than {PRESERVE_FDS_MAX}"
+        )));
+    }
+    sys::close_from(3 + preserved).map_err(Error::at("close", "inherited descriptors"))?;
+    Ok(preserved)
+}
+
+fn request<'a>(
+    context: &'a Context<'_>,
+    args: &Args,
+    id: &'a ContainerId,
+    preserve_fds: u32,
+) -> Request<'a> {
+    let path = |name: &str| {
+        args.value(name)
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from)
+    };
+    Request {
+        root: &context.root,
+        id,
+        bundle: absolute(args.value("bundle").unwrap_or(".")),
+        console_socket: path("console-socket"),
+        pidfd_socket: path("pidfd-socket"),
+        pid_file: path("pid-file"),
+        run: false,
+        detached: true,
+        wishes: Wishes {
+            no_pivot: args.flag("no-pivot"),
+            no_new_keyring: args.flag("no-new-keyring"),
+            preserve_fds,
+        },
+        log: context.log,
+    }
+}
+
+/// `create`.
+pub(super) fn create(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
+    let preserve_fds = begin(args)?;
+    let id = container_id(args)?;
+    let request = request(context, args, &id, preserve_fds);
+    named("create", &id, creation::create(&request)).map(|_| 0)
+}
+
+/// `run`.
+pub(super) fn run(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
+    let preserve_fds = begin(args)?;
+    let id = container_id(args)?;
+    let detached = args.flag("detach");
+    let foreground = if detached {
+        None
+    } else {
+        Some(Foreground::prepare()?)
+    };
+    let request = Request {
+        run: true,
+        detached,
+        ..request(context, args, &id, preserve_fds)
+    };
+    let mut created = named("run", &id, creation::create(&request))?;
+    if let Err(error) = start::begin(&mut created) {
+        let _ = sys::pidfd_signal(std::os::fd::AsFd::as_fd(&created.init.pidfd), libc::SIGKILL);
+        let _ = creation::reap(&created.init);
+        let _ = delete::destroy(created.locked, &created.state, context.log);
+        return named("run", &id, Err(error));
+    }
+    let Some(foreground) = foreground else {
+        return Ok(0);
+    };
+    named(
+        "run",
+        &id,
+        stay(context, created, &foreground, args.flag("keep")),
+    )
+}
+
+fn stay(
+    context: &Context<'_>,
+    created: Created,
+    foreground: &Foreground,
+    keep: bool,
+) -> Result<u8, Error> {
+    let Created {
+        locked,
+        state,
+        init,
+        master,
+        ..
+    } = created;
+    // Others may act on the container while it runs.
+    drop(locked);
+    let code = foreground.wait(&init, master)?;
+    if !keep {
+        // Someone else may have deleted it meanwhile.
+        let left = context
+            .root
+            .open(&state.id.parse()?)
+            .and_then(|dir| dir.lock());
+        match left {
+            Ok(locked) => delete::destroy(locked, &state, context.log)?,
+            Err(Error::State(_)) => (),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(code as u8)
+}
+
+/// `exec`.
+pub(super) fn exec(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
+    let preserve_fds = begin(args)?;
+    let id = container_id(args)?;
+    let started = (|| {
+        let process = process(context, args, &id)?;
+        process.check("process")?;
+        let detached = args.flag("detach");
+        let path = |name: &str| {
+            args.value(name)
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from)
+        };
+        let console_request = Request {
+            console_socket: path("console-socket"),
+            detached,
+            ..request(context, args, &id, 0)
+        };
+        let console = creation::console(&console_request, process.terminal)?;
+        let foreground = if detached {
+            None
+        } else {
+            Some(Foreground::prepare()?)
+        };
+        let request = execution::Request {
+            root: &context.root,
+            id: &id,
+            process,
+            console,
+            pidfd_socket: path("pidfd-socket"),
+            pid_file: path("pid-file"),
+            preserve_fds,
+            cgroups: args.values("cgroup"),
+            ignore_paused: args.flag("ignore-paused"),
+            log: context.log,
+        };
+        let started = execution::exec(request)?;
+        match foreground {
+            Some(foreground) => foreground.wait(&started.child, started.master),
+            None => Ok(0),
+        }
+    })();
+    named("exec", &id, started).map(|code| code as u8)
+}
+
+/// The process of `--process`, or the container's own one changed by flags.
+fn process(context: &Context<'_>, args: &Args, id: &ContainerId) -> Result<Process, Error> {
+    if let Some(file) = args.value("process") {
+        return execution::read_process(file);
+    }
+    if args.words.len() < 2 {
+        return Err(Error::Usage("process args cannot be empty".into()));
+    }
+    let state = context.root.open(id)?.load()?;
+    let mut process = Spec::load(&state.bundle)?.process()?.clone();
+    process.args = args.words[1..].to_vec();
+    process.terminal = args.flag("tty");
+    if let Some(cwd) = args.value("cwd") {
+        process.cwd = cwd.into();
+    }
+    if let Some(label) = args.value("process-label") {
+        process.selinux_label = label.to_owned();
+    }
+    if let Some(profile) = args.value("apparmor") {
+        process.apparmor_profile = profile.to_owned();
+    }
+    if args.flag("no-new-privs") {
+        process.no_new_privileges = true;
+    }
+    process.env.extend(args.values("env"));
+    add_capabilities(&mut process, &args.values("cap"));
+    if let Some(user) = args.value("user") {
+        (process.user.uid, process.user.gid) = user_of(user, process.user.gid)?;
+    }
+    for gid in args.values("additional-gids") {
+        let number = decimal(&gid).ok_or_else(|| {
+            Error::Usage(format!(
+                "invalid value {gid:?} for --additional-gids: not a group id"
+            ))
+        })?;
+        process.user.additional_gids.push(number);
+    }
+    Ok(process)
+}
+
+/// As runc: bounding, effective and permitted always, ambient where the
+/// container's process has any inheritable.
+fn add_capabilities(process: &mut Process, names: &[String]) {
+    if names.is_empty() {
+        return;
+    }
+    let sets = process
+        .capabilities
+        .get_or_insert_with(Capabilities::default);
+    for name in names {
+        for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
+            if !set.contains(name) {
+                set.push(name.clone());
+            }
+        }
+        if !sets.inheritable.is_empty() {
+            sets.inheritable.push(name.clone());
+            sets.ambient.push(name.clone());
+        }
+    }
+}
+
+/// `UID[:GID]`, numbers only and exact: nothing that a program could read as
+/// another number.
+fn user_of(text: &str, default_gid: u32) -> Result<(u32, u32), Error> {
+    let invalid = || {
+        Error::Usage(format!(
+            "invalid value {text:?} for --user: UID[:GID] as numbers from 0 to 4294967294"
+        ))
+    };
+    let (uid, gid) = match text.split_once(':') {
+        Some((uid, gid)) => (uid, Some(gid)),
+        None => (text, None),
+    };
+    let uid = decimal(uid).ok_or_else(invalid)?;
+    let gid = gid
+        .map(|gid| decimal(gid).ok_or_else(invalid))
+        .transpose()?;
+    Ok((uid, gid.unwrap_or(default_gid)))
+}
+
+/// Digits only; the largest number means "unchanged" to the kernel.
+fn decimal(text: &str) -> Option<u32> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits
+        .then(|| text.parse().ok())
+        .flatten()
+        .filter(|&number| number != u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_exactly_what_is_written() {
+        assert_eq!(user_of("1", 7).unwrap(), (1, 7));
+        assert_eq!(user_of("0:5", 7).unwrap(), (0, 5));
+        for bad in [
+            "",
+            "1:",
+            ":1",
+            "-1",
+            "+0",
+            "0x1",
+            " 1",
+            "1 ",
+            "1abc",
+            "4294967295",
+            "4294967296",
+            "1:2:3",
+            "root",
+            "１",
+        ] {
+            assert!(user_of(bad, 0).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn added_capabilities_are_not_inherited_by_themselves() {
+        let mut process = Process::default();
+        add_capabilities(&mut process, &["CAP_KILL".into()]);
+        let sets = process.capabilities.unwrap();
+        assert_eq!(sets.permitted, ["CAP_KILL"]);
+        assert!(sets.inheritable.is_empty() && sets.ambient.is_empty());
+    }
+}

@@ -1,0 +1,587 @@
+//! All commands with their flags: what is parsed and what help prints.
+
+use lexopt::{Arg, Parser};
+
+use crate::error::Error;
+
+/// One flag.
+#[derive(Debug)]
+pub(crate) struct FlagSpec {
+    /// Long name.
+    pub name: &'static str,
+    /// Short name.
+    pub short: Option<char>,
+    /// Name of its value; without one it is a switch.
+    pub value: Option<&'static str>,
+    /// What it does.
+    pub help: &'static str,
+}
+
+/// One command.
+#[derive(Debug)]
+pub(crate) struct CommandSpec {
+    /// Its name.
+    pub name: &'static str,
+    /// Its arguments, as help shows them.
+    pub usage: &'static str,
+    /// What it does.
+    pub help: &'static str,
+    /// Fewest and most arguments.
+    pub words: (usize, usize),
+    /// Its flags.
+    pub flags: &'static [FlagSpec],
+}
+
+const fn switch(name: &'static str, help: &'static str) -> FlagSpec {
+    FlagSpec {
+        name,
+        short: None,
+        value: None,
+        help,
+    }
+}
+
+const fn value(name: &'static str, value: &'static str, help: &'static str) -> FlagSpec {
+    FlagSpec {
+        name,
+        short: None,
+        value: Some(value),
+        help,
+    }
+}
+
+const fn short(short: char, flag: FlagSpec) -> FlagSpec {
+    FlagSpec {
+        short: Some(short),
+        ..flag
+    }
+}
+
+const HELP: FlagSpec = short('h', switch("help", "show this help"));
+const BUNDLE: FlagSpec = short(
+    'b',
+    value(
+        "bundle",
+        "DIR",
+        "directory with config.json (default: the current one)",
+    ),
+);
+const CONSOLE_SOCKET: FlagSpec = value(
+    "console-socket",
+    "PATH",
+    "unix socket that receives the master side of the terminal",
+);
+const PIDFD_SOCKET: FlagSpec = value(
+    "pidfd-socket",
+    "PATH",
+    "unix socket that receives a pidfd of the process",
+);
+const PID_FILE: FlagSpec = value("pid-file", "PATH", "file to write the pid to");
+const NO_PIVOT: FlagSpec = switch(
+    "no-pivot",
+    "move the root instead of pivot_root(2), for a ramdisk",
+);
+const NO_KEYRING: FlagSpec = switch("no-new-keyring", "keep the caller's session keyring");
+const PRESERVE_FDS: FlagSpec = value(
+    "preserve-fds",
+    "N",
+    "pass N descriptors after the standard ones (default: 0)",
+);
+
+/// Flags before the command.
+pub(crate) const GLOBAL: &[FlagSpec] = &[
+    switch("debug", "log what is done"),
+    value(
+        "log",
+        "FILE",
+        "append log lines to FILE (default: standard error)",
+    ),
+    value("log-format", "FORMAT", "text or json (default: text)"),
+    value(
+        "root",
+        "DIR",
+        "where containers are kept (default: /run/teu-runtime)",
+    ),
+    switch(
+        "systemd-cgroup",
+        "refused: cgroups are made through the file system",
+    ),
+    value(
+        "rootless",
+        "BOOL",
+        "accepted; what the user may do is found out anew (default: auto)",
+    ),
+    HELP,
+    short('v', switch("version", "show the version")),
+];
+
+/// All commands.
+pub(crate) const COMMANDS: &[CommandSpec] = &[
+    CommandSpec {
+        name: "create",
+        usage: "[flags] ID",
+        help: "create a container from a bundle; `start` starts it",
+        words: (1, 1),
+        flags: &[
+            BUNDLE,
+            CONSOLE_SOCKET,
+            PIDFD_SOCKET,
+            PID_FILE,
+            NO_PIVOT,
+            NO_KEYRING,
+            PRESERVE_FDS,
+            HELP,
+        ],
+    },
+    CommandSpec {
+        name: "start",
+        usage: "ID",
+        help: "start the program of a created container",
+        words: (1, 1),
+        flags: &[HELP],
+    },
+    CommandSpec {
+        name: "run",
+        usage: "[flags] ID",
+        help: "create and start a container, wait for it and delete it",
+        words: (1, 1),
+        flags: &[
+            BUNDLE,
+            CONSOLE_SOCKET,
+            PIDFD_SOCKET,
+            short('d', switch("detach", "do not stay with the container")),
+            switch("keep", "do not delete the container when it ends"),
+            PID_FILE,
+            switch("no-subreaper", "do not adopt orphans of the container"),
+            NO_PIVOT,
+            NO_KEYRING,
+            PRESERVE_FDS,
+            HELP,
+        ],
+    },
+    CommandSpec {
+        name: "exec",
+        usage: "[flags] ID COMMAND [ARG...]  |  exec [flags] --process FILE ID",
+        help: "run a further process in a container",
+        words: (1, usize::MAX),
+        flags: &[
+            CONSOLE_SOCKET,
+            PIDFD_SOCKET,
+            value("cwd", "DIR", "working directory in the container"),
+            short(
+                'e',
+                value("env", "NAME=VALUE", "environment variable, may be repeated"),
+            ),
+            short('t', switch("tty", "give the process a terminal")),
+            short('u', value("user", "UID[:GID]", "user and group, by number")),
+            short(
+                'g',
+                value("additional-gids", "GID", "further group, may be repeated"),
+            ),
+            short(
+                'p',
+                value(
+                    "process",
+                    "FILE",
+                    "the process as JSON; - is standard input",
+                ),
+            ),
+            short('d', switch("detach", "do not stay with the process")),
+            PID_FILE,
+            value("process-label", "LABEL", "SELinux label"),
+            value("apparmor", "PROFILE", "AppArmor profile"),
+            switch("no-new-privs", "execve never grants privileges"),
+            short(
+                'c',
+                value("cap", "CAP", "add a capability, may be repeated"),
+            ),
+            PRESERVE_FDS,
+            value(
+                "cgroup",
+                "PATH",
+                "[CONTROLLERS:]PATH below the container's cgroup, may be repeated",
+            ),
+            switch("ignore-paused", "do not refuse a paused container"),
+            HELP,
+        ],
+    },
+    CommandSpec {
+        name: "state",
+        usage: "ID",
+        help: "print the state of a container as JSON",
+        words: (1, 1),
+        flags: &[HELP],
+    },
+    CommandSpec {
+        name: "list",
+        usage: "[flags]",
+        help: "list all containers",
+        words: (0, 0),
+        flags: &[
+            short(
+                'f',
+                value("format", "FORMAT", "table or json (default: table)"),
+            ),
+            short('q', switch("quiet", "print ids only")),
+            HELP,
+        ],
+    },
+    CommandSpec {
+        name: "kill",
+        usage: "[flags] ID [SIGNAL]",
+        help: "send a signal (default: TERM) to the container's init",
+        words: (1, 2),
+        flags: &[
+            short('a', switch("all", "to all processes of the container")),
+            HELP,
+        ],
+    },
+    CommandSpec {
+        name: "delete",
+        usage: "[flags] ID",
+        help: "delete a container that has stopped",
+        words: (1, 1),
+        flags: &[
+            short(
+                'f',
+                switch("force", "kill it first; no error if there is none"),
+            ),
+            HELP,
+        ],
+    },
+    CommandSpec {
+        name: "ps",
+        usage: "[flags] ID [PS OPTION...]",
+        help: "show the processes of a container",
+        words: (1, usize::MAX),
+        flags: &[
+            short(
+                'f',
+                value("format", "FORMAT", "table or json (default: table)"),
+            ),
+            HELP,
+        ],
+    },
+    CommandSpec {
+        name: "pause",
+        usage: "ID",
+        help: "hold all processes of a container",
+        words: (1, 1),
+        flags: &[HELP],
+    },
+    CommandSpec {
+        name: "resume",
+        usage: "ID",
+        help: "let a paused container go on",
+        words: (1, 1),
+        flags: &[HELP],
+    },
+    CommandSpec {
+        name: "update",
+        usage: "[flags] ID",
+        help: "change the limits of a container",
+        words: (1, 1),
+        flags: UPDATE,
+    },
+    CommandSpec {
+        name: "spec",
+        usage: "[flags]",
+        help: "write a config.json to begin with",
+        words: (0, 0),
+        flags: &[BUNDLE, switch("rootless", "for an ordinary user"), HELP],
+    },
+    CommandSpec {
+        name: "features",
+        usage: "",
+        help: "print what this runtime supports as JSON",
+        words: (0, 0),
+        flags: &[HELP],
+    },
+];
+
+const UPDATE: &[FlagSpec] = &[
+    short(
+        'r',
+        value(
+            "resources",
+            "FILE",
+            "limits as JSON (linux.resources); - is standard input",
+        ),
+    ),
+    value(
+        "blkio-weight",
+        "N",
+        "relative weight of block I/O, 10 to 1000",
+    ),
+    value("cpu-period", "USEC", "length of a CPU period"),
+    value("cpu-quota", "USEC", "CPU time in a period"),
+    value("cpu-burst", "USEC", "CPU time saved for bursts"),
+    value("cpu-share", "N", "relative weight of CPU time"),
+    value("cpu-rt-period", "USEC", "length of a real-time period"),
+    value("cpu-rt-runtime", "USEC", "real-time CPU time in a period"),
+    value("cpuset-cpus", "LIST", "CPUs to use, such as 0-2,4"),
+    value("cpuset-mems", "LIST", "memory nodes to use"),
+    value("cpu-idle", "0|1", "run only when nothing else does"),
+    value("memory", "BYTES", "memory limit"),
+    value(
+        "memory-reservation",
+        "BYTES",
+        "memory that reclaim leaves alone",
+    ),
+    value(
+        "memory-swap",
+        "BYTES",
+        "limit of memory and swap together, -1 for none",
+    ),
+    value("pids-limit", "N", "most processes, -1 for no limit"),
+    HELP,
+];
+
+/// Flags and words of one command line.
+#[derive(Debug, Default)]
+pub(crate) struct Args {
+    flags: Vec<(&'static str, String)>,
+    /// Arguments that are not flags.
+    pub words: Vec<String>,
+}
+
+impl Args {
+    /// Whether a switch is on; the last one counts.
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        self.value(name).is_some_and(|value| value != "false")
+    }
+
+    /// The last value of a flag.
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
+        self.flags
+            .iter()
+            .rev()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// All values of a flag.
+    pub(crate) fn values(&self, name: &str) -> Vec<String> {
+        self.flags
+            .iter()
+            .filter(|(known, _)| *known == name)
+            .map(|(_, value)| value.clone())
+            .collect()
+    }
+
+    /// A number, where the flag is given.
+    pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Error> {
+        let parse = |text: &str| {
+            text.parse().map_err(|_| {
+                Error::Usage(format!(
+                    "invalid value {text:?} for flag --{name}: not a number in range"
+                ))
+            })
+        };
+        self.value(name).map(parse).transpose()
+    }
+}
+
+fn usage(error: &lexopt::Error) -> Error {
+    Error::Usage(error.to_string())
+}
+
+fn take(
+    parser: &mut Parser,
+    known: &'static [FlagSpec],
+    arg: &Found,
+    into: &mut Args,
+) -> Result<(), Error> {
+    let matches = |flag: &&FlagSpec| match arg {
+        // Go's flags take one dash for long names as well as two.
+        Found::Short(letter) => flag.short == Some(*letter),
+        Found::Long(name) => flag.name == name,
+    };
+    let flag = known
+        .iter()
+        .find(matches)
+        .ok_or_else(|| Error::Usage(format!("flag provided but not defined: {arg}")))?;
+    let text = |value: std::ffi::OsString| {
+        value
+            .into_string()
+            .map_err(|value| Error::Usage(format!("{value:?} is not UTF-8")))
+    };
+    let value = match flag.value {
+        Some(_) => text(parser.value().map_err(|error| usage(&error))?)?,
+        None => match parser.optional_value().map(text).transpose()? {
+            None => "true".into(),
+            Some(value) if ["true", "1", "t"].contains(&value.as_str()) => "true".into(),
+            Some(value) if ["false", "0", "f"].contains(&value.as_str()) => "false".into(),
+            Some(value) => {
+                return Err(Error::Usage(format!(
+                    "invalid boolean value {value:?} for flag --{}",
+                    flag.name
+                )));
+            }
+        },
+    };
+    into.flags.push((flag.name, value));
+    Ok(())
+}
+
+/// A flag as written.
+enum Found {
+    Short(char),
+    Long(String),
+}
+
+impl std::fmt::Display for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Found::Short(letter) => write!(f, "-{letter}"),
+            Found::Long(name) => write!(f, "--{name}"),
+        }
+    }
+}
+
+enum Next {
+    Flag(Found),
+    Word(String),
+    End,
+}
+
+fn next(parser: &mut Parser) -> Result<Next, Error> {
+    Ok(match parser.next().map_err(|error| usage(&error))? {
+        None => Next::End,
+        Some(Arg::Short(letter)) => Next::Flag(Found::Short(letter)),
+        Some(Arg::Long(name)) => Next::Flag(Found::Long(name.to_owned())),
+        Some(Arg::Value(value)) => Next::Word(
+            value
+                .into_string()
+                .map_err(|value| Error::Usage(format!("{value:?} is not UTF-8")))?,
+        ),
+    })
+}
+
+/// Takes flags up to the first word, which is returned.
+pub(crate) fn parse_until_value(
+    parser: &mut Parser,
+    known: &'static [FlagSpec],
+    into: &mut Args,
+) -> Result<Option<String>, Error> {
+    loop {
+        match next(parser)? {
+            Next::End => return Ok(None),
+            Next::Word(word) => return Ok(Some(word)),
+            Next::Flag(flag) => take(parser, known, &flag, into)?,
+        }
+    }
+}
+
+/// Parses what follows a command. Flags may stand before and after the id;
+/// where a command line of another program follows, all of it is words.
+pub(crate) fn parse_command(parser: &mut Parser, spec: &CommandSpec) -> Result<Args, Error> {
+    let mut args = Args::default();
+    let open_ended = spec.words.1 == usize::MAX;
+    loop {
+        match next(parser)? {
+            Next::End => break,
+            Next::Flag(flag)
+                if spec.name == "ps"
+                    && args.words.len() == 1
+                    && !matches!(&flag, Found::Long(name) if name == "format") =>
+            {
+                args.words.push(flag.to_string());
+                rest(parser, &mut args)?;
+                break;
+            }
+            Next::Flag(flag) => take(parser, spec.flags, &flag, &mut args)?,
+            Next::Word(word) => {
+                args.words.push(word);
+                if open_ended && args.words.len() == 2 {
+                    rest(parser, &mut args)?;
+                    break;
+                }
+            }
+        }
+    }
+    if !args.flag("help") && !(spec.words.0..=spec.words.1).contains(&args.words.len()) {
+        let count = args.words.len();
+        return Err(Error::Usage(format!(
+            "{}: {count} arguments given, usage: teu-runtime {} {}",
+            spec.name, spec.name, spec.usage
+        )));
+    }
+    Ok(args)
+}
+
+fn rest(parser: &mut Parser, args: &mut Args) -> Result<(), Error> {
+    for word in parser.raw_args().map_err(|error| usage(&error))? {
+        args.words.push(
+            word.into_string()
+                .map_err(|word| Error::Usage(format!("{word:?} is not UTF-8")))?,
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(command: &str, line: &str) -> Result<Args, Error> {
+        let spec = COMMANDS.iter().find(|spec| spec.name == command).unwrap();
+        parse_command(&mut Parser::from_args(line.split_whitespace()), spec)
+    }
+
+    #[test]
+    fn flags_stand_before_or_after_the_id() {
+        for line in [
+            "--bundle /b web",
+            "web --bundle /b",
+            "web -b=/b",
+            "-b /b web",
+        ] {
+            let args = parse("create", line).unwrap();
+            assert_eq!(
+                (args.value("bundle"), args.words[0].as_str()),
+                (Some("/b"), "web"),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_command_of_exec_keeps_its_flags() {
+        let args = parse("exec", "-e A=1 --env B=2 web ls -la --help").unwrap();
+        assert_eq!(args.words, ["web", "ls", "-la", "--help"]);
+        assert_eq!(args.values("env"), ["A=1", "B=2"]);
+        assert!(!args.flag("help"));
+    }
+
+    #[test]
+    fn options_of_ps_are_passed_on() {
+        assert_eq!(parse("ps", "web -e -x").unwrap().words, ["web", "-e", "-x"]);
+        assert_eq!(
+            parse("ps", "web --format json").unwrap().value("format"),
+            Some("json")
+        );
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for line in ["", "a b", "--nonsense a", "--preserve-fds"] {
+            assert!(parse("create", line).is_err(), "{line}");
+        }
+        assert!(!parse("run", "--detach=false x").unwrap().flag("detach"));
+    }
+
+    #[test]
+    fn names_are_unique() {
+        for command in COMMANDS {
+            for (index, flag) in command.flags.iter().enumerate() {
+                assert!(
+                    command.flags[..index]
+                        .iter()
+                        .all(|other| other.name != flag.name
+                            && (flag.short.is_none() || other.short != flag.short))
+                );
+            }
+        }
+    }
+}

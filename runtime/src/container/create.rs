@@ -1,0 +1,399 @@
+//! `create`, and the first half of `run`.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
+
+use crate::cgroup::{self, Group, Layout};
+use crate::error::Error;
+use crate::id::ContainerId;
+use crate::init::cgroup_view::View;
+use crate::init::child::{Console, Start};
+use crate::init::launch::{self, Extras, Launched};
+use crate::init::protocol::{FromInit, ToInit};
+use crate::init::{self, Wishes, gate};
+use crate::log::Log;
+use crate::process::apply::Filter;
+use crate::spec::{NamespaceType, Spec, invalid};
+use crate::state::{Locked, Phase, Root, State};
+use crate::sys::{self, SharedPage};
+use crate::{hook, proc};
+
+/// File with the compiled filter, in the state directory.
+pub(crate) const SECCOMP: &str = "seccomp";
+
+/// File with the page for failures under the filter, in the state directory.
+pub(crate) const FAILURE: &str = "failure";
+
+/// What the caller wants.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    /// All containers.
+    pub root: &'a Root,
+    /// The new one.
+    pub id: &'a ContainerId,
+    /// Absolute path.
+    pub bundle: PathBuf,
+    /// `--console-socket`.
+    pub console_socket: Option<PathBuf>,
+    /// `--pidfd-socket`.
+    pub pidfd_socket: Option<PathBuf>,
+    /// `--pid-file`.
+    pub pid_file: Option<PathBuf>,
+    /// Whether the runtime starts the program itself (`run`).
+    pub run: bool,
+    /// Whether the runtime does not stay (`create`, `run --detach`).
+    pub detached: bool,
+    /// The rest.
+    pub wishes: Wishes,
+    /// Where warnings go.
+    pub log: &'a Log,
+}
+
+/// A container whose init waits for its start.
+#[derive(Debug)]
+pub(crate) struct Created {
+    /// Its directory, locked.
+    pub locked: Locked,
+    /// Its state, as saved.
+    pub state: State,
+    /// Its init.
+    pub init: Launched,
+    /// Master side of its terminal, where the runtime stays in the foreground.
+    pub master: Option<OwnedFd>,
+    /// Where a failure under the filter appears.
+    pub page: Option<SharedPage>,
+}
+
+/// Everything decided before the first side effect.
+struct Prepared {
+    spec: Spec,
+    init: init::Plan,
+    paths: cgroup::Paths,
+    cgroups: cgroup::Plan,
+    console: Console,
+}
+
+/// Creates the container; on failure nothing of it is left.
+pub(crate) fn create(request: &Request<'_>) -> Result<Created, Error> {
+    let prepared = prepare(request)?;
+    for warning in &prepared.init.process.warnings {
+        request.log.warn(warning);
+    }
+    let rootfs = prepared.init.rootfs.rootfs.clone();
+    let mut state = State::intent(
+        request.id,
+        &prepared.spec,
+        &request.bundle,
+        &rootfs,
+        prepared.paths.clone(),
+    );
+    let mut locked = request.root.create(request.id)?;
+    let made = locked
+        .save(&state)
+        .and_then(|()| make(request, prepared, &mut locked, &mut state));
+    match made {
+        Ok((init, master, page)) => Ok(Created {
+            locked,
+            state,
+            init,
+            master,
+            page,
+        }),
+        Err(error) => {
+            // The reason is worth more than what the cleaning may say.
+            let _ = cgroup::remove(&state.cgroups);
+            let _ = locked.remove();
+            Err(error)
+        }
+    }
+}
+
+fn prepare(request: &Request<'_>) -> Result<Prepared, Error> {
+    let spec = Spec::load(&request.bundle)?;
+    let mut init = init::Plan::new(&spec, request.id, &request.bundle, &request.wishes)?;
+    if let Some(profile) = &spec.linux.seccomp {
+        init.filter = compile(profile)?;
+    }
+    let wish = Some(spec.linux.cgroups_path.as_str()).filter(|path| !path.is_empty());
+    let paths = Layout::discover()?.place(wish, request.id.as_str())?;
+    let resources = spec.linux.resources.clone().unwrap_or_default();
+    let cgroups = cgroup::Plan::new(&resources, &paths)?;
+    let console = console(request, init.process.terminal.is_some())?;
+    if !init.rootfs.rootfs.is_dir() {
+        return Err(invalid(
+            "root.path",
+            &format!("{:?} is not a directory", init.rootfs.rootfs),
+        ));
+    }
+    Ok(Prepared {
+        spec,
+        init,
+        paths,
+        cgroups,
+        console,
+    })
+}
+
+/// Compiles a profile; one that allows everything needs no filter.
+fn compile(profile: &crate::spec::seccomp::Seccomp) -> Result<Option<Filter>, Error> {
+    let _ = profile;
+    Ok(None)
+}
+
+/// Where the terminal goes: to the caller's socket when nobody stays.
+pub(crate) fn console(request: &Request<'_>, terminal: bool) -> Result<Console, Error> {
+    match (&request.console_socket, terminal, request.detached) {
+        (Some(path), true, true) => Ok(Console::Socket(connect(path)?)),
+        (None, _, false) | (None, false, true) => Ok(Console::Runtime),
+        (None, true, true) => Err(Error::Usage(
+            "cannot allocate tty if the runtime will detach without setting console socket: give --console-socket".into(),
+        )),
+        (Some(_), ..) => Err(Error::Usage(
+            "cannot use console socket if the runtime will not detach or allocate tty".into(),
+        )),
+    }
+}
+
+/// Connects to a socket of the caller.
+pub(crate) fn connect(path: &Path) -> Result<OwnedFd, Error> {
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(Error::at("create", "socket"))?;
+    let address = SocketAddrUnix::new(path).map_err(Error::on("connect to", path))?;
+    rustix::net::connect(&socket, &address).map_err(Error::on("connect to", path))?;
+    Ok(socket)
+}
+
+type Made = (Launched, Option<OwnedFd>, Option<SharedPage>);
+
+fn make(
+    request: &Request<'_>,
+    prepared: Prepared,
+    locked: &mut Locked,
+    state: &mut State,
+) -> Result<Made, Error> {
+    let Prepared {
+        spec,
+        mut init,
+        paths,
+        cgroups,
+        console,
+    } = prepared;
+    let tolerant = state.owner != 0 && spec.linux.cgroups_path.is_empty();
+    let group = Group::create(&paths, &cgroups, tolerant)?;
+    state.cgroups = group.paths(&paths);
+    let page = shared_page(&init, locked, request.run)?;
+    if let Some(filter) = &init.filter {
+        super::exec::save_filter(locked, filter)?;
+    }
+    let child_page = page.as_ref().map(SharedPage::share);
+    let start = if request.run {
+        Start::Runtime
+    } else {
+        Start::Gate(gate::make(locked.dir()).map_err(Error::at("make", "start gate"))?)
+    };
+    let own_cgroup = spec.linux.namespace(NamespaceType::Cgroup).is_some();
+    let view = View::new(&state.cgroups, own_cgroup);
+    let orders = Orders {
+        maps: init.namespaces.maps.take(),
+        time_offsets: init.namespaces.time_offsets.clone(),
+        oom_score_adj: init.process.oom_score_adj,
+    };
+    let into = if paths.is_v2() {
+        group.unified().map(AsFd::as_fd)
+    } else {
+        None
+    };
+    let in_cgroup = into.is_some();
+    let extras = Extras {
+        start,
+        console,
+        page: child_page,
+        cgroups: view,
+    };
+    let launched = launch::init(init, extras, into)?;
+    let brought_up = introduce(&launched, locked, state, &orders)
+        .and_then(|()| {
+            group.apply(&cgroups)?;
+            if !in_cgroup {
+                group.join(launched.pid)?;
+            }
+            launched
+                .socket
+                .send(ToInit::Joined)
+                .map_err(Error::at("talk to", "init"))
+        })
+        .and_then(|()| converse(&launched, &spec, state, &orders))
+        .and_then(|master| finish(request, &launched, locked, state).map(|()| master));
+    match brought_up {
+        Ok(master) => Ok((launched, master, page)),
+        Err(error) => {
+            let _ = sys::pidfd_signal(launched.pidfd.as_fd(), libc::SIGKILL);
+            let _ = reap(&launched);
+            Err(error)
+        }
+    }
+}
+
+/// What the parent writes for its child.
+struct Orders {
+    maps: Option<(String, String)>,
+    time_offsets: String,
+    oom_score_adj: Option<i32>,
+}
+
+/// A page for the failure of an execve under a filter. After `create` it must
+/// outlive this process, so it is a file.
+fn shared_page(init: &init::Plan, locked: &Locked, run: bool) -> Result<Option<SharedPage>, Error> {
+    if init.filter.is_none() {
+        return Ok(None);
+    }
+    if run {
+        return SharedPage::map(None)
+            .map(Some)
+            .map_err(Error::at("map", "shared page"));
+    }
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(locked.dir(), FAILURE, flags, Mode::from_raw_mode(0o600))
+        .map_err(Error::on("create", FAILURE))?;
+    rustix::fs::ftruncate(&file, SharedPage::BYTES as u64).map_err(Error::on("extend", FAILURE))?;
+    SharedPage::map(Some(file.as_fd()))
+        .map(Some)
+        .map_err(Error::on("map", FAILURE))
+}
+
+/// Names the child on disk, maps its ids, and lets it begin.
+fn introduce(
+    init: &Launched,
+    locked: &mut Locked,
+    state: &mut State,
+    orders: &Orders,
+) -> Result<(), Error> {
+    let pid = init.pid.as_raw_nonzero().get();
+    if let Some((uids, gids)) = &orders.maps {
+        proc::write_child(pid, "uid_map", uids)
+            .map_err(Error::on("write user id map", uids.trim_end()))?;
+        proc::write_child(pid, "gid_map", gids)
+            .map_err(Error::on("write group id map", gids.trim_end()))?;
+    }
+    if let Some(value) = orders.oom_score_adj {
+        proc::write_child(pid, "oom_score_adj", &value.to_string())
+            .map_err(Error::on("set oom_score_adj to", value))?;
+    }
+    state.pid = pid;
+    let stat = proc::stat(pid).map_err(Error::on("read the state of pid", pid))?;
+    state.start_ticks = stat
+        .ok_or_else(|| Error::State("init ended before its first step".into()))?
+        .start;
+    locked.save(state)?;
+    init.socket
+        .send(ToInit::Go)
+        .map_err(Error::at("talk to", "init"))
+}
+
+/// Answers init until only its start is missing.
+fn converse(
+    init: &Launched,
+    spec: &Spec,
+    state: &State,
+    orders: &Orders,
+) -> Result<Option<OwnedFd>, Error> {
+    let mut master = None;
+    loop {
+        let talk = Error::at("talk to", "init");
+        match init.socket.receive().map_err(talk)? {
+            FromInit::Unshared => {
+                proc::write_child(state.pid, "timens_offsets", &orders.time_offsets).map_err(
+                    Error::on("write time offsets", orders.time_offsets.trim_end()),
+                )?;
+                init.socket
+                    .send(ToInit::Offset)
+                    .map_err(Error::at("talk to", "init"))?;
+            }
+            FromInit::Mounted => {
+                run_hooks("prestart", &spec.hooks.prestart, state, "creating")?;
+                run_hooks(
+                    "createRuntime",
+                    &spec.hooks.create_runtime,
+                    state,
+                    "creating",
+                )?;
+                init.socket
+                    .send(ToInit::Hooked)
+                    .map_err(Error::at("talk to", "init"))?;
+            }
+            FromInit::Terminal(descriptor) => master = Some(descriptor),
+            FromInit::Ready => return Ok(master),
+            FromInit::Failed(failure) => return Err(Error::Init(failure)),
+            FromInit::Pid(_) | FromInit::Gone => return Err(died(init)),
+        }
+    }
+}
+
+/// The error of an init that ended without a word: killed, by us or memory.
+fn died(init: &Launched) -> Error {
+    let how = match reap(init) {
+        Ok(status) => match (status.exit_status(), status.terminating_signal()) {
+            (_, Some(signal)) => format!("it was killed by signal {signal} (out of memory?)"),
+            (code, _) => format!("it exited with status {}", code.unwrap_or(-1)),
+        },
+        Err(error) => error.to_string(),
+    };
+    Error::State(format!("container init ended unexpectedly: {how}"))
+}
+
+/// Waits for the end of init, a child of this process.
+pub(crate) fn reap(init: &Launched) -> Result<WaitIdStatus, Error> {
+    let wait = || waitid(WaitId::PidFd(init.pidfd.as_fd()), WaitIdOptions::EXITED);
+    let status = rustix::io::retry_on_intr(wait).map_err(Error::at("wait for", "init"))?;
+    status.ok_or_else(|| Error::State("init has no status".into()))
+}
+
+/// Runs hooks of the runtime's own moments.
+pub(crate) fn run_hooks(
+    kind: &'static str,
+    hooks: &[crate::spec::Hook],
+    state: &State,
+    status: &'static str,
+) -> Result<(), Error> {
+    let told = hook::State {
+        oci_version: &state.oci_version,
+        id: &state.id,
+        status,
+        pid: (status != "stopped").then_some(state.pid),
+        bundle: &state.bundle,
+        annotations: &state.annotations,
+    };
+    hook::run_all(hooks, &told, None).map_err(|(index, source)| Error::Hook {
+        kind,
+        index,
+        source,
+    })
+}
+
+/// Tells the caller and the state that the container is created.
+fn finish(
+    request: &Request<'_>,
+    init: &Launched,
+    locked: &mut Locked,
+    state: &mut State,
+) -> Result<(), Error> {
+    if let Some(path) = &request.pidfd_socket {
+        let socket = connect(path)?;
+        init::protocol::send_with_fd(socket, path.as_os_str().as_encoded_bytes(), &init.pidfd)
+            .map_err(Error::on("send pidfd to", path))?;
+    }
+    if let Some(path) = &request.pid_file {
+        crate::file::write_pid(path, state.pid)?;
+    }
+    state.phase = Phase::Created;
+    locked.save(state)
+}

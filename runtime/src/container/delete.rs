@@ -1,0 +1,114 @@
+//! `delete`: whatever was made goes, also after a crash at any moment.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use crate::cgroup::{self, procs};
+use crate::container::create::run_hooks;
+use crate::container::status::Status;
+use crate::error::Error;
+use crate::id::ContainerId;
+use crate::log::Log;
+use crate::spec::NamespaceType;
+use crate::state::{Locked, Root, State};
+use crate::sys;
+
+/// How long a killed init may take to end, in seconds: as long as runc waits.
+const KILL_SECONDS_MAX: i64 = 10;
+
+/// Deletes a container. With `force` one that runs is killed first, and one
+/// that does not exist is no error.
+pub(crate) fn delete(root: &Root, id: &ContainerId, force: bool, log: &Log) -> Result<(), Error> {
+    let dir = match root.open(id) {
+        Err(Error::State(_)) if force => return Ok(()),
+        result => result?,
+    };
+    if force && let Ok(state) = dir.load() {
+        // Before the lock: a `create` that hangs holds it until its child dies.
+        end(&state)?;
+    }
+    let locked = dir.lock()?;
+    let state = match locked.dir().load() {
+        Ok(state) => state,
+        // A torn or missing state names nothing that could be cleaned.
+        Err(_) if force => return locked.remove(),
+        Err(error) => return Err(error),
+    };
+    if !force {
+        let status = Status::of(&state)?;
+        if !matches!(status, Status::Stopped | Status::Created) {
+            return Err(Error::State(format!(
+                "cannot delete container {id} that is not stopped: {} (kill it first, or use --force)",
+                status.word()
+            )));
+        }
+    }
+    end(&state)?;
+    destroy(locked, &state, log)
+}
+
+/// Removes what is left of a container whose init has ended.
+pub(crate) fn destroy(locked: Locked, state: &State, log: &Log) -> Result<(), Error> {
+    if !has_own_pids(state) {
+        procs::signal_all(&state.cgroups, Signal::KILL)?;
+    }
+    cgroup::remove(&state.cgroups)?;
+    if let Err(error) = run_hooks("poststop", &state.hooks.poststop, state, "stopped") {
+        log.warn(&error.chain());
+    }
+    locked.remove()
+}
+
+/// Whether the kernel ends all processes of the container with its init.
+pub(crate) fn has_own_pids(state: &State) -> bool {
+    state.namespaces.contains(&NamespaceType::Pid)
+}
+
+/// Kills init, if it lives, and waits for its end.
+fn end(state: &State) -> Result<(), Error> {
+    let Some(pidfd) = init_of(state)? else {
+        return Ok(());
+    };
+    kill_init(state, &pidfd)?;
+    let timeout = Timespec {
+        tv_sec: KILL_SECONDS_MAX,
+        tv_nsec: 0,
+    };
+    let ended = rustix::io::retry_on_intr(|| {
+        poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout))
+    });
+    match ended.map_err(Error::at("wait for", "init"))? {
+        0 => Err(Error::State(format!(
+            "init (pid {}) still runs {KILL_SECONDS_MAX} seconds after SIGKILL",
+            state.pid
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// SIGKILL, also for a container that is held still.
+pub(crate) fn kill_init(state: &State, pidfd: &OwnedFd) -> Result<(), Error> {
+    match sys::pidfd_signal(pidfd.as_fd(), libc::SIGKILL) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
+        result => result.map_err(Error::on("kill pid", state.pid))?,
+    }
+    if cgroup::freezer::is_frozen(&state.cgroups)? {
+        cgroup::freezer::thaw(&state.cgroups)?;
+    }
+    Ok(())
+}
+
+/// A pidfd of init, if it is alive. Checked after opening: from then on the
+/// descriptor cannot come to mean another process.
+pub(crate) fn init_of(state: &State) -> Result<Option<OwnedFd>, Error> {
+    let Some(pid) = Pid::from_raw(state.pid) else {
+        return Ok(None);
+    };
+    let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+        Err(rustix::io::Errno::SRCH) => return Ok(None),
+        result => result.map_err(Error::on("open pidfd of pid", state.pid))?,
+    };
+    Ok(state.alive()?.then_some(pidfd))
+}

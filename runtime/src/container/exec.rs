@@ -1,0 +1,276 @@
+//! `exec`: a further process in a running container.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::Pid;
+use rustix::thread::ThreadNameSpaceType;
+
+use crate::cgroup::{Group, SubCgroup};
+use crate::container::create::SECCOMP;
+use crate::container::delete::init_of;
+use crate::container::status::Status;
+use crate::error::Error;
+use crate::id::ContainerId;
+use crate::init::child::{Console, ExecPlan};
+use crate::init::launch::{self, Launched};
+use crate::init::protocol::{FromInit, ToInit};
+use crate::log::Log;
+use crate::process::apply::Filter;
+use crate::spec::{NamespaceType, Process};
+use crate::state::{Locked, Root, State, StateDir};
+use crate::sys::{self, SharedPage};
+use crate::{namespace, proc, process};
+
+/// Largest filter that is read back, in bytes: the kernel takes 4096
+/// instructions of 8 bytes (`BPF_MAXINSNS`), and 8 more for the flags.
+const SECCOMP_BYTES_MAX: u64 = 8 * 4096 + 8;
+
+/// What the caller wants.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    /// All containers.
+    pub root: &'a Root,
+    /// The container.
+    pub id: &'a ContainerId,
+    /// The process, checked.
+    pub process: Process,
+    /// Where its terminal goes.
+    pub console: Console,
+    /// `--pidfd-socket`.
+    pub pidfd_socket: Option<PathBuf>,
+    /// `--pid-file`.
+    pub pid_file: Option<PathBuf>,
+    /// `--preserve-fds`.
+    pub preserve_fds: u32,
+    /// `--cgroup`.
+    pub cgroups: Vec<String>,
+    /// `--ignore-paused`.
+    pub ignore_paused: bool,
+    /// Where warnings go.
+    pub log: &'a Log,
+}
+
+/// A process that runs.
+#[derive(Debug)]
+pub(crate) struct Started {
+    /// It, a child of this process.
+    pub child: Launched,
+    /// Master side of its terminal, where the runtime stays in the foreground.
+    pub master: Option<OwnedFd>,
+}
+
+/// Starts the process.
+pub(crate) fn exec(request: Request<'_>) -> Result<Started, Error> {
+    let dir = request.root.open(request.id)?;
+    let state = dir.load()?;
+    let init = running_init(&state, request.ignore_paused)?;
+    let plan = process::Plan::new(&request.process)?;
+    plan.warnings
+        .iter()
+        .for_each(|warning| request.log.warn(warning));
+    let oom_score_adj = plan.oom_score_adj;
+    let (join, joins_user) = namespaces(&state)?;
+    let filter = load_filter(&dir)?;
+    let page = match &filter {
+        Some(_) => Some(SharedPage::map(None).map_err(Error::at("map", "shared page"))?),
+        None => None,
+    };
+    let group = Group::open(&state.cgroups)?;
+    let below = SubCgroup::parse(&request.cgroups, state.cgroups.is_v2())?;
+    let child_page = page.as_ref().map(SharedPage::share);
+    let preserve_fds = request.preserve_fds;
+    let plan = ExecPlan {
+        process: plan,
+        filter,
+        join,
+        joins_user,
+        preserve_fds,
+        console: request.console,
+    };
+    let child = launch::exec(plan, init, child_page, None)?;
+    let pid = child.pid.as_raw_nonzero().get();
+    let begun = (|| {
+        group.join_exec(child.pid, Pid::from_raw(state.pid), &below)?;
+        if let Some(value) = oom_score_adj {
+            proc::write_child(pid, "oom_score_adj", &value.to_string())
+                .map_err(Error::on("set oom_score_adj to", value))?;
+        }
+        child
+            .socket
+            .send(ToInit::Go)
+            .map_err(Error::at("talk to", "process"))?;
+        let master = until_started(&child, page.as_ref())?;
+        if let Some(path) = &request.pidfd_socket {
+            let socket = super::create::connect(path)?;
+            let name = path.as_os_str().as_encoded_bytes();
+            crate::init::protocol::send_with_fd(socket, name, &child.pidfd)
+                .map_err(Error::on("send pidfd to", path))?;
+        }
+        if let Some(path) = &request.pid_file {
+            crate::file::write_pid(path, pid)?;
+        }
+        Ok(master)
+    })();
+    match begun {
+        Ok(master) => Ok(Started { child, master }),
+        Err(error) => {
+            let _ = sys::pidfd_signal(child.pidfd.as_fd(), libc::SIGKILL);
+            let _ = super::create::reap(&child);
+            Err(error)
+        }
+    }
+}
+
+fn running_init(state: &State, ignore_paused: bool) -> Result<OwnedFd, Error> {
+    match Status::of(state)? {
+        Status::Stopped | Status::Creating => {
+            return Err(Error::State(
+                "cannot exec in a stopped container: container not running".into(),
+            ));
+        }
+        Status::Paused if !ignore_paused => {
+            return Err(Error::State(
+                "cannot exec in a paused container (use --ignore-paused to override)".into(),
+            ));
+        }
+        Status::Paused | Status::Created | Status::Running => (),
+    }
+    init_of(state)?.ok_or_else(|| {
+        Error::State("cannot exec in a stopped container: container not running".into())
+    })
+}
+
+/// The namespaces to join, and whether a user namespace is among them. One
+/// that is our own already cannot be joined again (EINVAL, `setns(2)`).
+fn namespaces(state: &State) -> Result<(ThreadNameSpaceType, bool), Error> {
+    let mut flags = 0;
+    for &kind in &state.namespaces {
+        if kind == NamespaceType::User {
+            let name = namespace::proc_name(kind);
+            let of = |who: String| {
+                std::fs::read_link(format!("/proc/{who}/ns/{name}"))
+                    .map_err(Error::on("read namespace of", who))
+            };
+            if of("self".into())? == of(state.pid.to_string())? {
+                continue;
+            }
+        }
+        flags |= namespace::flag(kind);
+    }
+    let joins_user = flags & libc::CLONE_NEWUSER != 0;
+    Ok((
+        ThreadNameSpaceType::from_bits_retain(flags as u32),
+        joins_user,
+    ))
+}
+
+/// Waits until the process has become its program.
+fn until_started(child: &Launched, page: Option<&SharedPage>) -> Result<Option<OwnedFd>, Error> {
+    let mut master = None;
+    loop {
+        match child
+            .socket
+            .receive()
+            .map_err(Error::at("talk to", "process"))?
+        {
+            FromInit::Terminal(descriptor) => master = Some(descriptor),
+            FromInit::Failed(failure) => return Err(Error::Exec(failure)),
+            FromInit::Gone => break,
+            other => {
+                return Err(Error::State(format!(
+                    "unexpected message of the process: {other:?}"
+                )));
+            }
+        }
+    }
+    match page.and_then(|page| crate::init::Failure::decode(&page.load())) {
+        Some(failure) => Err(Error::Exec(failure)),
+        None => Ok(master),
+    }
+}
+
+/// Keeps the compiled filter for later processes of the container.
+pub(crate) fn save_filter(locked: &Locked, filter: &Filter) -> Result<(), Error> {
+    let mut bytes = filter.flags.to_ne_bytes().to_vec();
+    for instruction in &filter.program {
+        bytes.extend_from_slice(&instruction.code.to_ne_bytes());
+        bytes.extend_from_slice(&[instruction.jt, instruction.jf]);
+        bytes.extend_from_slice(&instruction.k.to_ne_bytes());
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(locked.dir(), SECCOMP, flags, Mode::from_raw_mode(0o600))
+        .map_err(Error::on("create", SECCOMP))?;
+    File::from(file)
+        .write_all(&bytes)
+        .map_err(Error::on("write", SECCOMP))
+}
+
+/// Reads back what [`save_filter`] wrote; `None` where there is no filter.
+fn load_filter(dir: &StateDir) -> Result<Option<Filter>, Error> {
+    let file = match rustix::fs::openat(
+        dir,
+        SECCOMP,
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    ) {
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        result => result.map_err(Error::on("open", SECCOMP))?,
+    };
+    let bytes = crate::file::read_open(File::from(file), SECCOMP_BYTES_MAX)
+        .map_err(Error::on("read", SECCOMP))?;
+    let filter = decode_filter(&bytes);
+    filter
+        .map(Some)
+        .ok_or_else(|| Error::State("the container's seccomp file is damaged".into()))
+}
+
+fn decode_filter(bytes: &[u8]) -> Option<Filter> {
+    let (flags, rest) = bytes.split_first_chunk::<8>()?;
+    let (instructions, rest) = rest.as_chunks::<8>();
+    if !rest.is_empty() || instructions.is_empty() {
+        return None;
+    }
+    let instruction = |bytes: &[u8; 8]| libc::sock_filter {
+        code: u16::from_ne_bytes([bytes[0], bytes[1]]),
+        jt: bytes[2],
+        jf: bytes[3],
+        k: u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+    };
+    Some(Filter {
+        flags: u64::from_ne_bytes(*flags),
+        program: instructions.iter().map(instruction).collect(),
+    })
+}
+
+/// Reads a process from a file (`--process`), `-` being standard input.
+pub(crate) fn read_process(path: &str) -> Result<Process, Error> {
+    /// Largest process file, in bytes; see the limit of `config.json`.
+    const PROCESS_BYTES_MAX: u64 = 16 * 1024 * 1024;
+    let source: Box<dyn Read> = match path {
+        "-" => Box::new(std::io::stdin()),
+        path => Box::new(File::open(path).map_err(Error::on("open", path))?),
+    };
+    let text =
+        crate::file::read_open(source, PROCESS_BYTES_MAX).map_err(Error::on("read", path))?;
+    serde_json::from_slice(&text).map_err(|source| Error::Json {
+        path: path.into(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_filter_is_refused() {
+        assert!(decode_filter(&[]).is_none());
+        assert!(decode_filter(&[0; 8]).is_none());
+        assert!(decode_filter(&[0; 15]).is_none());
+        assert_eq!(decode_filter(&[0; 24]).unwrap().program.len(), 2);
+    }
+}

@@ -1,0 +1,9 @@
+//! The life of a container: one file a verb.
+
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod exec;
+pub(crate) mod foreground;
+pub(crate) mod signal;
+pub(crate) mod start;
+pub(crate) mod status;

@@ -1,0 +1,110 @@
+//! What can go wrong, in the words that the user sees.
+
+use std::path::PathBuf;
+
+use crate::init::Failure;
+
+/// Every failure of the runtime. Display says what was attempted on what; the
+/// cause is the source and is printed after it by `main`.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The command line is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// A file is not the JSON that it should be.
+    #[error("parse {path:?}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// A field of `config.json` (or of a process file) has a wrong value.
+    #[error("config.json: {field} {reason}")]
+    Field {
+        /// Path of the field.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A system call failed.
+    #[error("{action} {object}")]
+    System {
+        /// What was attempted.
+        action: &'static str,
+        /// On what, quoted where it is a name.
+        object: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The state of the container forbids what was asked.
+    #[error("{0}")]
+    State(String),
+    /// The container's first process said why it could not become the program.
+    #[error("unable to start container process")]
+    Init(#[source] Failure),
+    /// `exec` said why it could not become the program.
+    #[error("exec failed: unable to start container process")]
+    Exec(#[source] Failure),
+    /// A hook failed.
+    #[error("error running {kind} hook #{index}")]
+    Hook {
+        /// Kind as spelled in `config.json`.
+        kind: &'static str,
+        /// Place in its list, from 0.
+        index: usize,
+        /// What happened.
+        source: crate::hook::Error,
+    },
+    /// A control group.
+    #[error(transparent)]
+    Cgroup(#[from] crate::cgroup::Error),
+    /// A task of one command on one container.
+    #[error("{command} {id}")]
+    Command {
+        /// The command.
+        command: &'static str,
+        /// The container.
+        id: String,
+        /// Why.
+        source: Box<Error>,
+    },
+}
+
+impl Error {
+    /// An error of a system call on a named object: `.map_err(Error::on("open", path))`.
+    pub(crate) fn on<E: Into<std::io::Error>>(
+        action: &'static str,
+        object: impl std::fmt::Debug,
+    ) -> impl FnOnce(E) -> Error {
+        move |source| Error::System {
+            action,
+            object: format!("{object:?}"),
+            source: source.into(),
+        }
+    }
+
+    /// An error of a system call whose object is not a name.
+    pub(crate) fn at<E: Into<std::io::Error>>(
+        action: &'static str,
+        object: &'static str,
+    ) -> impl FnOnce(E) -> Error {
+        move |source| Error::System {
+            action,
+            object: object.to_owned(),
+            source: source.into(),
+        }
+    }
+
+    /// The error with all its causes on one line.
+    pub(crate) fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}

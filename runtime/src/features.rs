@@ -1,0 +1,94 @@
+//! `features`: what this runtime supports (features.md, features-linux.md).
+//! Everything listed is carried out; what is absent is not.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::process::caps;
+use crate::rootfs::options;
+use crate::spec::OCI_VERSION;
+
+/// The whole report.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Features {
+    oci_version_min: &'static str,
+    oci_version_max: &'static str,
+    hooks: [&'static str; 6],
+    mount_options: Vec<String>,
+    linux: Linux,
+    annotations: BTreeMap<&'static str, &'static str>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Linux {
+    namespaces: [&'static str; 8],
+    capabilities: &'static [&'static str],
+    cgroup: Cgroup,
+    apparmor: Enabled,
+    selinux: Enabled,
+    intel_rdt: Enabled,
+    mount_extensions: Extensions,
+    net_devices: Enabled,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Cgroup {
+    v1: bool,
+    v2: bool,
+    systemd: bool,
+    systemd_user: bool,
+    rdma: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Enabled {
+    enabled: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Extensions {
+    idmap: Enabled,
+}
+
+/// The report on this version.
+pub(crate) fn features() -> Features {
+    let enabled = |enabled| Enabled { enabled };
+    Features {
+        oci_version_min: "1.0.0",
+        oci_version_max: OCI_VERSION,
+        hooks: [
+            "prestart",
+            "createRuntime",
+            "createContainer",
+            "startContainer",
+            "poststart",
+            "poststop",
+        ],
+        mount_options: options::known(),
+        linux: Linux {
+            namespaces: [
+                "cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts",
+            ],
+            capabilities: &caps::NAMES,
+            cgroup: Cgroup {
+                v1: true,
+                v2: true,
+                systemd: false,
+                systemd_user: false,
+                rdma: true,
+            },
+            apparmor: enabled(true),
+            selinux: enabled(true),
+            intel_rdt: enabled(false),
+            mount_extensions: Extensions {
+                idmap: enabled(false),
+            },
+            net_devices: enabled(false),
+        },
+        annotations: BTreeMap::from([("io.github.teu.runtime.version", env!("CARGO_PKG_VERSION"))]),
+    }
+}

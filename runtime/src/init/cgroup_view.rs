@@ -1,0 +1,155 @@
+//! The container's own cgroups as a mount inside it.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen,
+};
+
+use super::{Failure, Step};
+use crate::cgroup::Paths;
+use crate::rootfs::RootDir;
+use crate::rootfs::mount::{attach, clone_host, mount_point};
+use crate::rootfs::plan::MountOp;
+use crate::rootfs::root::Stub;
+use crate::sys::{self, MountAttr};
+
+/// What is mounted where the specification asks for type `cgroup`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct View {
+    /// Whether the host has cgroup2 alone.
+    unified: bool,
+    /// Whether the container has a cgroup namespace: then each hierarchy is
+    /// mounted anew, else the container's part of the host's mount is bound.
+    own_namespace: bool,
+    /// Each hierarchy: controllers and the container's directory in it.
+    hierarchies: Vec<(Vec<String>, PathBuf)>,
+}
+
+impl View {
+    /// The view of a container with cgroups at `paths`.
+    pub(crate) fn new(paths: &Paths, own_namespace: bool) -> View {
+        let unified = paths.is_v2();
+        let hierarchies = paths
+            .directories()
+            .into_iter()
+            // Of a hybrid host the container sees version 1, as runc shows it.
+            .filter(|(_, names)| unified || *names != [""])
+            .map(|(path, names)| {
+                (
+                    names.into_iter().map(str::to_owned).collect(),
+                    path.to_owned(),
+                )
+            })
+            .collect();
+        View {
+            unified,
+            own_namespace,
+            hierarchies,
+        }
+    }
+
+    /// Mounts the view as `op` says.
+    pub(crate) fn mount(&self, root: &RootDir, op: &MountOp) -> Result<(), Failure> {
+        let target = mount_point(root, op, Stub::Directory)?;
+        let named = || format!("cgroup on {:?}", op.target);
+        let flags = op.options.attr.set as u32;
+        if self.unified {
+            let path = self.hierarchies.first().map(|(_, path)| path.as_path());
+            let mount = self
+                .hierarchy("cgroup2", &[], path, flags)
+                .map_err(Step::Mount.on(named()))?;
+            return attach(mount, target).map_err(Step::Mount.on(named()));
+        }
+        let writable = flags & !(libc::MOUNT_ATTR_RDONLY as u32);
+        let base = tmpfs(writable).map_err(Step::Mount.on(named()))?;
+        attach(&base, &target).map_err(Step::Mount.on(named()))?;
+        for (names, path) in &self.hierarchies {
+            let directory = names
+                .iter()
+                .map(|name| name.strip_prefix("name=").unwrap_or(name))
+                .collect::<Vec<_>>()
+                .join(",");
+            let named = || format!("cgroup on \"{}/{directory}\"", op.target.display());
+            rustix::fs::mkdirat(&base, &directory, Mode::from_raw_mode(0o755))
+                .map_err(Step::Mount.on(named()))?;
+            let place = rustix::fs::openat(
+                &base,
+                &directory,
+                OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .map_err(Step::Mount.on(named()))?;
+            let mount = self
+                .hierarchy("cgroup", names, Some(path), flags)
+                .map_err(Step::Mount.on(named()))?;
+            attach(mount, place).map_err(Step::Mount.on(named()))?;
+            // cpu,cpuacct is also found as cpu and as cpuacct.
+            for name in names
+                .iter()
+                .filter(|name| names.len() > 1 && !name.is_empty())
+            {
+                rustix::fs::symlinkat(&directory, &base, name).map_err(Step::Mount.on(named()))?;
+            }
+        }
+        if flags != writable {
+            let attr = MountAttr {
+                set: libc::MOUNT_ATTR_RDONLY,
+                ..MountAttr::default()
+            };
+            sys::mount_setattr(base.as_fd(), attr, false, None).map_err(Step::Mount.on(named()))?;
+        }
+        Ok(())
+    }
+
+    fn hierarchy(
+        &self,
+        kind: &str,
+        names: &[String],
+        path: Option<&Path>,
+        flags: u32,
+    ) -> std::io::Result<std::os::fd::OwnedFd> {
+        if !self.own_namespace {
+            let path = path.ok_or(rustix::io::Errno::NOENT)?;
+            let mount = clone_host(path, false)?;
+            let attr = MountAttr {
+                set: flags.into(),
+                ..MountAttr::default()
+            };
+            sys::mount_setattr(mount.as_fd(), attr, false, None)?;
+            return Ok(mount);
+        }
+        let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_set_string(context.as_fd(), "source", kind)?;
+        for name in names {
+            match name.strip_prefix("name=") {
+                Some(name) => fsconfig_set_string(context.as_fd(), "name", name)?,
+                None => fsconfig_set_flag(context.as_fd(), name.as_str())?,
+            }
+        }
+        if names.iter().any(|name| name.starts_with("name=")) {
+            fsconfig_set_flag(context.as_fd(), "none")?;
+        }
+        fsconfig_create(context.as_fd())?;
+        Ok(fsmount(
+            context.as_fd(),
+            FsMountFlags::FSMOUNT_CLOEXEC,
+            MountAttrFlags::from_bits_retain(flags),
+        )?)
+    }
+}
+
+fn tmpfs(flags: u32) -> rustix::io::Result<std::os::fd::OwnedFd> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), "source", "tmpfs")?;
+    fsconfig_set_string(context.as_fd(), "mode", "755")?;
+    fsconfig_create(context.as_fd())?;
+    fsmount(
+        context.as_fd(),
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::from_bits_retain(flags),
+    )
+}

@@ -1,0 +1,359 @@
+//! What init does, from `clone3(2)` to `execve(2)`. Everything was decided
+//! before; nothing here reads configuration.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::thread::ThreadNameSpaceType;
+
+use super::cgroup_view::View;
+use super::protocol::{InitEnd, ToInit};
+use super::{Failure, Plan, Step, gate, sysctl};
+use crate::process::apply::{self, Prepared};
+use crate::process::terminal::{self, Terminal};
+use crate::rootfs::plan::MountOp;
+use crate::rootfs::{self, RootDir};
+use crate::sys::{self, SharedPage};
+use crate::{hook, namespace};
+
+/// Where the master side of the terminal goes.
+#[derive(Debug)]
+pub(crate) enum Console {
+    /// To the runtime, which copies in the foreground.
+    Runtime,
+    /// To whoever listens on the socket of `--console-socket`, connected.
+    Socket(OwnedFd),
+}
+
+/// Who says when the program may begin.
+#[derive(Debug)]
+pub(crate) enum Start {
+    /// The runtime that made us, at once (`run`).
+    Runtime,
+    /// A later `start`, at the gate.
+    Gate(OwnedFd),
+}
+
+/// What init inherits from the runtime beside its plan.
+#[derive(Debug)]
+pub(crate) struct Inherited {
+    /// Its end of the talk.
+    pub socket: InitEnd,
+    /// Who says when to begin.
+    pub start: Start,
+    /// Where the terminal goes.
+    pub console: Console,
+    /// Namespaces to join that no helper has joined already.
+    pub join: Vec<namespace::Opened>,
+    /// For a failure under the filter.
+    pub page: Option<SharedPage>,
+    /// How cgroups look from inside.
+    pub cgroups: View,
+}
+
+impl Inherited {
+    /// Descriptors that must stay open in the child.
+    fn descriptors(&self) -> Vec<RawFd> {
+        let mut all = vec![self.socket.0.as_raw_fd()];
+        all.extend(self.join.iter().map(|(_, _, fd)| fd.as_raw_fd()));
+        if let Start::Gate(gate) = &self.start {
+            all.push(gate.as_raw_fd());
+        }
+        if let Console::Socket(socket) = &self.console {
+            all.push(socket.as_raw_fd());
+        }
+        all
+    }
+}
+
+/// Runs init; leaves only by execve or _exit.
+pub(crate) fn main(plan: Plan, inherited: Inherited) -> ! {
+    let preserved = plan.preserve_fds;
+    if let Err(error) = sys::close_all_but(3 + preserved, &inherited.descriptors()) {
+        inherited
+            .socket
+            .failed(&Step::Other.on("close inherited descriptors")(error));
+        sys::exit(1);
+    }
+    sys::reset_signals();
+    let mut init = Init {
+        inherited,
+        joined: false,
+        unshare_cgroup: plan.namespaces.unshare_cgroup,
+    };
+    let (connection, failure) = match init.prepare(plan) {
+        Ok(ready) => init.begin(ready),
+        Err(failure) => (None, failure),
+    };
+    connection
+        .as_ref()
+        .unwrap_or(&init.inherited.socket)
+        .failed(&failure);
+    sys::exit(1);
+}
+
+struct Init {
+    inherited: Inherited,
+    /// Whether the cgroups are joined and their namespace is entered.
+    joined: bool,
+    unshare_cgroup: bool,
+}
+
+/// What is left when everything is set up.
+struct Ready {
+    prepared: Prepared,
+    filter: Option<apply::Filter>,
+    hooks: super::Hooks,
+    pid: Option<i32>,
+}
+
+impl rootfs::apply::Caller for Init {
+    fn before_cgroups(&mut self) -> Result<(), Failure> {
+        if self.joined {
+            return Ok(());
+        }
+        self.inherited.socket.expect(ToInit::Joined)?;
+        self.joined = true;
+        if self.unshare_cgroup {
+            namespace::unshare_cgroup()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn mount_cgroups(&mut self, root: &RootDir, op: &MountOp) -> Result<(), Failure> {
+        self.inherited.cgroups.mount(root, op)
+    }
+}
+
+impl Init {
+    fn prepare(&mut self, plan: Plan) -> Result<Ready, Failure> {
+        use rootfs::apply::Caller;
+        self.inherited.socket.expect(ToInit::Go)?;
+        rustix::process::setsid().map_err(Step::Session.on(""))?;
+        namespace::join(&self.inherited.join)?;
+        if plan.namespaces.unshare_time {
+            self.enter_time_namespace(!plan.namespaces.time_offsets.is_empty())?;
+        }
+        rustix::process::umask(Mode::empty());
+        let (root, spares) = rootfs::apply::open(&plan.rootfs)?;
+        if plan.namespaces.root_mapped {
+            become_root()?;
+        }
+        rootfs::apply::build(&plan.rootfs, &root, &spares, self)?;
+        drop(spares);
+        self.before_cgroups()?;
+        let pid = if plan.hooks.before_switch() || !plan.hooks.start_container.is_empty() {
+            own_pid()
+        } else {
+            None
+        };
+        if plan.hooks.before_switch() {
+            self.hooks_before_switch(&plan.hooks, pid)?;
+        }
+        let terminal = match plan.process.terminal {
+            Some(size) => Some(self.terminal(&root, size, plan.process.uid)?),
+            None => None,
+        };
+        name_host(&plan)?;
+        sysctl::apply(&plan.sysctl)?;
+        let cwd = apply::open_cwd(&root, &plan.process.cwd)?;
+        rootfs::apply::seal(&plan.rootfs, &root)?;
+        apply::enter(&cwd, &plan.process.cwd)?;
+        drop((root, cwd));
+        if let Some(name) = &plan.keyring {
+            join_keyring(name)?;
+        }
+        if let Some(terminal) = terminal {
+            terminal.become_streams()?;
+        }
+        let prepared = apply::prepare(plan.process, plan.filter.is_some())?;
+        Ok(Ready {
+            prepared,
+            filter: plan.filter,
+            hooks: plan.hooks,
+            pid,
+        })
+    }
+
+    /// Waits for the start and becomes the program. Returns the connection
+    /// over which the failure is to be reported, and the failure.
+    fn begin(&self, ready: Ready) -> (Option<InitEnd>, Failure) {
+        let waited = self
+            .inherited
+            .socket
+            .ready()
+            .and_then(|()| match &self.inherited.start {
+                Start::Runtime => self.inherited.socket.expect(ToInit::Start).map(|()| None),
+                Start::Gate(listener) => gate::wait(listener.as_fd())
+                    .map(Some)
+                    .map_err(Step::Gate.on("the gate")),
+            });
+        let connection = match waited {
+            Ok(connection) => connection,
+            Err(failure) => return (None, failure),
+        };
+        let state = ready.hooks.state("created", ready.pid);
+        let hooks = &ready.hooks.start_container;
+        if let Err((index, error)) = hook::run_all(hooks, &state, Some(ready.prepared.for_hooks()))
+        {
+            return (connection, hook_failure("startContainer", index, &error));
+        }
+        let failure = ready
+            .prepared
+            .execute(ready.filter.as_ref(), self.inherited.page.as_ref());
+        (connection, failure)
+    }
+
+    fn enter_time_namespace(&self, with_offsets: bool) -> Result<(), Failure> {
+        namespace::unshare_time()?;
+        if with_offsets {
+            self.inherited.socket.unshared()?;
+            self.inherited.socket.expect(ToInit::Offset)?;
+        }
+        Ok(())
+    }
+
+    fn hooks_before_switch(&self, hooks: &super::Hooks, pid: Option<i32>) -> Result<(), Failure> {
+        if hooks.runtime_has_any {
+            self.inherited.socket.mounted()?;
+            self.inherited.socket.expect(ToInit::Hooked)?;
+        }
+        hook::run_all(&hooks.create_container, &hooks.state("creating", pid), None)
+            .map_err(|(index, error)| hook_failure("createContainer", index, &error))
+    }
+
+    fn terminal(
+        &self,
+        root: &RootDir,
+        size: Option<crate::spec::ConsoleSize>,
+        uid: u32,
+    ) -> Result<Terminal, Failure> {
+        let terminal = terminal::open(root, size, uid)?;
+        terminal.bind_console(root)?;
+        hand_over(&self.inherited.console, &self.inherited.socket, &terminal)?;
+        Ok(terminal)
+    }
+}
+
+/// Gives the master side away.
+pub(crate) fn hand_over(
+    console: &Console,
+    socket: &InitEnd,
+    terminal: &Terminal,
+) -> Result<(), Failure> {
+    match console {
+        Console::Runtime => socket.terminal(&terminal.master),
+        Console::Socket(console) => {
+            super::protocol::send_with_fd(console, b"/dev/ptmx", &terminal.master)
+                .map_err(Step::Terminal.on("send it to the console socket"))
+        }
+    }
+}
+
+fn hook_failure(kind: &str, index: usize, error: &hook::Error) -> Failure {
+    let mut text = format!("{kind} hook #{index}: {error}");
+    if let Some(cause) = std::error::Error::source(error) {
+        text.push_str(&format!(": {cause}"));
+    }
+    Step::Hook.says(text)
+}
+
+/// Takes the ids 0 of the user namespace, in whose name files are made.
+pub(crate) fn become_root() -> Result<(), Failure> {
+    use rustix::fs::{Gid, Uid};
+    let (gid, uid) = (Gid::ROOT, Uid::ROOT);
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(Step::MapIds.on("group 0"))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(Step::MapIds.on("user 0"))
+}
+
+fn name_host(plan: &Plan) -> Result<(), Failure> {
+    if !plan.hostname.is_empty() {
+        rustix::system::sethostname(plan.hostname.as_bytes())
+            .map_err(Step::Hostname.on(format!("{:?}", plan.hostname)))?;
+    }
+    if !plan.domainname.is_empty() {
+        rustix::system::setdomainname(plan.domainname.as_bytes())
+            .map_err(Step::Domainname.on(format!("{:?}", plan.domainname)))?;
+    }
+    Ok(())
+}
+
+/// A kernel without keyrings, or a filter around us that denies them, is no
+/// reason not to start.
+pub(crate) fn join_keyring(name: &std::ffi::CStr) -> Result<(), Failure> {
+    match sys::join_session_keyring(name) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        result => result.map_err(Step::Keyring.on(name.to_string_lossy())),
+    }
+}
+
+/// Our pid as the host sees it, from the host's procfs.
+fn own_pid() -> Option<i32> {
+    let link = rustix::fs::readlink("/proc/self", Vec::new()).ok()?;
+    link.to_str().ok()?.parse().ok()
+}
+
+/// Everything that a process added by `exec` needs.
+#[derive(Debug)]
+pub(crate) struct ExecPlan {
+    /// The program.
+    pub process: crate::process::Plan,
+    /// The filter to load last.
+    pub filter: Option<apply::Filter>,
+    /// Namespaces of the container to join.
+    pub join: ThreadNameSpaceType,
+    /// Whether there is a user namespace among them.
+    pub joins_user: bool,
+    /// How many descriptors after the standard ones the program inherits.
+    pub preserve_fds: u32,
+    /// Where the terminal goes.
+    pub console: Console,
+}
+
+/// Runs a process of `exec`; leaves only by execve or _exit.
+pub(crate) fn exec_main(
+    plan: ExecPlan,
+    socket: InitEnd,
+    init: OwnedFd,
+    page: Option<SharedPage>,
+) -> ! {
+    let mut keep = vec![socket.0.as_raw_fd(), init.as_raw_fd()];
+    if let Console::Socket(console) = &plan.console {
+        keep.push(console.as_raw_fd());
+    }
+    let filter = plan.filter.clone();
+    let result = sys::close_all_but(3 + plan.preserve_fds, &keep)
+        .map_err(Step::Other.on("close inherited descriptors"))
+        .and_then(|()| exec_prepare(plan, &socket, init));
+    let failure = match result {
+        Ok(prepared) => prepared.execute(filter.as_ref(), page.as_ref()),
+        Err(failure) => failure,
+    };
+    socket.failed(&failure);
+    sys::exit(1);
+}
+
+fn exec_prepare(plan: ExecPlan, socket: &InitEnd, init: OwnedFd) -> Result<Prepared, Failure> {
+    sys::reset_signals();
+    socket.expect(ToInit::Go)?;
+    rustix::thread::move_into_thread_name_spaces(init.as_fd(), plan.join)
+        .map_err(Step::Join.on("namespaces of the container"))?;
+    drop(init);
+    rustix::process::setsid().map_err(Step::Session.on(""))?;
+    if plan.joins_user {
+        become_root()?;
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root =
+        RootDir(rustix::fs::open("/", flags, Mode::empty()).map_err(Step::Rootfs.on("\"/\""))?);
+    let cwd = apply::open_cwd(&root, &plan.process.cwd)?;
+    if let Some(size) = plan.process.terminal {
+        let terminal = terminal::open(&root, size, plan.process.uid)?;
+        hand_over(&plan.console, socket, &terminal)?;
+        terminal.become_streams()?;
+    }
+    apply::enter(&cwd, &plan.process.cwd)?;
+    drop((root, cwd));
+    apply::prepare(plan.process, plan.filter.is_some())
+}

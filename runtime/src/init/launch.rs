@@ -1,0 +1,192 @@
+//! Making init, and processes of `exec`, from the runtime's side.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, waitid};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+
+use super::cgroup_view::View;
+use super::child::{self, Console, ExecPlan, Inherited, Start};
+use super::protocol::{self, FromInit, InitEnd, RuntimeEnd};
+use super::{Failure, Plan};
+use crate::error::Error;
+use crate::namespace;
+use crate::sys::{self, Forked, SharedPage};
+
+/// A child that waits for our first word.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    /// Its pid here.
+    pub pid: Pid,
+    /// The same, safe against reuse.
+    pub pidfd: OwnedFd,
+    /// Our end of the talk.
+    pub socket: RuntimeEnd,
+}
+
+/// What init gets beside its plan.
+#[derive(Debug)]
+pub(crate) struct Extras {
+    /// Who says when to begin.
+    pub start: Start,
+    /// Where the terminal goes.
+    pub console: Console,
+    /// For a failure under the filter.
+    pub page: Option<SharedPage>,
+    /// How cgroups look from inside.
+    pub cgroups: View,
+}
+
+/// Makes init in its namespaces, on a host with cgroup2 alone in `cgroup`.
+pub(crate) fn init(
+    plan: Plan,
+    extras: Extras,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<Launched, Error> {
+    debug_assert!(sys::single_threaded(), "clone3 copies one thread only");
+    let mut join = namespace::open(&plan.namespaces.join)?;
+    let (ours, theirs) = protocol::pair().map_err(Error::at("create", "socket pair"))?;
+    let flags = plan.namespaces.clone_flags;
+    let Extras {
+        start,
+        console,
+        page,
+        cgroups,
+    } = extras;
+    let inherit = |socket, join| Inherited {
+        socket,
+        start,
+        console,
+        join,
+        page,
+        cgroups,
+    };
+    if !plan.namespaces.helper {
+        return match sys::clone3(flags, cgroup).map_err(Error::at("clone", "init"))? {
+            Forked::Child => child::main(plan, inherit(theirs, join)),
+            Forked::Parent(pid, pidfd) => Ok(Launched {
+                pid,
+                pidfd,
+                socket: ours,
+            }),
+        };
+    }
+    match sys::clone3(0, None).map_err(Error::at("clone", "helper"))? {
+        Forked::Child => {
+            drop(ours);
+            let joined = namespace::join(&join);
+            let cloned = joined.and_then(|()| {
+                sys::clone3(flags | libc::CLONE_PARENT, cgroup)
+                    .map_err(super::Step::Other.on("clone init"))
+            });
+            match cloned {
+                Ok(Forked::Child) => {
+                    join.clear();
+                    child::main(plan, inherit(theirs, join))
+                }
+                Ok(Forked::Parent(pid, _)) => report(&theirs, pid),
+                Err(failure) => fail(&theirs, &failure),
+            }
+        }
+        Forked::Parent(_, helper) => {
+            drop(theirs);
+            drop(join);
+            adopt(ours, &helper)
+        }
+    }
+}
+
+/// The helper's last words.
+fn report(socket: &InitEnd, pid: Pid) -> ! {
+    let sent = socket.pid(pid.as_raw_nonzero().get());
+    sys::exit(i32::from(sent.is_err()));
+}
+
+fn fail(socket: &InitEnd, failure: &Failure) -> ! {
+    socket.failed(failure);
+    sys::exit(1);
+}
+
+/// Takes over the process that a helper made as our child.
+fn adopt(socket: RuntimeEnd, helper: &OwnedFd) -> Result<Launched, Error> {
+    let first = socket.receive().map_err(Error::at("talk to", "helper"))?;
+    let wait = || waitid(WaitId::PidFd(helper.as_fd()), WaitIdOptions::EXITED);
+    rustix::io::retry_on_intr(wait).map_err(Error::at("wait for", "helper"))?;
+    let gone = || Error::State("the helper that joins namespaces ended without a word".into());
+    match first {
+        FromInit::Pid(pid) => {
+            let pid = Pid::from_raw(pid).ok_or_else(gone)?;
+            // Our unreaped child: the number cannot mean another process.
+            let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+                .map_err(Error::at("open", "pidfd of init"))?;
+            Ok(Launched { pid, pidfd, socket })
+        }
+        FromInit::Failed(failure) => Err(Error::Init(failure)),
+        _ => Err(gone()),
+    }
+}
+
+/// Makes a process in the namespaces of `init`. The pid namespace is joined
+/// by ourselves, whose children it concerns and who make only this one;
+/// where that is refused, by a helper that joins the user namespace first.
+pub(crate) fn exec(
+    mut plan: ExecPlan,
+    init: OwnedFd,
+    page: Option<SharedPage>,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<Launched, Error> {
+    debug_assert!(sys::single_threaded(), "clone3 copies one thread only");
+    let (ours, theirs) = protocol::pair().map_err(Error::at("create", "socket pair"))?;
+    let pid_ns = ThreadNameSpaceType::PROCESS_ID;
+    if plan.join.contains(pid_ns) {
+        match move_into_thread_name_spaces(init.as_fd(), pid_ns) {
+            Ok(()) => plan.join.remove(pid_ns),
+            Err(Errno::PERM) if plan.joins_user => {
+                return exec_helped(plan, init, page, cgroup, (ours, theirs));
+            }
+            Err(errno) => return Err(Error::at("join", "pid namespace of the container")(errno)),
+        }
+    }
+    match sys::clone3(0, cgroup).map_err(Error::at("clone", "process"))? {
+        Forked::Child => child::exec_main(plan, theirs, init, page),
+        Forked::Parent(pid, pidfd) => Ok(Launched {
+            pid,
+            pidfd,
+            socket: ours,
+        }),
+    }
+}
+
+fn exec_helped(
+    mut plan: ExecPlan,
+    init: OwnedFd,
+    page: Option<SharedPage>,
+    cgroup: Option<BorrowedFd<'_>>,
+    (ours, theirs): (RuntimeEnd, InitEnd),
+) -> Result<Launched, Error> {
+    let first = ThreadNameSpaceType::USER | ThreadNameSpaceType::PROCESS_ID;
+    match sys::clone3(0, None).map_err(Error::at("clone", "helper"))? {
+        Forked::Child => {
+            drop(ours);
+            let cloned = move_into_thread_name_spaces(init.as_fd(), first)
+                .map_err(super::Step::Join.on("user and pid namespace of the container"))
+                .and_then(|()| {
+                    sys::clone3(libc::CLONE_PARENT, cgroup)
+                        .map_err(super::Step::Other.on("clone process"))
+                });
+            match cloned {
+                Ok(Forked::Child) => {
+                    plan.join.remove(first);
+                    child::exec_main(plan, theirs, init, page)
+                }
+                Ok(Forked::Parent(pid, _)) => report(&theirs, pid),
+                Err(failure) => fail(&theirs, &failure),
+            }
+        }
+        Forked::Parent(_, helper) => {
+            drop(theirs);
+            adopt(ours, &helper)
+        }
+    }
+}

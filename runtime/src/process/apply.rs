@@ -1,0 +1,224 @@
+//! Becoming the planned process: ids, privileges, limits, and at last execve.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use rustix::stdio::{stderr, stdin, stdout};
+
+use super::caps::{self, Sets};
+use super::{Plan, explain, lookup, rlimit};
+use crate::init::{Failure, Step};
+use crate::rootfs::RootDir;
+use crate::rootfs::root::Stub;
+use crate::sys::{self, CStrings, SharedPage};
+
+/// A seccomp filter ready to be loaded.
+#[derive(Debug, Clone)]
+pub(crate) struct Filter {
+    /// The program.
+    pub program: Vec<libc::sock_filter>,
+    /// `SECCOMP_FILTER_FLAG_*`.
+    pub flags: u64,
+}
+
+/// A process that has everything but its filter and its program.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    path: CString,
+    args: CStrings,
+    env: CStrings,
+    caps: Sets,
+    /// Whether CAP_SYS_ADMIN is still permitted, for the filter alone.
+    elevated: bool,
+}
+
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+
+/// Opens the working directory inside `root` and makes it where it is missing.
+/// By descriptor: a name like /proc/self/fd/7 leads nowhere here.
+pub(crate) fn open_cwd(root: &RootDir, cwd: &Path) -> Result<OwnedFd, Failure> {
+    let fail = || format!("({cwd:?}) set in config.json failed");
+    match root.open(cwd, OFlags::PATH | OFlags::DIRECTORY) {
+        Err(Errno::NOENT) => root
+            .create(cwd, Stub::Directory)
+            .map_err(Step::Cwd.on(fail())),
+        result => result.map_err(Step::Cwd.on(fail())),
+    }
+}
+
+/// Takes on ids, limits and privileges, then finds the program as that user.
+/// `filtered`: a filter will be loaded, which needs a privilege kept for it
+/// unless the process gives up gaining any.
+pub(crate) fn prepare(plan: Plan, filtered: bool) -> Result<Prepared, Failure> {
+    rlimit::apply(&plan.rlimits)?;
+    label(&plan)?;
+    if plan.no_new_privs {
+        rustix::thread::set_no_new_privs(true).map_err(Step::Attribute.on("no_new_privs"))?;
+    }
+    caps::bound(plan.caps.bounding)?;
+    take_ids(&plan)?;
+    let elevated = filtered && !plan.no_new_privs;
+    let Sets {
+        effective,
+        permitted,
+        inheritable,
+        ambient,
+        ..
+    } = plan.caps;
+    let kept = if elevated {
+        permitted | CAP_SYS_ADMIN
+    } else {
+        permitted
+    };
+    caps::set(effective, kept, inheritable)
+        .map_err(Step::Capabilities.on(unavailable(permitted)))?;
+    caps::raise_ambient(ambient)?;
+    rustix::process::umask(Mode::from_raw_mode(plan.umask & 0o777));
+    let path = lookup::program(&plan)?;
+    let mut env = plan.env;
+    if plan.needs_home {
+        env.push(lookup::home(plan.uid));
+    }
+    Ok(Prepared {
+        path,
+        args: CStrings::new(plan.args),
+        env: CStrings::new(env),
+        caps: plan.caps,
+        elevated,
+    })
+}
+
+/// Names what the process asks for and this runtime does not have itself.
+fn unavailable(wanted: u64) -> String {
+    let ours = rustix::thread::capabilities(None).map_or(u64::MAX, |sets| sets.permitted.bits());
+    let missing: Vec<_> = caps::names(wanted & !ours).collect();
+    if missing.is_empty() {
+        "capset".into()
+    } else {
+        format!("{} (not available to the runtime)", missing.join(" "))
+    }
+}
+
+fn take_ids(plan: &Plan) -> Result<(), Failure> {
+    let (uid, gid) = (Uid::from_raw(plan.uid), Gid::from_raw(plan.gid));
+    if plan.uid != 0 {
+        own_streams(uid);
+        rustix::thread::set_keep_capabilities(true)
+            .map_err(Step::Attribute.on("keep_capabilities"))?;
+    }
+    let groups: Vec<Gid> = plan.groups.iter().copied().map(Gid::from_raw).collect();
+    match rustix::thread::set_thread_groups(&groups) {
+        // A rootless user namespace denies setgroups(2); there is nothing to take.
+        Err(Errno::PERM) if groups.is_empty() => (),
+        result => result.map_err(Step::User.on(format!("additional groups {:?}", plan.groups)))?,
+    }
+    rustix::thread::set_thread_res_gid(gid, gid, gid)
+        .map_err(Step::User.on(format!("gid {}", plan.gid)))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)
+        .map_err(Step::User.on(format!("uid {}", plan.uid)))
+}
+
+/// Gives pipes on the standard streams to the user, who otherwise could not
+/// reopen them as /dev/stdout. Files, sockets and devices stay untouched.
+fn own_streams(uid: Uid) {
+    for stream in [stdin(), stdout(), stderr()] {
+        let Ok(stat) = rustix::fs::fstat(stream) else {
+            continue;
+        };
+        let pipe = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Fifo;
+        if pipe && stat.st_uid != uid.as_raw() {
+            // Refused where the owner is not mapped: then nobody expects it.
+            let _ = rustix::fs::fchown(stream, Some(uid), None);
+        }
+    }
+}
+
+/// Labels of the next execve. Written to this process's own files of a
+/// procfs that is checked to be one.
+fn label(plan: &Plan) -> Result<(), Failure> {
+    if !plan.apparmor.is_empty() {
+        write_label(
+            "apparmor profile",
+            "self/attr/apparmor/exec",
+            &format!("exec {}", plan.apparmor),
+        )?;
+    }
+    // Without SELinux the label has no meaning and no file.
+    if !plan.selinux.is_empty() && Path::new("/sys/fs/selinux/enforce").exists() {
+        write_label("selinux label", "self/attr/exec", &plan.selinux)?;
+    }
+    Ok(())
+}
+
+fn write_label(what: &str, file: &str, text: &str) -> Result<(), Failure> {
+    let proc = crate::proc::open().map_err(Step::Label.on(what))?;
+    crate::proc::write(&proc, file, text.as_bytes())
+        .map_err(Step::Label.on(format!("{what} {text:?}")))
+}
+
+impl Prepared {
+    /// The environment and the final capabilities, for hooks of this process.
+    pub(crate) fn for_hooks(&self) -> (&CStrings, Sets) {
+        (&self.env, self.caps)
+    }
+
+    /// Loads the filter and becomes the program. Returns only on failure, and
+    /// after the filter is loaded says so through `page`, since nothing else
+    /// may be allowed any more.
+    pub(crate) fn execute(&self, filter: Option<&Filter>, page: Option<&SharedPage>) -> Failure {
+        if let Err(failure) = self.filter(filter) {
+            return failure;
+        }
+        let error = sys::execve(&self.path, &self.args, &self.env);
+        let failure = explained(&self.path, error);
+        if let (Some(_), Some(page)) = (filter, page) {
+            page.store(&failure.encode());
+        }
+        failure
+    }
+
+    fn filter(&self, filter: Option<&Filter>) -> Result<(), Failure> {
+        let Some(filter) = filter else { return Ok(()) };
+        let Sets {
+            effective,
+            permitted,
+            inheritable,
+            ..
+        } = self.caps;
+        if self.elevated {
+            caps::set(
+                effective | CAP_SYS_ADMIN,
+                permitted | CAP_SYS_ADMIN,
+                inheritable,
+            )
+            .map_err(Step::Capabilities.on("capset"))?;
+        }
+        sys::seccomp_load(&filter.program, filter.flags).map_err(Step::Seccomp.on(""))?;
+        if self.elevated {
+            caps::set(effective, permitted, inheritable)
+                .map_err(Step::Capabilities.on("capset under the filter"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The failure of an execve, with what the file itself tells about it.
+fn explained(path: &CStr, error: std::io::Error) -> Failure {
+    let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+    let shown = path.to_string_lossy();
+    let mut failure = Step::Program.on(shown.clone().into_owned())(errno);
+    if let Some(reason) = explain::failed(path, errno) {
+        let kernel = failure.to_string();
+        failure = Step::Other.says(format!("{kernel} ({reason})"));
+    }
+    failure
+}
+
+/// Enters a directory by descriptor.
+pub(crate) fn enter(directory: impl AsFd, cwd: &Path) -> Result<(), Failure> {
+    rustix::process::fchdir(directory)
+        .map_err(Step::Cwd.on(format!("({cwd:?}) set in config.json failed")))
+}

@@ -1,0 +1,193 @@
+//! `process`: what runs in the container and as whom (config.md, "Process").
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{invalid, nullable};
+use crate::error::Error;
+
+/// The program of a container, or one that `exec` adds to it.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Process {
+    /// Whether its standard streams are a new terminal.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub terminal: bool,
+    /// First size of that terminal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub console_size: Option<ConsoleSize>,
+    /// Ids of the process.
+    #[serde(default, deserialize_with = "nullable")]
+    pub user: User,
+    /// argv; the first entry is searched in the container's `PATH`.
+    #[serde(default, deserialize_with = "nullable")]
+    pub args: Vec<String>,
+    /// The whole environment, `NAME=value` each.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub env: Vec<String>,
+    /// Working directory, absolute, inside the container.
+    #[serde(default, deserialize_with = "nullable")]
+    pub cwd: PathBuf,
+    /// The five capability sets. Absent: the process has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Capabilities>,
+    /// Resource limits.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub rlimits: Vec<Rlimit>,
+    /// Whether execve may never grant privileges.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub no_new_privileges: bool,
+    /// AppArmor profile.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub apparmor_profile: String,
+    /// SELinux label.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub selinux_label: String,
+    /// Value for the kernel's choice of victims when memory runs out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_score_adj: Option<i32>,
+}
+
+/// Rows and columns of a terminal, in characters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) struct ConsoleSize {
+    /// Rows.
+    pub height: u16,
+    /// Columns.
+    pub width: u16,
+}
+
+/// `process.user` (config.md, "POSIX-platform User"); numbers only.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct User {
+    /// User id in the container.
+    #[serde(default)]
+    pub uid: u32,
+    /// Group id in the container.
+    #[serde(default)]
+    pub gid: u32,
+    /// File mode creation mask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub umask: Option<u32>,
+    /// Further groups.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub additional_gids: Vec<u32>,
+}
+
+/// `process.capabilities`: names as in `capabilities(7)`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+pub(crate) struct Capabilities {
+    /// What execve may ever grant.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub bounding: Vec<String>,
+    /// What is in force.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub effective: Vec<String>,
+    /// What file capabilities may add to.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub inheritable: Vec<String>,
+    /// What may become effective.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub permitted: Vec<String>,
+    /// What an unprivileged program keeps over execve.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub ambient: Vec<String>,
+}
+
+/// One of `process.rlimits`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+pub(crate) struct Rlimit {
+    /// Name, such as `RLIMIT_NOFILE`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Ceiling; the unit is the resource's own.
+    pub hard: u64,
+    /// Value in force.
+    pub soft: u64,
+}
+
+impl Process {
+    /// Checks what the types do not: `field` is where the process stands in
+    /// its file.
+    pub(crate) fn check(&self, field: &str) -> Result<(), Error> {
+        if self.args.is_empty() {
+            return Err(invalid(&format!("{field}.args"), "must not be empty"));
+        }
+        if !self.cwd.is_absolute() {
+            let reason = format!("{:?} is not an absolute path", self.cwd);
+            return Err(invalid(&format!("{field}.cwd"), &reason));
+        }
+        let nul = |text: &String| text.contains('\0');
+        if let Some(index) = self.args.iter().position(nul) {
+            return Err(invalid(
+                &format!("{field}.args[{index}]"),
+                "contains a NUL byte",
+            ));
+        }
+        if let Some(index) = self.env.iter().position(nul) {
+            return Err(invalid(
+                &format!("{field}.env[{index}]"),
+                "contains a NUL byte",
+            ));
+        }
+        if let Some(index) = self
+            .env
+            .iter()
+            .position(|e| e.find('=').is_none_or(|at| at == 0))
+        {
+            let reason = format!("{:?} is not NAME=value", self.env[index]);
+            return Err(invalid(&format!("{field}.env[{index}]"), &reason));
+        }
+        Ok(())
+    }
+}

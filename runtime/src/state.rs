@@ -1,0 +1,388 @@
+//! What is remembered about containers.
+//!
+//! ```text
+//! ROOT/                       0700; --root
+//! └── <id>/                   0700; its flock(2) is the container's lock
+//!     ├── state.json          replaced whole by rename; the intent before any side effect
+//!     ├── start               the gate's socket, as long as the container is not started
+//!     ├── seccomp             the compiled filter, for `exec`; only with a profile
+//!     └── failure             one page shared with init, for a failure under the filter
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup;
+use crate::error::Error;
+use crate::id::ContainerId;
+use crate::spec::{Hook, NamespaceType};
+
+/// Name of the state file.
+const STATE: &str = "state.json";
+
+/// Largest state file that is read, in bytes: it holds annotations and hooks,
+/// which the configuration's own limit bounds.
+const STATE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// Version of the state file's form; another one is not read.
+const VERSION: u32 = 1;
+
+/// How far a container has come. Whether it still lives is asked of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Phase {
+    /// Being made; what is there may be incomplete.
+    Creating,
+    /// Waiting for `start`.
+    Created,
+    /// Started.
+    Running,
+}
+
+/// A container's state file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct State {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The container.
+    pub id: String,
+    /// `ociVersion` of its configuration.
+    pub oci_version: String,
+    /// Absolute path of the bundle.
+    pub bundle: PathBuf,
+    /// Absolute path of the root file system.
+    pub rootfs: PathBuf,
+    /// When it was created, RFC 3339.
+    pub created: String,
+    /// Who created it: a user id of the host.
+    pub owner: u32,
+    /// How far it has come.
+    pub phase: Phase,
+    /// Pid of init, 0 before there is one.
+    pub pid: i32,
+    /// Start time of init in clock ticks since boot: a reused pid differs in it.
+    pub start_ticks: u64,
+    /// Its cgroups, known before they exist.
+    pub cgroups: cgroup::Paths,
+    /// Namespaces that are not the host's.
+    pub namespaces: Vec<NamespaceType>,
+    /// Hooks that are still to be run.
+    pub hooks: LaterHooks,
+    /// Annotations of the configuration.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Hooks of `start` and `delete`: the bundle may be gone by then.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct LaterHooks {
+    /// After the program has started.
+    pub poststart: Vec<Hook>,
+    /// After the container is deleted.
+    pub poststop: Vec<Hook>,
+}
+
+impl State {
+    /// The state of a container of which nothing exists yet.
+    pub(crate) fn intent(
+        id: &ContainerId,
+        spec: &crate::spec::Spec,
+        bundle: &Path,
+        rootfs: &Path,
+        cgroups: cgroup::Paths,
+    ) -> State {
+        State {
+            version: VERSION,
+            id: id.to_string(),
+            oci_version: spec.oci_version.clone(),
+            bundle: bundle.to_owned(),
+            rootfs: rootfs.to_owned(),
+            created: crate::time::rfc3339_nanos(crate::time::now()),
+            owner: rustix::process::geteuid().as_raw(),
+            phase: Phase::Creating,
+            pid: 0,
+            start_ticks: 0,
+            cgroups,
+            namespaces: spec
+                .linux
+                .namespaces
+                .iter()
+                .map(|namespace| namespace.kind)
+                .collect(),
+            hooks: LaterHooks {
+                poststart: spec.hooks.poststart.clone(),
+                poststop: spec.hooks.poststop.clone(),
+            },
+            annotations: spec.annotations.clone(),
+        }
+    }
+
+    /// Whether init is alive: neither ended nor another process with its pid.
+    pub(crate) fn alive(&self) -> Result<bool, Error> {
+        if self.pid <= 0 {
+            return Ok(false);
+        }
+        let stat =
+            crate::proc::stat(self.pid).map_err(Error::on("read the state of pid", self.pid))?;
+        Ok(stat.is_some_and(|stat| stat.start == self.start_ticks && !stat.dead()))
+    }
+}
+
+/// The directory with all containers.
+#[derive(Debug)]
+pub(crate) struct Root {
+    path: PathBuf,
+}
+
+/// The directory of one container, opened. Reading needs no lock.
+#[derive(Debug)]
+pub(crate) struct StateDir {
+    id: ContainerId,
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+/// The same directory with its lock held: the only way to change the state.
+/// The lock ends with the value.
+#[derive(Debug)]
+pub(crate) struct Locked {
+    dir: StateDir,
+}
+
+impl Root {
+    /// The directory of `--root`; it need not exist.
+    pub(crate) fn new(path: PathBuf) -> Root {
+        Root { path }
+    }
+
+    /// Makes the directory of a new container and takes its lock. On a crash
+    /// before the first [`Locked::save`] an empty directory is left, which
+    /// `delete --force` removes.
+    pub(crate) fn create(&self, id: &ContainerId) -> Result<Locked, Error> {
+        let path = self.path.join(id.as_str());
+        let mode = Mode::from_raw_mode(0o700);
+        match rustix::fs::mkdir(&path, mode) {
+            Err(Errno::NOENT) => {
+                use std::os::unix::fs::DirBuilderExt;
+                let made = std::fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(&self.path);
+                made.map_err(Error::on("create", &self.path))?;
+                rustix::fs::mkdir(&path, mode)
+            }
+            result => result,
+        }
+        .map_err(|errno| match errno {
+            Errno::EXIST => Error::State("container with given ID already exists".into()),
+            errno => Error::on("create", &path)(errno),
+        })?;
+        self.open(id)?.lock()
+    }
+
+    /// Opens the directory of a container.
+    pub(crate) fn open(&self, id: &ContainerId) -> Result<StateDir, Error> {
+        let path = self.path.join(id.as_str());
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd = rustix::fs::open(&path, flags, Mode::empty()).map_err(|errno| match errno {
+            Errno::NOENT => not_there(),
+            errno => Error::on("open", &path)(errno),
+        })?;
+        Ok(StateDir {
+            id: id.clone(),
+            path,
+            fd,
+        })
+    }
+
+    /// The ids of all containers, sorted. A missing directory holds none.
+    pub(crate) fn ids(&self) -> Result<Vec<ContainerId>, Error> {
+        let entries = match std::fs::read_dir(&self.path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            result => result.map_err(Error::on("read", &self.path))?,
+        };
+        let mut ids = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(Error::on("read", &self.path))?.file_name();
+            ids.extend(name.to_str().and_then(|name| name.parse().ok()));
+        }
+        ids.sort_by(|a: &ContainerId, b| a.as_str().cmp(b.as_str()));
+        Ok(ids)
+    }
+}
+
+fn not_there() -> Error {
+    Error::State("container does not exist".into())
+}
+
+impl StateDir {
+    /// Reads the state: the old or the new one, never half of one.
+    pub(crate) fn load(&self) -> Result<State, Error> {
+        let path = self.path.join(STATE);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd =
+            rustix::fs::openat(&self.fd, STATE, flags, Mode::empty()).map_err(
+                |errno| match errno {
+                    Errno::NOENT => not_there(),
+                    errno => Error::on("open", &path)(errno),
+                },
+            )?;
+        let text = crate::file::read_open(File::from(fd), STATE_BYTES_MAX)
+            .map_err(Error::on("read", &path))?;
+        let state: State = serde_json::from_slice(&text).map_err(|source| Error::Json {
+            path: path.clone(),
+            source,
+        })?;
+        if state.version != VERSION || state.id != self.id.as_str() {
+            return Err(Error::State(format!(
+                "{path:?} is not a state of container {} that this version can read",
+                self.id
+            )));
+        }
+        Ok(state)
+    }
+
+    /// Takes the lock and makes sure that the directory was not removed
+    /// meanwhile (`flock(2)`; a removed directory has no links).
+    pub(crate) fn lock(self) -> Result<Locked, Error> {
+        rustix::io::retry_on_intr(|| rustix::fs::flock(&self.fd, FlockOperation::LockExclusive))
+            .map_err(Error::on("lock", &self.path))?;
+        let stat = rustix::fs::fstat(&self.fd).map_err(Error::on("stat", &self.path))?;
+        if stat.st_nlink == 0 {
+            return Err(not_there());
+        }
+        Ok(Locked { dir: self })
+    }
+}
+
+impl AsFd for StateDir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Locked {
+    /// The directory, for reading.
+    pub(crate) fn dir(&self) -> &StateDir {
+        &self.dir
+    }
+
+    /// Replaces the state: readers see the old or the new one.
+    pub(crate) fn save(&mut self, state: &State) -> Result<(), Error> {
+        let text = serde_json::to_vec(state).map_err(|source| Error::Json {
+            path: STATE.into(),
+            source,
+        })?;
+        crate::file::replace(&self.dir.fd, STATE, &text)
+            .map_err(Error::on("write", self.dir.path.join(STATE)))
+    }
+
+    /// Removes one file of the directory; its absence is no error.
+    pub(crate) fn remove_file(&mut self, name: &str) -> Result<(), Error> {
+        match rustix::fs::unlinkat(&self.dir.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(Error::on("remove", self.dir.path.join(name))(errno)),
+        }
+    }
+
+    /// Forgets the container: the state last, so that a crash on the way
+    /// leaves what a further `delete` needs.
+    pub(crate) fn remove(mut self) -> Result<(), Error> {
+        let entries =
+            rustix::fs::Dir::read_from(&self.dir.fd).map_err(Error::on("read", &self.dir.path))?;
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(Error::on("read", &self.dir.path))?;
+            names.extend(entry.file_name().to_str().ok().map(str::to_owned));
+        }
+        names.retain(|name| name != "." && name != ".." && name != STATE);
+        for name in &names {
+            self.remove_file(name)?;
+        }
+        self.remove_file(STATE)?;
+        match rustix::fs::unlinkat(CWD, &self.dir.path, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(Error::on("remove", &self.dir.path)(errno)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root(name: &str) -> Root {
+        let path =
+            std::env::temp_dir().join(format!("teu-runtime-state-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        Root::new(path)
+    }
+
+    fn state(id: &ContainerId) -> State {
+        let text = br#"{"ociVersion":"1.0.2","root":{"path":"rootfs"}}"#;
+        let spec = crate::spec::Spec::parse(text).unwrap();
+        State::intent(
+            id,
+            &spec,
+            Path::new("/b"),
+            Path::new("/b/rootfs"),
+            cgroup::Paths::default(),
+        )
+    }
+
+    #[test]
+    fn a_container_is_made_once_and_forgotten_whole() {
+        let root = root("once");
+        let id: ContainerId = "c".parse().unwrap();
+        let mut locked = root.create(&id).unwrap();
+        assert!(
+            root.create(&id)
+                .unwrap_err()
+                .to_string()
+                .contains("already exists")
+        );
+        locked.save(&state(&id)).unwrap();
+        assert_eq!(
+            root.open(&id).unwrap().load().unwrap().phase,
+            Phase::Creating
+        );
+        assert_eq!(root.ids().unwrap(), std::slice::from_ref(&id));
+        locked.remove().unwrap();
+        assert!(
+            root.open(&id)
+                .unwrap_err()
+                .to_string()
+                .contains("does not exist")
+        );
+        std::fs::remove_dir(&root.path).unwrap();
+    }
+
+    #[test]
+    fn a_removed_directory_cannot_be_locked() {
+        let root = root("gone");
+        let id: ContainerId = "c".parse().unwrap();
+        let locked = root.create(&id).unwrap();
+        let late = root.open(&id).unwrap();
+        locked.remove().unwrap();
+        assert!(late.lock().is_err());
+        std::fs::remove_dir(&root.path).unwrap();
+    }
+
+    #[test]
+    fn a_torn_state_is_an_error_and_not_a_panic() {
+        let root = root("torn");
+        let id: ContainerId = "c".parse().unwrap();
+        let locked = root.create(&id).unwrap();
+        for text in ["", "{", "[]", "{\"version\":1}", "\0\0\0"] {
+            std::fs::write(root.path.join("c/state.json"), text).unwrap();
+            assert!(locked.dir().load().is_err());
+        }
+        locked.remove().unwrap();
+        std::fs::remove_dir(&root.path).unwrap();
+    }
+}
