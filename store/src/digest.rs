@@ -74,6 +74,13 @@ impl Digest {
         self.hex()[..12].to_owned()
     }
 
+    /// The first 128 bits, for what needs a number of that size.
+    pub(crate) fn uuid(&self) -> [u8; 16] {
+        let mut uuid = [0; 16];
+        uuid.copy_from_slice(&self.bytes()[..16]);
+        uuid
+    }
+
     fn bytes(&self) -> &[u8] {
         match self {
             Digest::Sha256(bytes) => bytes,

@@ -4,8 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::digest::{BadDigest, Digest};
+use crate::dirs::WriteError;
+use crate::erofs::ErofsError;
 use crate::image::BadDocument;
 use crate::reference::BadReference;
+use crate::tree::LayerError;
 
 /// Everything that can go wrong in the store.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +111,36 @@ pub enum Error {
     /// A layer of a kind that is no tar.
     #[error("layers of media type {0:?} are not supported: only tar, tar+gzip and tar+zstd are")]
     LayerType(String),
+    /// A layer's archive.
+    #[error("layer {layer}")]
+    Layer {
+        /// Its blob, or its diff id.
+        layer: String,
+        /// What is wrong with it.
+        source: LayerError,
+    },
+    /// Layers do not fit on each other.
+    #[error("stack the layers of {0}")]
+    Stack(crate::digest::ChainId, #[source] LayerError),
+    /// A layer's index.
+    #[error("layer {layer}")]
+    Index {
+        /// Its diff id.
+        layer: String,
+        /// Why not.
+        source: ErofsError,
+    },
+    /// A layer's or image's directory.
+    #[error("unpack to {target:?}")]
+    Unpack {
+        /// Where to.
+        target: PathBuf,
+        /// What failed.
+        source: WriteError,
+    },
+    /// A directory to unpack to that has something in it.
+    #[error("{0:?} is not empty")]
+    NotEmpty(PathBuf),
     /// A text that should be a digest.
     #[error(transparent)]
     BadDigest(#[from] BadDigest),

@@ -101,23 +101,34 @@ fn read_record(path: &std::path::Path) -> Result<Option<RefRecord>, Error> {
         })
 }
 
-/// The file name for a reference: `/` becomes `%2F`; a name too long for a file is cut and made unique by its hash.
-fn file_name(canonical: &str) -> String {
-    let escaped = canonical.replace('%', "%25").replace('/', "%2F");
+/// The file name for a reference or an id: `/` becomes `%2F`, a dot at the start `%2E`;
+/// a name too long for a file is cut and made unique by its hash.
+pub(crate) fn file_name(name: &str) -> String {
+    let mut escaped = name
+        .replace('%', "%25")
+        .replace('/', "%2F")
+        .replace('\0', "%00");
+    if escaped.is_empty() || escaped.starts_with('.') {
+        escaped = escaped.replacen('.', "%2E", 1) + if escaped.is_empty() { "%" } else { "" };
+    }
     if escaped.len() <= FILE_NAME_BYTES_MAX {
         return escaped;
     }
-    // References are ASCII, so any byte is a place to cut.
-    format!(
-        "{}~{}",
-        &escaped[..FILE_NAME_BYTES_MAX - 65],
-        Digest::of(canonical.as_bytes()).hex()
-    )
+    let cut = escaped.floor_char_boundary(FILE_NAME_BYTES_MAX - 65);
+    format!("{}~{}", &escaped[..cut], Digest::of(name.as_bytes()).hex())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn file_names_stay_in_their_folder() {
+        assert_eq!(file_name(".."), "%2E.");
+        assert_eq!(file_name(""), "%");
+        assert_eq!(file_name("a/b%2F"), "a%2Fb%252F");
+        assert!(file_name(&"ä".repeat(200)).len() <= 255);
+    }
 
     #[test]
     fn set_get_list_remove() {

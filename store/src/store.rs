@@ -9,7 +9,7 @@
 //! ├── dirs/<alg>/<hex>/         directory back-end: the layer in overlay form
 //! ├── layers/<alg>/<hex>        a layer's record: sizes, checksum of the index; written last, so it vouches for the above
 //! ├── images/<alg>/<hex>        a chain's corrections over its plain stack of layers, named by its chain id
-//! ├── mounts/<alg>-<hex>/       where layers and corrections are mounted, once a host
+//! ├── mounts/<kind>-<alg>-<hex>/  where layers and corrections are mounted, once a host
 //! ├── refs/<escaped name>       one small file a reference, replaced by rename
 //! ├── cache/                    the builder's; disposable
 //! ├── roots/<id>                diff ids that a container or a build uses
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags};
 
-use crate::digest::{Algorithm, Digest};
+use crate::digest::{Algorithm, ChainId, DiffId, Digest};
 use crate::error::{Context, Error};
 use crate::lock::{Lock, Mode};
 
@@ -120,6 +120,32 @@ impl Store {
 
     pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.by_digest("blobs", digest)
+    }
+
+    pub(crate) fn tar_path(&self, layer: &DiffId) -> PathBuf {
+        self.by_digest("tars", &layer.0)
+    }
+
+    pub(crate) fn index_path(&self, layer: &DiffId) -> PathBuf {
+        self.by_digest("index", &layer.0)
+    }
+
+    pub(crate) fn dir_path(&self, layer: &DiffId) -> PathBuf {
+        self.by_digest("dirs", &layer.0)
+    }
+
+    pub(crate) fn record_path(&self, layer: &DiffId) -> PathBuf {
+        self.by_digest("layers", &layer.0)
+    }
+
+    /// A chain's corrections as an EROFS image; an empty file says that it needs none.
+    pub(crate) fn corrections_path(&self, chain: &ChainId) -> PathBuf {
+        self.by_digest("images", &chain.0)
+    }
+
+    /// A chain's corrections as a directory.
+    pub(crate) fn corrections_dir(&self, chain: &ChainId) -> PathBuf {
+        self.by_digest("images", &chain.0).with_extension("dir")
     }
 
     pub(crate) fn lock_path(&self, name: &str) -> PathBuf {

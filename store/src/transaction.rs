@@ -4,7 +4,7 @@
 //! *before* it looks whether that exists; `gc` reads all wants under its exclusive lock. So what a transaction
 //! found stays until it ends. `tmp/<id>/lock` is held for the transaction's life: who obtains it knows the owner is dead.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -53,7 +53,7 @@ impl Store {
 impl Drop for Transaction {
     fn drop(&mut self) {
         // What stays is removed by the next gc.
-        let _ = fs::remove_dir_all(&self.folder);
+        let _ = crate::dirs::remove(&self.folder);
     }
 }
 
@@ -228,6 +228,7 @@ pub(crate) fn copy(mut from: impl Read, to: &mut impl Write) -> Result<u64, Copy
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();

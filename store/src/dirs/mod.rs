@@ -1,0 +1,245 @@
+//! Trees as directories: writes a [`Tree`] below a directory descriptor, file by file.
+//!
+//! No path of the tree is ever resolved: every directory is made, opened without following links and entered by its
+//! descriptor. The way back up is checked against what was entered, so that whoever renames directories meanwhile
+//! can make us fail but not write elsewhere (security.md, S1 to S6).
+
+mod attributes;
+mod content;
+mod remove;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::vec::IntoIter;
+
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, fstat, linkat, makedev, mkdirat, mknodat, openat, symlinkat,
+};
+
+use crate::tree::{Content, NodeId, Tree};
+
+pub(crate) use remove::remove;
+
+/// What a tree is written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A lower directory of an overlay: deletions as devices 0:0, opaque directories marked.
+    Overlay,
+    /// A root file system on its own; the tree has no deletions.
+    Plain,
+}
+
+/// Why a tree could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{action} {:?}", String::from_utf8_lossy(path))]
+pub struct WriteError {
+    action: &'static str,
+    /// Relative to the tree's root.
+    path: Vec<u8>,
+    source: io::Error,
+}
+
+/// Writes `tree` into the empty directory `root`. `tars` hold the files' data, by the number in their `layer`.
+/// Nothing is synced.
+pub(crate) fn write(
+    tree: &Tree,
+    tars: &[&File],
+    root: BorrowedFd<'_>,
+    form: Form,
+) -> Result<(), WriteError> {
+    let first = |source: io::Error| WriteError {
+        action: "open",
+        path: b"/".to_vec(),
+        source,
+    };
+    let here = rustix::io::fcntl_dupfd_cloexec(root, 0).map_err(|errno| first(errno.into()))?;
+    let writer = Writer {
+        tree,
+        tars,
+        form,
+        here,
+        path: Vec::new(),
+        links: HashMap::new(),
+        root,
+    };
+    writer.run()
+}
+
+struct Writer<'a> {
+    tree: &'a Tree,
+    tars: &'a [&'a File],
+    form: Form,
+    root: BorrowedFd<'a>,
+    /// The directory being filled, and its path.
+    here: OwnedFd,
+    path: Vec<u8>,
+    /// Path of the first name of each file made.
+    links: HashMap<NodeId, Vec<u8>>,
+}
+
+/// A directory that was entered.
+struct Frame {
+    id: NodeId,
+    rest: IntoIter<(Box<[u8]>, NodeId)>,
+    /// Device and inode of the directory, to know it again on the way back.
+    identity: (u64, u64),
+    /// Length of the path of its parent.
+    parent_path: usize,
+}
+
+type Done<T = ()> = Result<T, (&'static str, io::Error)>;
+
+/// Says what was attempted.
+trait Doing<T> {
+    fn doing(self, action: &'static str) -> Done<T>;
+}
+
+impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
+    fn doing(self, action: &'static str) -> Done<T> {
+        self.map_err(|err| (action, err.into()))
+    }
+}
+
+impl Writer<'_> {
+    fn run(mut self) -> Result<(), WriteError> {
+        let done = self.walk();
+        done.map_err(|(action, source)| WriteError {
+            action,
+            path: self.path,
+            source,
+        })
+    }
+
+    fn walk(&mut self) -> Done {
+        let mut frames = vec![self.frame(NodeId::ROOT, 0)?];
+        while let Some(frame) = frames.last_mut() {
+            let Some((name, id)) = frame.rest.next() else {
+                let Some(done) = frames.pop() else { break };
+                attributes::set_directory(self.here.as_fd(), self.tree.node(done.id), self.form)?;
+                if let Some(parent) = frames.last() {
+                    self.here = self.up(parent.identity)?;
+                    self.path.truncate(done.parent_path);
+                }
+                continue;
+            };
+            let parent_path = self.path.len();
+            if !self.path.is_empty() {
+                self.path.push(b'/');
+            }
+            self.path.extend_from_slice(&name);
+            if self.tree.node(id).directory().is_some() {
+                mkdirat(&self.here, &*name, Mode::RWXU).doing("create directory")?;
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                self.here =
+                    openat(&self.here, &*name, flags, Mode::empty()).doing("open directory")?;
+                frames.push(self.frame(id, parent_path)?);
+            } else {
+                self.leaf(&name, id)?;
+                self.path.truncate(parent_path);
+            }
+        }
+        Ok(())
+    }
+
+    fn frame(&self, id: NodeId, parent_path: usize) -> Done<Frame> {
+        let stat = fstat(&self.here).doing("stat")?;
+        let rest: Vec<_> = self
+            .tree
+            .entries(id)
+            .map(|(name, id)| (name.into(), id))
+            .collect();
+        Ok(Frame {
+            id,
+            rest: rest.into_iter(),
+            identity: (stat.st_dev, stat.st_ino),
+            parent_path,
+        })
+    }
+
+    /// Back to the parent, which must be the one we came from.
+    fn up(&self, identity: (u64, u64)) -> Done<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let parent = openat(&self.here, c"..", flags, Mode::empty()).doing("leave directory")?;
+        let stat = fstat(&parent).doing("stat")?;
+        if (stat.st_dev, stat.st_ino) != identity {
+            return Err((
+                "leave directory",
+                io::Error::other("somebody moved it meanwhile"),
+            ));
+        }
+        Ok(parent)
+    }
+
+    /// Makes anything but a directory.
+    fn leaf(&mut self, name: &[u8], id: NodeId) -> Done {
+        if let Some(first) = self.links.get(&id) {
+            return linkat(
+                self.root,
+                first.as_slice(),
+                &self.here,
+                name,
+                AtFlags::empty(),
+            )
+            .doing("link");
+        }
+        let node = self.tree.node(id);
+        match &node.content {
+            // A hard link into a lower layer is settled by the corrections.
+            Content::Directory(_) | Content::LowerLink(_) => return Ok(()),
+            Content::File(file) => {
+                let flags = OFlags::WRONLY
+                    | OFlags::CREATE
+                    | OFlags::EXCL
+                    | OFlags::NOFOLLOW
+                    | OFlags::CLOEXEC;
+                let out =
+                    openat(&self.here, name, flags, Mode::RUSR | Mode::WUSR).doing("create")?;
+                let tar = self
+                    .tars
+                    .get(usize::from(file.layer))
+                    .ok_or(("read", io::ErrorKind::NotFound.into()))?;
+                content::copy(&file.data, tar, &File::from(out), |out| {
+                    attributes::set_file(out, node)
+                })?;
+            }
+            Content::Symlink(target) => {
+                symlinkat(&**target, &self.here, name).doing("create symbolic link")?;
+                attributes::set_named(self.here.as_fd(), name, node)?;
+            }
+            Content::Device(device) => {
+                let kind = if device.block {
+                    FileType::BlockDevice
+                } else {
+                    FileType::CharacterDevice
+                };
+                mknodat(
+                    &self.here,
+                    name,
+                    kind,
+                    Mode::empty(),
+                    makedev(device.major, device.minor),
+                )
+                .doing("create device")?;
+                attributes::set_named(self.here.as_fd(), name, node)?;
+            }
+            Content::Fifo => {
+                mknodat(&self.here, name, FileType::Fifo, Mode::empty(), 0).doing("create pipe")?;
+                attributes::set_named(self.here.as_fd(), name, node)?;
+            }
+            Content::Whiteout => {
+                mknodat(
+                    &self.here,
+                    name,
+                    FileType::CharacterDevice,
+                    Mode::empty(),
+                    0,
+                )
+                .doing("create whiteout")?;
+            }
+        }
+        self.links.insert(id, self.path.clone());
+        Ok(())
+    }
+}

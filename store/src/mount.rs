@@ -1,0 +1,127 @@
+//! Mounts by descriptor (fsopen(2), fsmount(2), move_mount(2)); nothing here resolves an untrusted path.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, fstatfs};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+    open_tree, unmount,
+};
+
+/// Mounts EROFS image `image` over the tars `devices`, read-only, attached nowhere. A regular file needs no loop device
+/// from Linux 6.12 on.
+///
+/// `directio` keeps the page cache from holding the tar as well as the view of it; kernels that do not know
+/// the option, or file systems that cannot, do without.
+pub(crate) fn erofs(image: &Path, devices: &[&Path]) -> io::Result<OwnedFd> {
+    erofs_with(image, devices, true).or_else(|_| erofs_with(image, devices, false))
+}
+
+fn erofs_with(image: &Path, devices: &[&Path], directio: bool) -> io::Result<OwnedFd> {
+    let fs = fsopen(c"erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&fs, c"source", image).map_err(|errno| explained(&fs, errno.into()))?;
+    for device in devices {
+        fsconfig_set_string(&fs, c"device", *device)
+            .map_err(|errno| explained(&fs, errno.into()))?;
+    }
+    if directio {
+        fsconfig_set_flag(&fs, c"directio").map_err(|errno| explained(&fs, errno.into()))?;
+    }
+    fsconfig_create(&fs).map_err(|errno| explained(&fs, errno.into()))?;
+    Ok(fsmount(
+        &fs,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::MOUNT_ATTR_RDONLY,
+    )?)
+}
+
+/// An upper and a work directory on one file system.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Upper<'p> {
+    pub(crate) upper: &'p Path,
+    pub(crate) work: &'p Path,
+}
+
+/// Mounts an overlay of `lowers`, top first, attached nowhere. Without `upper` it is read-only.
+/// The options keep the layers exchangeable: no inode of the upper refers to a lower.
+pub(crate) fn overlay(lowers: &[&Path], upper: Option<Upper<'_>>) -> io::Result<OwnedFd> {
+    let fs = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let set = |key: &str, value: &Path| {
+        fsconfig_set_string(&fs, key, value).map_err(|errno| explained(&fs, errno.into()))
+    };
+    for lower in lowers {
+        set("lowerdir+", lower)?;
+    }
+    if let Some(Upper { upper, work }) = upper {
+        set("upperdir", upper)?;
+        set("workdir", work)?;
+    }
+    for (key, value) in [
+        ("redirect_dir", "off"),
+        ("metacopy", "off"),
+        ("index", "off"),
+    ] {
+        set(key, Path::new(value))?;
+    }
+    fsconfig_create(&fs).map_err(|errno| explained(&fs, errno.into()))?;
+    let attributes = if upper.is_none() {
+        MountAttrFlags::MOUNT_ATTR_RDONLY
+    } else {
+        MountAttrFlags::empty()
+    };
+    Ok(fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// Attaches a mount made here to directory `target`.
+pub(crate) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(move_mount(mount, c"", target, c"", flags)?)
+}
+
+/// A copy of directory `path` as a mount of its own, attached nowhere.
+pub(crate) fn clone_tree(path: &Path) -> io::Result<OwnedFd> {
+    Ok(open_tree(
+        CWD,
+        path,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+    )?)
+}
+
+/// Takes the mount at `path` away; what still uses it keeps it alive. That nothing is mounted there is fine.
+pub(crate) fn detach(path: &Path) -> io::Result<()> {
+    match unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Whether what is at `directory` now, in this process's mount namespace, is an EROFS file system.
+pub(crate) fn is_erofs(directory: impl AsFd) -> io::Result<bool> {
+    Ok(u32::try_from(fstatfs(directory)?.f_type).is_ok_and(|magic| magic == crate::erofs::MAGIC))
+}
+
+/// The kernel says more about a refused option through the context than in its error number (fsopen(2), "message retrieval").
+fn explained(fs: &OwnedFd, err: io::Error) -> io::Error {
+    let mut text = Vec::new();
+    let mut message = [0; 512];
+    while let Ok(n) = rustix::io::read(fs, &mut message) {
+        if n == 0 {
+            break;
+        }
+        if !text.is_empty() {
+            text.extend_from_slice(b"; ");
+        }
+        text.extend_from_slice(message[..n].trim_ascii());
+    }
+    if text.is_empty() {
+        err
+    } else {
+        io::Error::new(
+            err.kind(),
+            format!("{err} ({})", String::from_utf8_lossy(&text)),
+        )
+    }
+}

@@ -1,0 +1,666 @@
+//! What a stack of layers means, and what an overlay of them would show instead.
+//!
+//! Layers are turned into file systems one by one, without knowing the ones below. An overlay of those shows
+//! almost always what unpacking the tars one after another would give (image-spec, layer.md, "Applying Changesets"),
+//! except where a layer leans on one below: a directory that it does not itself contain takes its attributes there
+//! (or is really a symbolic link to follow), and a hard link may lead there. The difference is computed here and becomes
+//! one small tree more, laid on top.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::{Content, Directory, File, LayerError, Node, NodeId, Tree, shown};
+
+/// Most symbolic links followed for one directory.
+const LINKS_MAX: usize = 40;
+
+/// A node of a layer: which layer, which node.
+type Origin = (u16, NodeId);
+type Names = BTreeMap<Box<[u8]>, usize>;
+
+/// A merged tree; node 0 is the root.
+struct Merged {
+    nodes: Vec<MergedNode>,
+}
+
+struct MergedNode {
+    origin: Origin,
+    /// Directories only.
+    entries: Option<Names>,
+}
+
+/// Which rules to merge by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rules {
+    /// One tar after another is unpacked.
+    Unpack,
+    /// The layers' file systems are the lower directories of an overlay.
+    Overlay,
+}
+
+/// The tree to lay on top of `layers` (bottom first) so that their overlay shows what unpacking them would give.
+/// `None`: nothing. Its files' `layer` is an index into `layers`.
+pub(crate) fn corrections(layers: &[&Tree]) -> Result<Option<Tree>, LayerError> {
+    let right = merge(layers, Rules::Unpack)?;
+    let shown = merge(layers, Rules::Overlay)?;
+    let mut difference = Difference {
+        layers,
+        right: &right,
+        shown: &shown,
+        tree: Tree::new(),
+        copies: HashMap::new(),
+        path: Vec::new(),
+        made: Vec::new(),
+    };
+    difference.directory(0, 0)?;
+    Ok((difference.tree.len() > 1 || !difference.made.is_empty()).then_some(difference.tree))
+}
+
+/// The tree that unpacking `layers` one after another gives; its files' `layer` is an index into `layers`.
+pub(crate) fn flatten(layers: &[&Tree]) -> Result<Tree, LayerError> {
+    let right = merge(layers, Rules::Unpack)?;
+    let shown = Merged {
+        nodes: vec![MergedNode {
+            origin: right.nodes[0].origin,
+            entries: Some(Names::new()),
+        }],
+    };
+    let mut difference = Difference {
+        layers,
+        right: &right,
+        shown: &shown,
+        tree: Tree::new(),
+        copies: HashMap::new(),
+        path: Vec::new(),
+        made: Vec::new(),
+    };
+    difference.ensure()?;
+    difference.directory(0, 0)?;
+    Ok(difference.tree)
+}
+
+fn merge(layers: &[&Tree], rules: Rules) -> Result<Merged, LayerError> {
+    let mut merged = Merged {
+        nodes: vec![MergedNode {
+            origin: (0, NodeId::ROOT),
+            entries: Some(Names::new()),
+        }],
+    };
+    for (index, tree) in layers.iter().enumerate() {
+        let layer = u16::try_from(index).map_err(|_| LayerError::TooManyNodes)?;
+        let mut apply = Apply {
+            merged: &mut merged,
+            layers,
+            layer,
+            tree,
+            rules,
+            links: Vec::new(),
+        };
+        apply.directory(0, NodeId::ROOT, &mut Vec::new());
+        let links = std::mem::take(&mut apply.links);
+        for link in links {
+            apply.lower_link(link)?;
+        }
+    }
+    Ok(merged)
+}
+
+/// One layer being merged.
+struct Apply<'a> {
+    merged: &'a mut Merged,
+    layers: &'a [&'a Tree],
+    layer: u16,
+    tree: &'a Tree,
+    rules: Rules,
+    links: Vec<LowerLink>,
+}
+
+/// A hard link into a layer below, looked up when the layer's own members are in place.
+struct LowerLink {
+    parent: usize,
+    name: Box<[u8]>,
+    path: Vec<u8>,
+    target: Box<[u8]>,
+}
+
+impl Apply<'_> {
+    /// Merges directory `id` of the layer into `into`. `path` leads to it, from the root.
+    fn directory(&mut self, into: usize, id: NodeId, path: &mut Vec<usize>) {
+        let Some(directory) = self.tree.node(id).directory() else {
+            return;
+        };
+        let takes_over = !directory.implicit || self.rules == Rules::Overlay;
+        if takes_over {
+            self.merged.nodes[into].origin = (self.layer, id);
+        }
+        if directory.opaque {
+            self.merged.nodes[into].entries = Some(Names::new());
+        }
+        path.push(into);
+        // Deletions and what the tar contains come first: an implicit directory may lead through a link among them.
+        let is_implicit = |id: &NodeId| {
+            self.tree
+                .node(*id)
+                .directory()
+                .is_some_and(|directory| directory.implicit)
+        };
+        let (late, early): (Vec<_>, Vec<_>) = directory
+            .entries
+            .iter()
+            .partition(|(_, id)| is_implicit(id));
+        for (name, id) in early.into_iter().chain(late) {
+            self.entry(into, name, *id, path);
+        }
+        path.pop();
+    }
+
+    fn entry(&mut self, parent: usize, name: &[u8], id: NodeId, path: &mut Vec<usize>) {
+        let node = self.tree.node(id);
+        match &node.content {
+            Content::Whiteout => {
+                if let Some(entries) = &mut self.merged.nodes[parent].entries {
+                    entries.remove(name);
+                }
+            }
+            Content::LowerLink(target) => {
+                if self.rules == Rules::Unpack {
+                    let name: Box<[u8]> = name.into();
+                    let path = [path_of(self.merged, path).as_slice(), &name].concat();
+                    self.links.push(LowerLink {
+                        parent,
+                        name,
+                        path,
+                        target: target.clone(),
+                    });
+                }
+            }
+            Content::Directory(directory) => {
+                let existing = self.merged.child(parent, name);
+                let existing_directory =
+                    existing.filter(|at| self.merged.nodes[*at].entries.is_some());
+                let through_link = || self.follow(path, existing?);
+                let into = match existing_directory {
+                    Some(at) => Some((at, path.clone())),
+                    None if directory.implicit && self.rules == Rules::Unpack => {
+                        through_link().map(|mut path| (path.pop().unwrap_or(0), path))
+                    }
+                    None => None,
+                };
+                match into {
+                    Some((at, mut path)) => self.directory(at, id, &mut path),
+                    None => {
+                        let at = self.merged.add((self.layer, id), true);
+                        self.merged.link(parent, name, at);
+                        self.directory(at, id, path);
+                    }
+                }
+            }
+            Content::File(_) | Content::Symlink(_) | Content::Device(_) | Content::Fifo => {
+                let at = self.merged.add((self.layer, id), false);
+                self.merged.link(parent, name, at);
+            }
+        }
+    }
+
+    /// Where symbolic link `at`, which lies in the directory at the end of `path`, leads inside the merged tree;
+    /// the nodes from the root to that directory. `None` where it is no link or leads to no directory.
+    fn follow(&self, path: &[usize], at: usize) -> Option<Vec<usize>> {
+        let mut path = path.to_vec();
+        let mut rest: Vec<&[u8]> = Vec::new();
+        let mut links = 0;
+        let mut next = Some(at);
+        loop {
+            let node = match next.take() {
+                Some(node) => node,
+                None => match rest.pop() {
+                    None => return Some(path),
+                    Some(b"" | b".") => continue,
+                    Some(b"..") => {
+                        path.truncate((path.len() - 1).max(1));
+                        continue;
+                    }
+                    Some(name) => self.merged.child(*path.last()?, name)?,
+                },
+            };
+            let (layer, id) = self.merged.nodes[node].origin;
+            match &self.layers[usize::from(layer)].node(id).content {
+                Content::Directory(_) => path.push(node),
+                Content::Symlink(target) if links < LINKS_MAX => {
+                    links += 1;
+                    if target.starts_with(b"/") {
+                        path.truncate(1);
+                    }
+                    rest.extend(target.split(|byte| *byte == b'/').rev());
+                }
+                _ => return None,
+            }
+        }
+    }
+
+    fn lower_link(&mut self, link: LowerLink) -> Result<(), LayerError> {
+        let found = self
+            .find(&link.target)
+            .filter(|at| self.merged.nodes[*at].entries.is_none());
+        let Some(at) = found else {
+            return Err(LayerError::NoTarget {
+                path: shown(&link.path),
+                target: shown(&link.target),
+            });
+        };
+        self.merged.link(link.parent, &link.name, at);
+        Ok(())
+    }
+
+    /// The node at `path`, links on the way followed, a last one not.
+    fn find(&self, path: &[u8]) -> Option<usize> {
+        let mut at = vec![0];
+        let mut names = path.split(|byte| *byte == b'/').peekable();
+        while let Some(name) = names.next() {
+            let node = self.merged.child(*at.last()?, name)?;
+            if names.peek().is_none() {
+                return Some(node);
+            }
+            match self.merged.nodes[node].entries {
+                Some(_) => at.push(node),
+                None => at = self.follow(&at, node)?,
+            }
+        }
+        None
+    }
+}
+
+impl Merged {
+    fn child(&self, parent: usize, name: &[u8]) -> Option<usize> {
+        self.nodes[parent].entries.as_ref()?.get(name).copied()
+    }
+
+    fn add(&mut self, origin: Origin, is_directory: bool) -> usize {
+        self.nodes.push(MergedNode {
+            origin,
+            entries: is_directory.then(Names::new),
+        });
+        self.nodes.len() - 1
+    }
+
+    fn link(&mut self, parent: usize, name: &[u8], at: usize) {
+        if let Some(entries) = &mut self.nodes[parent].entries {
+            entries.insert(name.into(), at);
+        }
+    }
+}
+
+/// The path to the last of `nodes`, with a slash at its end; for messages.
+fn path_of(merged: &Merged, nodes: &[usize]) -> Vec<u8> {
+    let mut path = Vec::new();
+    for pair in nodes.windows(2) {
+        let names = merged.nodes[pair[0]].entries.iter().flatten();
+        let name = names.into_iter().find(|(_, at)| **at == pair[1]);
+        path.extend(name.map(|(name, _)| name.to_vec()).unwrap_or_default());
+        path.push(b'/');
+    }
+    path
+}
+
+/// The tree that turns `shown` into `right`.
+struct Difference<'a> {
+    layers: &'a [&'a Tree],
+    right: &'a Merged,
+    shown: &'a Merged,
+    tree: Tree,
+    /// Files already copied, so that hard links stay links.
+    copies: HashMap<Origin, NodeId>,
+    /// From the root to where we are: name and node of `right`.
+    path: Vec<(Box<[u8]>, usize)>,
+    /// The nodes of the tree that `path` has been given, the root first.
+    made: Vec<NodeId>,
+}
+
+impl Difference<'_> {
+    /// Compares directory `right` with the directory `shown`.
+    fn directory(&mut self, right: usize, shown: usize) -> Result<(), LayerError> {
+        if self.differs(
+            self.right.nodes[right].origin,
+            self.shown.nodes[shown].origin,
+        ) {
+            self.ensure()?;
+        }
+        let empty = Names::new();
+        let rights = self.right.nodes[right].entries.as_ref().unwrap_or(&empty);
+        let showns = self.shown.nodes[shown].entries.as_ref().unwrap_or(&empty);
+        let names: BTreeSet<&Box<[u8]>> = rights.keys().chain(showns.keys()).collect();
+        for name in names {
+            match (rights.get(name), showns.get(name)) {
+                (None, Some(_)) => {
+                    let parent = self.ensure()?;
+                    let node = Node {
+                        attributes: crate::tar::Attributes::default(),
+                        content: Content::Whiteout,
+                    };
+                    let id = self.tree.add(node).ok_or(LayerError::TooManyNodes)?;
+                    self.tree.link(parent, name, id);
+                }
+                (Some(&right), Some(&shown)) => self.both(name, right, shown)?,
+                (Some(&right), None) => self.copy(name, right)?,
+                (None, None) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn both(&mut self, name: &[u8], right: usize, shown: usize) -> Result<(), LayerError> {
+        let is_directory = |merged: &Merged, at: usize| merged.nodes[at].entries.is_some();
+        match (
+            is_directory(self.right, right),
+            is_directory(self.shown, shown),
+        ) {
+            (true, true) => self.inside(name, right, |this| this.directory(right, shown)),
+            (false, false) if self.right.nodes[right].origin == self.shown.nodes[shown].origin => {
+                Ok(())
+            }
+            _ => self.copy(name, right),
+        }
+    }
+
+    /// Whether two descriptions of a directory differ in what matters. The time of an implicit one is nobody's.
+    fn differs(&self, right: Origin, shown: Origin) -> bool {
+        let attributes = |(layer, id): Origin| &self.layers[usize::from(layer)].node(id).attributes;
+        let (a, b) = (attributes(right), attributes(shown));
+        right != shown && (a.mode, a.uid, a.gid, &a.xattrs) != (b.mode, b.uid, b.gid, &b.xattrs)
+    }
+
+    fn inside(
+        &mut self,
+        name: &[u8],
+        right: usize,
+        work: impl FnOnce(&mut Self) -> Result<(), LayerError>,
+    ) -> Result<(), LayerError> {
+        self.path.push((name.into(), right));
+        let done = work(self);
+        self.path.pop();
+        self.made.truncate(self.path.len() + 1);
+        done
+    }
+
+    /// Makes the directories down to where we are; the last one.
+    fn ensure(&mut self) -> Result<NodeId, LayerError> {
+        if self.made.is_empty() {
+            *self.tree.node_mut(NodeId::ROOT) = self.described(self.right.nodes[0].origin);
+            self.made.push(NodeId::ROOT);
+        }
+        while self.made.len() <= self.path.len() {
+            let (name, at) = &self.path[self.made.len() - 1];
+            let node = self.described(self.right.nodes[*at].origin);
+            let id = self.tree.add(node).ok_or(LayerError::TooManyNodes)?;
+            self.tree.link(self.made[self.made.len() - 1], name, id);
+            self.made.push(id);
+        }
+        Ok(self.made[self.made.len() - 1])
+    }
+
+    /// A directory with the right attributes and nothing in it.
+    fn described(&self, (layer, id): Origin) -> Node {
+        let attributes = self.layers[usize::from(layer)].node(id).attributes.clone();
+        Node {
+            attributes,
+            content: Content::Directory(Directory::default()),
+        }
+    }
+
+    /// Copies what is at `right`, with all that is in it.
+    fn copy(&mut self, name: &[u8], right: usize) -> Result<(), LayerError> {
+        if let Some(entries) = &self.right.nodes[right].entries {
+            return self.inside(name, right, |this| {
+                this.ensure()?;
+                entries
+                    .iter()
+                    .try_for_each(|(name, at)| this.copy(name, *at))
+            });
+        }
+        let parent = self.ensure()?;
+        let origin = self.right.nodes[right].origin;
+        let id = match self.copies.get(&origin) {
+            Some(id) => *id,
+            None => {
+                let mut node = self.layers[usize::from(origin.0)].node(origin.1).clone();
+                if let Content::File(File { layer, .. }) = &mut node.content {
+                    *layer = origin.0;
+                }
+                let id = self.tree.add(node).ok_or(LayerError::TooManyNodes)?;
+                self.copies.insert(origin, id);
+                id
+            }
+        };
+        self.tree.link(parent, name, id);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tar::{Attributes, Entry, FileData, Kind};
+    use crate::tree::Builder;
+
+    fn layer(members: &[(&str, Kind, u16)]) -> Tree {
+        let mut builder = Builder::default();
+        for (path, kind, mode) in members {
+            let attributes = Attributes {
+                mode: *mode,
+                ..Attributes::default()
+            };
+            builder
+                .add(Entry {
+                    path: path.as_bytes().to_vec(),
+                    attributes,
+                    kind: kind.clone(),
+                })
+                .unwrap();
+        }
+        builder.finish()
+    }
+
+    fn file() -> Kind {
+        Kind::File(FileData {
+            size: 1,
+            offset: 512,
+            odd: None,
+        })
+    }
+
+    /// The tree as lines: path, mode, kind.
+    fn print(tree: &Tree) -> Vec<String> {
+        fn walk(tree: &Tree, id: NodeId, path: &str, out: &mut Vec<String>) {
+            let node = tree.node(id);
+            let kind = match &node.content {
+                Content::Directory(directory) => {
+                    if directory.opaque { "opaque" } else { "dir" }.to_owned()
+                }
+                Content::File(file) => format!("file of {}", file.layer),
+                Content::Symlink(target) => format!("-> {}", String::from_utf8_lossy(target)),
+                other => format!("{other:?}"),
+            };
+            out.push(format!("{path} {:o} {kind}", node.attributes.mode));
+            for (name, id) in tree.entries(id) {
+                walk(
+                    tree,
+                    id,
+                    &format!("{path}/{}", String::from_utf8_lossy(name)),
+                    out,
+                );
+            }
+        }
+        let mut out = Vec::new();
+        walk(tree, NodeId::ROOT, "", &mut out);
+        out
+    }
+
+    fn correct(layers: &[&Tree]) -> Vec<String> {
+        corrections(layers)
+            .unwrap()
+            .map(|tree| print(&tree))
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn layers_that_describe_all_they_touch_need_nothing() {
+        let below = layer(&[
+            ("./", Kind::Directory, 0o755),
+            ("tmp", Kind::Directory, 0o1777),
+            ("tmp/a", file(), 0o644),
+        ]);
+        let above = layer(&[
+            ("tmp", Kind::Directory, 0o700),
+            ("tmp/.wh.a", file(), 0),
+            ("b", file(), 0o600),
+        ]);
+        assert_eq!(correct(&[&below, &above]), [""; 0]);
+        assert!(Dependence::is_plain_stack(&[
+            below.dependence(),
+            above.dependence()
+        ]));
+    }
+
+    use crate::tree::Dependence;
+
+    #[test]
+    fn tmp_stays_sticky() {
+        let below = layer(&[("tmp", Kind::Directory, 0o1777)]);
+        let above = layer(&[("tmp/a", file(), 0o644)]);
+        assert_eq!(correct(&[&below, &above]), [" 755 dir", "/tmp 1777 dir"]);
+        assert!(!Dependence::is_plain_stack(&[
+            below.dependence(),
+            above.dependence()
+        ]));
+    }
+
+    #[test]
+    fn a_special_root_shows_through() {
+        let below = layer(&[("./", Kind::Directory, 0o700)]);
+        let above = layer(&[("a", file(), 0o644)]);
+        assert_eq!(correct(&[&below, &above]), [" 700 dir"]);
+        assert!(!Dependence::is_plain_stack(&[
+            below.dependence(),
+            above.dependence()
+        ]));
+    }
+
+    // What merged-/usr images need: lib -> usr/lib below, lib/x in a layer above.
+    #[test]
+    fn a_path_through_a_lower_symlink_follows_it() {
+        let below = layer(&[
+            ("usr/lib", Kind::Directory, 0o755),
+            ("lib", Kind::Symlink(b"usr/lib".to_vec()), 0o777),
+            ("usr/lib/y", file(), 0o644),
+        ]);
+        let above = layer(&[("lib/x", file(), 0o644), ("lib/.wh.y", file(), 0)]);
+        assert_eq!(
+            correct(&[&below, &above]),
+            [
+                " 755 dir",
+                "/lib 777 -> usr/lib",
+                "/usr 755 dir",
+                "/usr/lib 755 dir",
+                "/usr/lib/x 644 file of 1",
+                "/usr/lib/y 0 Whiteout"
+            ]
+        );
+        assert_eq!(
+            print(&flatten(&[&below, &above]).unwrap()),
+            [
+                " 755 dir",
+                "/lib 777 -> usr/lib",
+                "/usr 755 dir",
+                "/usr/lib 755 dir",
+                "/usr/lib/x 644 file of 1"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_hard_link_into_a_lower_layer_is_resolved() {
+        let below = layer(&[("a", file(), 0o640)]);
+        let above = layer(&[
+            ("b", Kind::HardLink(b"a".to_vec()), 0o640),
+            ("c", Kind::HardLink(b"b".to_vec()), 0o640),
+        ]);
+        let tree = corrections(&[&below, &above]).unwrap().unwrap();
+        assert_eq!(
+            print(&tree),
+            [" 755 dir", "/b 640 file of 0", "/c 640 file of 0"]
+        );
+        assert_eq!(
+            tree.lookup(NodeId::ROOT, b"b"),
+            tree.lookup(NodeId::ROOT, b"c")
+        );
+        let nowhere = layer(&[("b", Kind::HardLink(b"x".to_vec()), 0o640)]);
+        assert!(matches!(
+            corrections(&[&below, &nowhere]),
+            Err(LayerError::NoTarget { .. })
+        ));
+    }
+
+    // image-spec, layer.md: whiteouts only take from layers below, wherever they stand in the tar.
+    #[test]
+    fn whiteouts_and_files_of_one_layer() {
+        let below = layer(&[
+            ("d", Kind::Directory, 0o755),
+            ("d/old", file(), 0o644),
+            ("f", file(), 0o644),
+        ]);
+        let above = layer(&[
+            ("d", Kind::Directory, 0o700),
+            ("d/new", file(), 0o644),
+            (".wh.d", file(), 0),
+            (".wh.f", file(), 0),
+        ]);
+        assert_eq!(
+            print(&flatten(&[&below, &above]).unwrap()),
+            [" 755 dir", "/d 700 dir", "/d/new 644 file of 1"]
+        );
+        assert_eq!(correct(&[&below, &above]), [""; 0]);
+    }
+
+    // security.md, S24.
+    #[test]
+    fn whiteouts_of_nothing_are_refused() {
+        for path in [".wh.", ".wh..", ".wh...", "d/.wh.", ".wh.a/b"] {
+            let entry = Entry {
+                path: path.as_bytes().to_vec(),
+                attributes: Attributes::default(),
+                kind: file(),
+            };
+            assert!(Builder::default().add(entry).is_err(), "{path}");
+        }
+    }
+
+    // security.md, S1 to S6: nothing leads out, because paths are resolved in the tree and nowhere else.
+    #[test]
+    fn links_resolve_inside_the_root() {
+        let tree = layer(&[
+            ("out", Kind::Symlink(b"/../../etc".to_vec()), 0o777),
+            ("out/x", file(), 0o600),
+        ]);
+        assert_eq!(
+            print(&tree),
+            [
+                " 755 dir",
+                "/etc 755 dir",
+                "/etc/x 600 file of 0",
+                "/out 777 -> /../../etc"
+            ]
+        );
+        for (path, kind) in [
+            ("../x", file()),
+            ("a/../../x", file()),
+            (".", Kind::Symlink(b"x".to_vec())),
+            ("", Kind::Directory),
+            ("etc/..", Kind::Symlink(b"x".to_vec())),
+        ] {
+            let entry = Entry {
+                path: path.as_bytes().to_vec(),
+                attributes: Attributes::default(),
+                kind,
+            };
+            assert!(Builder::default().add(entry).is_err(), "{path}");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Unpacks an image into a directory of its own: every file is copied, nothing refers to the store afterwards.
+
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use crate::digest::{ChainId, DiffId};
+use crate::dirs;
+use crate::error::{Context, Error};
+use crate::store::Store;
+use crate::tree::{self, Tree};
+
+impl Store {
+    /// Writes what `layers`, bottom first, mean together into `target`, which must be missing or empty.
+    /// Interrupted, it leaves a part.
+    pub fn unpack(&self, layers: &[DiffId], target: &Path) -> Result<(), Error> {
+        let work = self.begin()?;
+        work.want(layers.iter().map(|layer| &layer.0))?;
+        match fs::create_dir(target) {
+            Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => {}
+            other => other.context("create directory", target)?,
+        }
+        if fs::read_dir(target)
+            .context("list", target)?
+            .next()
+            .is_some()
+        {
+            return Err(Error::NotEmpty(target.to_owned()));
+        }
+        let Some(chain) = ChainId::of(layers) else {
+            return Ok(());
+        };
+        let mut tars = Vec::new();
+        let mut trees = Vec::new();
+        for layer in layers {
+            tars.push(self.layer_tar(layer)?.0);
+            trees.push(self.layer_tree(layer)?);
+        }
+        let trees: Vec<&Tree> = trees.iter().collect();
+        let tree = tree::flatten(&trees).map_err(|source| Error::Stack(chain, source))?;
+        let tars: Vec<&File> = tars.iter().collect();
+        let root = File::open(target).context("open", target)?;
+        dirs::write(&tree, &tars, root.as_fd(), dirs::Form::Plain).map_err(|source| Error::Unpack {
+            target: target.to_owned(),
+            source,
+        })
+    }
+}

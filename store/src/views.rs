@@ -1,0 +1,105 @@
+//! Views: layers as directories. With the EROFS back-end each is mounted once a mount namespace, below `mounts/`;
+//! with the directory back-end it is there anyway.
+//!
+//! Whether a view is mounted is asked of the kernel, never of a record: mounts vanish with their namespace and at a reboot.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use crate::digest::{ChainId, DiffId, Digest};
+use crate::error::{Context, Error};
+use crate::lock::{Lock, Mode};
+use crate::mount;
+use crate::probe::Backend;
+use crate::store::{self, Store};
+
+impl Store {
+    /// The layers, bottom first, as directories for an overlay, top first; makes the views that are missing.
+    /// A root must pin the layers.
+    pub(crate) fn make_views(&self, layers: &[DiffId]) -> Result<Vec<PathBuf>, Error> {
+        let corrections = self.corrections(layers)?;
+        let mut lowers = Vec::new();
+        if self.backend()? == Backend::Directory {
+            lowers.extend(corrections);
+            lowers.extend(layers.iter().rev().map(|layer| self.dir_path(layer)));
+            return Ok(lowers);
+        }
+        let _mounting = Lock::acquire(&self.lock_path("mounts"), Mode::Exclusive)?;
+        if let (Some(image), Some(chain)) = (corrections, ChainId::of(layers)) {
+            let tars: Vec<PathBuf> = layers.iter().map(|layer| self.tar_path(layer)).collect();
+            lowers.push(self.make_view(&self.corrections_view(&chain), &image, &tars)?);
+        }
+        for layer in layers.iter().rev() {
+            lowers.push(self.make_view(
+                &self.layer_view(layer),
+                &self.index_path(layer),
+                &[self.tar_path(layer)],
+            )?);
+        }
+        Ok(lowers)
+    }
+
+    fn make_view(&self, target: &Path, image: &Path, tars: &[PathBuf]) -> Result<PathBuf, Error> {
+        store::make_directory(target)?;
+        let directory = File::open(target).context("open", target)?;
+        if mount::is_erofs(&directory).context("stat", target)? {
+            return Ok(target.to_owned());
+        }
+        let tars: Vec<&Path> = tars.iter().map(PathBuf::as_path).collect();
+        let view = mount::erofs(image, &tars).context("mount", image)?;
+        mount::attach(view.as_fd(), directory.as_fd()).context("mount on", target)?;
+        Ok(target.to_owned())
+    }
+
+    /// Unmounts, in this mount namespace, the views that no root names.
+    pub(crate) fn drop_views(&self) -> Result<(), Error> {
+        let _mounting = Lock::acquire(&self.lock_path("mounts"), Mode::Exclusive)?;
+        let mut needed = HashSet::new();
+        for root in self.root_records()? {
+            needed.extend(root.layers.iter().map(|layer| self.layer_view(layer)));
+            needed.extend(ChainId::of(&root.layers).map(|chain| self.corrections_view(&chain)));
+        }
+        let folder = self.folder("mounts");
+        for entry in fs::read_dir(&folder).context("list", &folder)? {
+            let view = entry.context("list", &folder)?.path();
+            if needed.contains(&view) {
+                continue;
+            }
+            mount::detach(&view).context("unmount", &view)?;
+            // In another mount namespace it may still be a mount point.
+            let _ = fs::remove_dir(&view);
+        }
+        Ok(())
+    }
+
+    /// A read-only directory that shows all of `layers`, bottom first, merged; attached nowhere, gone with its descriptor.
+    /// A root must pin the layers.
+    pub fn view(&self, layers: &[DiffId]) -> Result<OwnedFd, Error> {
+        let lowers = self.make_views(layers)?;
+        let paths: Vec<&Path> = lowers.iter().map(PathBuf::as_path).collect();
+        match paths.as_slice() {
+            [] => {
+                let empty = self.folder("mounts").join("empty");
+                store::make_directory(&empty)?;
+                mount::clone_tree(&empty).context("clone", empty)
+            }
+            // An overlay needs two.
+            [only] => mount::clone_tree(only).context("clone", only),
+            several => mount::overlay(several, None).context("mount an overlay of", several[0]),
+        }
+    }
+
+    fn layer_view(&self, layer: &DiffId) -> PathBuf {
+        self.folder("mounts").join(file_name("layer", &layer.0))
+    }
+
+    fn corrections_view(&self, chain: &ChainId) -> PathBuf {
+        self.folder("mounts").join(file_name("image", &chain.0))
+    }
+}
+
+fn file_name(kind: &str, digest: &Digest) -> String {
+    format!("{kind}-{}-{}", digest.algorithm().name(), digest.hex())
+}
