@@ -1,2 +1,7 @@
-//! Entry point.
-fn main() {}
+//! The supervisor of one container; `teu run` starts it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    teu_shim::supervisor::main(std::env::args_os().skip(1))
+}

@@ -1,2 +1,7 @@
-//! Entry point.
-fn main() {}
+//! What a person types.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    teu_shim::cli::main()
+}

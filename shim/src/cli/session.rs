@@ -1,0 +1,298 @@
+//! Staying with a container: its output to ours, our input, signals and window
+//! size to it, its exit status as ours.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
+use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+
+use super::handle::Connection;
+use crate::container::{Exit, Folder};
+use crate::error::At as _;
+use crate::runtime::STATUS_OWN_ERROR;
+use crate::supervisor::log::Stream;
+use crate::supervisor::machine::Answer;
+use crate::supervisor::protocol::{BLOCK_BYTES, Request, stream};
+use crate::supervisor::socket;
+use crate::{Error, sys};
+
+/// Passed on to the container, as docker's proxy does; WINCH becomes a window size.
+const SIGNALS: [i32; 9] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGCONT,
+    libc::SIGWINCH,
+];
+/// Status of a `teu` whose own output has no reader any more: 128 + SIGPIPE.
+const STATUS_BROKEN_PIPE: u8 = 141;
+
+/// A terminal in raw mode; its old mode comes back with the end of the value.
+struct RawTerminal(Termios);
+
+impl RawTerminal {
+    fn enter() -> Result<Self, Error> {
+        let old = tcgetattr(rustix::stdio::stdin()).call("tcgetattr")?;
+        let mut raw = old.clone();
+        raw.make_raw();
+        tcsetattr(rustix::stdio::stdin(), OptionalActions::Drain, &raw).call("tcsetattr")?;
+        Ok(Self(old))
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        let _: rustix::io::Result<()> =
+            tcsetattr(rustix::stdio::stdin(), OptionalActions::Drain, &self.0);
+    }
+}
+
+/// A connection to a container's streams.
+pub(super) struct Session {
+    name: String,
+    connection: Connection,
+    attach: OwnedFd,
+    signals: OwnedFd,
+    terminal: bool,
+    /// Whether our input goes to the container.
+    input: bool,
+    /// Input on its way.
+    block: Vec<u8>,
+    output_ended: bool,
+    control_ended: bool,
+    exit: Option<Exit>,
+}
+
+impl Session {
+    /// Attaches, and asks for the end to be told. Nothing that comes from now on is missed.
+    pub(super) fn open(
+        folder: &Folder,
+        name: String,
+        terminal: bool,
+        input: bool,
+    ) -> Result<Self, Error> {
+        let attach = socket::connect_to(&folder.path, "attach")
+            .at("connect to", &folder.path.join("attach"))?;
+        let connection = Connection::open(folder, &name)?;
+        connection.send(Request::Wait)?;
+        if !input {
+            shutdown(&attach, Shutdown::Write).call("shutdown")?;
+        }
+        let signals = sys::signalfd(&SIGNALS).call("signalfd")?;
+        let (block, exit) = (Vec::new(), None);
+        Ok(Self {
+            name,
+            connection,
+            attach,
+            signals,
+            terminal,
+            input,
+            block,
+            output_ended: false,
+            control_ended: false,
+            exit,
+        })
+    }
+
+    /// For requests before [`Session::run`].
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Stays until the container has ended and its output is out. Returns its status.
+    pub(super) fn run(mut self) -> Result<u8, Error> {
+        let raw = self.terminal && self.input && isatty(rustix::stdio::stdin());
+        let _restored = if raw {
+            Some(RawTerminal::enter()?)
+        } else {
+            None
+        };
+        if self.terminal {
+            self.send_window_size()?;
+        }
+        while !(self.output_ended && self.control_ended) {
+            if !self.turn()? {
+                return Ok(STATUS_BROKEN_PIPE);
+            }
+        }
+        match self.exit {
+            Some(Exit {
+                status: Some(status),
+                ..
+            }) => Ok(u8::try_from(status).unwrap_or(STATUS_OWN_ERROR)),
+            Some(_) => Err(Error::Refused {
+                name: self.name,
+                message: "it ended, nobody saw how".into(),
+            }),
+            None => Err(Error::SupervisorDied { name: self.name }),
+        }
+    }
+
+    /// Waits once and deals with everything that is ready. `false`: nobody reads our output any more.
+    fn turn(&mut self) -> Result<bool, Error> {
+        let stdin = rustix::stdio::stdin();
+        let mut attach_flags = PollFlags::empty();
+        attach_flags.set(PollFlags::OUT, !self.block.is_empty());
+        attach_flags.set(PollFlags::IN, !self.output_ended);
+        let read_input = self.input && self.block.is_empty();
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        // An ended descriptor is always ready: it is not asked about again.
+        fds.push(PollFd::new(
+            if self.output_ended {
+                &self.signals
+            } else {
+                &self.attach
+            },
+            attach_flags,
+        ));
+        fds.push(PollFd::new(
+            if self.control_ended {
+                &self.signals
+            } else {
+                &self.connection.fd
+            },
+            PollFlags::IN,
+        ));
+        if read_input {
+            fds.push(PollFd::from_borrowed_fd(stdin, PollFlags::IN));
+        }
+        match poll(&mut fds, None) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => return Ok(true),
+            Err(err) => return Err(err).call("poll"),
+        }
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let attach_events = fds[1].revents();
+        drop(fds);
+        if ready[0] {
+            self.pass_signals()?;
+        }
+        if ready.get(3).is_some_and(|ready| *ready) {
+            self.read_input();
+        }
+        if attach_events.contains(PollFlags::OUT) || !self.block.is_empty() {
+            self.send_input();
+        }
+        if !self.control_ended && ready[2] {
+            self.hear()?;
+        }
+        if !self.output_ended
+            && ready[1]
+            && attach_events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR)
+        {
+            return self.pass_output();
+        }
+        Ok(true)
+    }
+
+    fn hear(&mut self) -> Result<(), Error> {
+        match self.connection.next()? {
+            None => self.control_ended = true,
+            Some(Answer::Ended(exit)) => self.exit = Some(exit),
+            Some(Answer::Done | Answer::Refused(_)) => {}
+        }
+        Ok(())
+    }
+
+    /// One packet of output. `false`: our own output is closed.
+    fn pass_output(&mut self) -> Result<bool, Error> {
+        let mut packet = [0; 1 + BLOCK_BYTES];
+        let len = match recv(&self.attach, &mut packet[..], RecvFlags::DONTWAIT) {
+            Ok((len, _)) => len,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(true),
+            Err(rustix::io::Errno::CONNRESET) => 0,
+            Err(err) => return Err(err).call("recv"),
+        };
+        if len == 0 {
+            self.output_ended = true;
+            self.input = false;
+            return Ok(true);
+        }
+        let target = match stream(packet[0]) {
+            Some(Stream::Stdout) => rustix::stdio::stdout(),
+            Some(Stream::Stderr) => rustix::stdio::stderr(),
+            None => return Ok(true),
+        };
+        write_all(target, &packet[1..len])
+    }
+
+    fn read_input(&mut self) {
+        self.block.resize(BLOCK_BYTES, 0);
+        match rustix::io::read(rustix::stdio::stdin(), self.block.as_mut_slice()) {
+            Ok(n) if n > 0 => self.block.truncate(n),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => self.block.clear(),
+            Ok(_) | Err(_) => {
+                self.block.clear();
+                self.end_input();
+            }
+        }
+    }
+
+    fn send_input(&mut self) {
+        match socket::try_send(&self.attach, &self.block) {
+            Ok(true) => self.block.clear(),
+            Ok(false) => {}
+            Err(_) => {
+                self.block.clear();
+                self.input = false;
+            }
+        }
+    }
+
+    fn end_input(&mut self) {
+        self.input = false;
+        let _: rustix::io::Result<()> = shutdown(&self.attach, Shutdown::Write);
+    }
+
+    fn pass_signals(&self) -> Result<(), Error> {
+        while let Some(signal) = sys::next_signal(&self.signals).call("read signalfd")? {
+            let sent = match signal {
+                libc::SIGWINCH if self.terminal => self.send_window_size(),
+                libc::SIGWINCH | libc::SIGCONT => Ok(()),
+                _ if self.control_ended => Ok(()),
+                _ => self.connection.send(Request::Kill(signal)),
+            };
+            // That it ended meanwhile is heard of otherwise.
+            drop(sent);
+        }
+        Ok(())
+    }
+
+    fn send_window_size(&self) -> Result<(), Error> {
+        let size = [
+            rustix::stdio::stdin().as_fd(),
+            rustix::stdio::stdout().as_fd(),
+        ]
+        .into_iter()
+        .find_map(|fd| tcgetwinsize(fd).ok());
+        match size {
+            Some(size) if size.ws_row > 0 => self.connection.send(Request::Resize {
+                rows: size.ws_row,
+                columns: size.ws_col,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Writes everything; `false`: nobody reads.
+fn write_all(fd: BorrowedFd<'_>, mut data: &[u8]) -> Result<bool, Error> {
+    while !data.is_empty() {
+        match rustix::io::write(fd, data) {
+            Ok(n) => data = &data[n..],
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => {
+                let mut ready = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+                poll(&mut ready, None).call("poll")?;
+            }
+            Err(rustix::io::Errno::PIPE) => return Ok(false),
+            Err(err) => return Err(err).call("write"),
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,48 @@
+//! `teu wait`
+
+use super::handle::{Ended, Handle};
+use crate::Error;
+use crate::container::status::{Status, observe};
+use crate::container::{Exit, Folder, Place};
+use crate::error::chain;
+
+/// `teu wait`
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The containers
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+/// Prints each one's status as soon as it has ended, `unknown` where nobody saw it.
+pub(super) fn run(place: &Place, arguments: &Arguments) -> Result<u8, Error> {
+    let mut result = 0;
+    for name in &arguments.containers {
+        match status(place, name) {
+            Ok(Some(status)) => super::say(&status.to_string()),
+            Ok(None) => {
+                super::say("unknown");
+                result = 1;
+            }
+            Err(err) => {
+                eprintln!("teu: {}", chain(&err));
+                result = 1;
+            }
+        }
+    }
+    Ok(result)
+}
+
+fn status(place: &Place, name: &str) -> Result<Option<i32>, Error> {
+    let folder = Folder::resolve(place, name)?;
+    if let Some(handle) = Handle::open(&folder, name)? {
+        handle.ask_wait()?;
+        if let Ended::Yes(Exit { status, .. }) = handle.ended(place, &folder, name, None)? {
+            return Ok(status);
+        }
+    }
+    match observe(&folder)? {
+        Status::Exited(exit) => Ok(exit.status),
+        _ => Ok(None),
+    }
+}

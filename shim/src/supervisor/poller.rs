@@ -1,0 +1,171 @@
+//! epoll with names for what it watches.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+
+use super::log::Stream;
+
+/// What became ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Token {
+    /// The signalfd.
+    Signals,
+    /// The container's first process ended.
+    Init,
+    /// Somebody connects to `attach`.
+    AttachListener,
+    /// Somebody connects to `ctl`.
+    ControlListener,
+    /// The container wrote.
+    Output(Stream),
+    /// The container reads.
+    Input,
+    /// An attached client.
+    Client(u32),
+    /// A client on `ctl`.
+    Control(u32),
+}
+
+impl Token {
+    fn encode(self) -> u64 {
+        let (kind, number) = match self {
+            Self::Signals => (0, 0),
+            Self::Init => (1, 0),
+            Self::AttachListener => (2, 0),
+            Self::ControlListener => (3, 0),
+            Self::Output(Stream::Stdout) => (4, 0),
+            Self::Output(Stream::Stderr) => (5, 0),
+            Self::Input => (6, 0),
+            Self::Client(id) => (7, id),
+            Self::Control(id) => (8, id),
+        };
+        kind << 32 | u64::from(number)
+    }
+
+    fn decode(data: u64) -> Self {
+        let number = (data & u64::from(u32::MAX)) as u32;
+        match data >> 32 {
+            0 => Self::Signals,
+            1 => Self::Init,
+            2 => Self::AttachListener,
+            3 => Self::ControlListener,
+            4 => Self::Output(Stream::Stdout),
+            5 => Self::Output(Stream::Stderr),
+            6 => Self::Input,
+            7 => Self::Client(number),
+            _ => Self::Control(number),
+        }
+    }
+}
+
+/// Events taken from the kernel at once; the rest comes with the next call.
+const BATCH: usize = 16;
+
+/// An epoll descriptor.
+pub struct Poller {
+    epoll: OwnedFd,
+    batch: Vec<epoll::Event>,
+}
+
+impl std::fmt::Debug for Poller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Poller").field(&self.epoll).finish()
+    }
+}
+
+impl Poller {
+    /// A new one. `epoll_create1(2)`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            epoll: epoll::create(CreateFlags::CLOEXEC)?,
+            batch: Vec::with_capacity(BATCH),
+        })
+    }
+
+    /// Watches `fd`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn add(&self, fd: impl AsFd, token: Token, flags: EventFlags) -> io::Result<()> {
+        Ok(epoll::add(
+            &self.epoll,
+            fd,
+            EventData::new_u64(token.encode()),
+            flags,
+        )?)
+    }
+
+    /// Watches `fd`, already watched, for something else.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn modify(&self, fd: impl AsFd, token: Token, flags: EventFlags) -> io::Result<()> {
+        Ok(epoll::modify(
+            &self.epoll,
+            fd,
+            EventData::new_u64(token.encode()),
+            flags,
+        )?)
+    }
+
+    /// Watches `fd` no longer; that it was not watched is no error.
+    pub fn remove(&self, fd: impl AsFd) {
+        let _: Result<(), rustix::io::Errno> = epoll::delete(&self.epoll, fd);
+    }
+
+    /// Waits for events, at most for `limit`. An interrupted wait yields none.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn wait(&mut self, limit: Option<Duration>) -> io::Result<Vec<(Token, EventFlags)>> {
+        // Rounded up to a millisecond, the unit of the call beneath, so that a deadline has passed after it.
+        let limit = limit.map(|limit| limit + Duration::from_millis(1));
+        let limit = limit.map(|limit| Timespec {
+            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(limit.subsec_nanos()),
+        });
+        self.batch.clear();
+        match epoll::wait(
+            &self.epoll,
+            rustix::buffer::spare_capacity(&mut self.batch),
+            limit.as_ref(),
+        ) {
+            Ok(_) => Ok(self
+                .batch
+                .iter()
+                .map(|event| (Token::decode(event.data.u64()), event.flags))
+                .collect()),
+            Err(rustix::io::Errno::INTR) => Ok(Vec::new()),
+            Err(err) => Err(err.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_back() {
+        for token in [
+            Token::Signals,
+            Token::Init,
+            Token::AttachListener,
+            Token::ControlListener,
+            Token::Output(Stream::Stdout),
+            Token::Output(Stream::Stderr),
+            Token::Input,
+            Token::Client(u32::MAX),
+            Token::Control(7),
+        ] {
+            assert_eq!(Token::decode(token.encode()), token);
+        }
+    }
+}

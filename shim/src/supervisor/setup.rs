@@ -1,0 +1,319 @@
+//! Bringing a container to life, up to the point where its program waits to be
+//! started; and taking down what that left on the host.
+
+use std::fs::File;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Stdio, id as own_pid};
+
+use rustix::fs::OFlags;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix,
+    SocketFlags, SocketType, accept_with, bind, listen, recvmsg, socket_with,
+};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::log::Log;
+use super::pump::Pump;
+use super::rootfs::{self, HostMounts};
+use super::{Container, complain, oom, socket};
+use crate::container::record::{Network, Stdin};
+use crate::container::status::{Process, State, boot_id};
+use crate::error::At as _;
+use crate::network::{self, netns};
+use crate::runtime::Stdio3;
+use crate::{Error, clock, volume};
+
+/// Name of the socket on which the runtime hands a terminal over; it exists only meanwhile.
+const CONSOLE: &str = "console";
+/// The kernel's own reach for OOM scores; a shim is worth as much as the host's other daemons.
+const SHIM_OOM_SCORE: &str = "-998";
+/// What containers get: the kernel's default.
+const DEFAULT_OOM_SCORE: &str = "0";
+
+/// What to undo when setting up fails halfway.
+#[derive(Debug, Default)]
+pub struct Undo {
+    /// Set once the private mount namespace was entered.
+    pub host: Option<HostMounts>,
+}
+
+/// A container whose program waits to be started.
+#[derive(Debug)]
+pub struct Made {
+    /// Its first process.
+    pub init: Pid,
+    /// The same, as a descriptor.
+    pub pidfd: OwnedFd,
+    /// Its output and input.
+    pub pump: Pump,
+    /// Its terminal.
+    pub terminal: Option<OwnedFd>,
+    /// Counts OOM kills in its cgroup.
+    pub oom_counter: Option<PathBuf>,
+    /// Who runs, as state.json says.
+    pub state: State,
+    /// The socket that clients attach to.
+    pub attach: OwnedFd,
+    /// The socket for requests.
+    pub control: OwnedFd,
+    /// The way back to the host's mounts.
+    pub host: HostMounts,
+}
+
+/// Creates the container. On failure, [`tear_down`] is to be called with what `undo` got.
+///
+/// # Errors
+/// What was attempted and why it failed, in the order of things: network,
+/// mounts, volumes, runtime.
+pub fn create(container: &Container, undo: &mut Undo) -> Result<Made, Error> {
+    let Container {
+        place,
+        folder,
+        record,
+        runtime,
+    } = container;
+    let bundle = record
+        .bundle
+        .as_ref()
+        .ok_or_else(|| Error::Invalid("the container has no bundle".into()))?;
+    let shim = Process::of(i32::try_from(own_pid()).unwrap_or(0));
+    let shim = shim.ok_or_else(|| Error::Invalid("/proc does not show this process".into()))?;
+    let mut state = State {
+        boot: boot_id(),
+        shim,
+        init: None,
+        created: None,
+        started: None,
+    };
+    folder.write_json("state.json", &state)?;
+    let log = Log::open(&folder.log(), record.log_full)?;
+
+    let network = match &record.network {
+        Network::Bridge { ports } => Some(network::up(place, folder, record, ports)?),
+        Network::Host | Network::None => None,
+    };
+    let file = netns::path(place, &folder.id);
+    undo.host = Some(rootfs::enter_private(
+        place,
+        network
+            .as_ref()
+            .map(|namespace| (namespace, file.as_path())),
+    )?);
+    drop(network);
+    let rootfs = rootfs::mount_at(folder, bundle)?;
+    for entry in &record.volumes {
+        volume::fill(place, entry, &rootfs)?;
+    }
+
+    let streams = Streams::new(record.terminal, record.stdin)?;
+    set_oom_score(DEFAULT_OOM_SCORE); // inherited by the runtime and what it starts
+    let created = streams
+        .with_console(|console, stdio| runtime.create(&folder.id, &folder.path, console, stdio));
+    set_oom_score(SHIM_OOM_SCORE);
+    let (pid, ends) = created?;
+
+    let init = Pid::from_raw(pid).ok_or_else(|| Error::Invalid(format!("{pid} is not a pid")))?;
+    let pidfd = pidfd_open(init, PidfdFlags::empty()).call("pidfd_open")?;
+    state.init = Process::of(pid);
+    state.created = Some(clock::now());
+    folder.write_json("state.json", &state)?;
+    let (attach, control) = (listener("attach", folder)?, listener("ctl", folder)?);
+    let host = undo
+        .host
+        .take()
+        .ok_or_else(|| Error::Invalid("no private mounts".into()))?;
+    let pump = Pump::new(
+        ends.output,
+        ends.input,
+        record.stdin == Stdin::Once && !record.terminal,
+        log,
+    );
+    let oom_counter = oom::counter_of(pid);
+    Ok(Made {
+        init,
+        pidfd,
+        pump,
+        terminal: ends.terminal,
+        oom_counter,
+        state,
+        attach,
+        control,
+        host,
+    })
+}
+
+/// Ends and removes what the runtime and the network plugins know of the
+/// container. Goes on after each failure. Idempotent.
+pub fn tear_down(container: &Container, host: Option<&HostMounts>) {
+    complain(host.map_or(Ok(()), HostMounts::return_to));
+    complain(container.runtime.delete(&container.folder.id));
+    complain(network::down(&container.place, &container.folder));
+}
+
+fn listener(name: &str, folder: &crate::container::Folder) -> Result<OwnedFd, Error> {
+    socket::listen_at(name).at("listen on", &folder.path.join(name))
+}
+
+/// Best effort: lowering needs `CAP_SYS_RESOURCE`, which containers and users lack.
+fn set_oom_score(score: &str) {
+    let _: std::io::Result<()> = std::fs::write("/proc/self/oom_score_adj", score);
+}
+
+/// Both ends of the container's standard streams.
+struct Streams {
+    terminal: bool,
+    input: Option<(OwnedFd, OwnedFd)>,
+    output: Option<[(OwnedFd, OwnedFd); 2]>,
+    /// Whether someone may type into the terminal.
+    typed: bool,
+}
+
+/// Our ends.
+struct Ends {
+    output: [Option<OwnedFd>; 2],
+    input: Option<OwnedFd>,
+    terminal: Option<OwnedFd>,
+}
+
+impl Streams {
+    fn new(terminal: bool, stdin: Stdin) -> Result<Self, Error> {
+        let pipe = || pipe_with(PipeFlags::CLOEXEC).call("pipe2");
+        let wants_input = stdin != Stdin::Closed;
+        Ok(Self {
+            terminal,
+            input: if wants_input && !terminal {
+                Some(pipe()?)
+            } else {
+                None
+            },
+            output: if terminal {
+                None
+            } else {
+                Some([pipe()?, pipe()?])
+            },
+            typed: wants_input,
+        })
+    }
+
+    /// Runs `create` with the container's ends, keeps ours.
+    fn with_console(
+        self,
+        create: impl FnOnce(Option<&Path>, Stdio3) -> Result<i32, Error>,
+    ) -> Result<(i32, Ends), Error> {
+        let (input, stdin) = match self.input {
+            Some((read, write)) => (Some(write), Stdio::from(read)),
+            None => (None, Stdio::null()),
+        };
+        if let Some([(out, out_end), (err, err_end)]) = self.output {
+            let stdio = Stdio3 {
+                stdin,
+                stdout: out_end.into(),
+                stderr: err_end.into(),
+            };
+            let pid = create(None, stdio)?;
+            for fd in [Some(&out), Some(&err), input.as_ref()]
+                .into_iter()
+                .flatten()
+            {
+                set_nonblocking(fd)?;
+            }
+            return Ok((
+                pid,
+                Ends {
+                    output: [Some(out), Some(err)],
+                    input,
+                    terminal: None,
+                },
+            ));
+        }
+        debug_assert!(self.terminal, "pipes or a terminal");
+        let stdio = Stdio3 {
+            stdin,
+            stdout: Stdio::null(),
+            stderr: Stdio::null(),
+        };
+        let console = Console::listen()?;
+        let pid = create(Some(&console.path), stdio)?;
+        let terminal = console.receive()?;
+        set_nonblocking(&terminal)?;
+        let duplicate = || rustix::io::fcntl_dupfd_cloexec(&terminal, 3).call("dup");
+        let input = if self.typed { Some(duplicate()?) } else { None };
+        Ok((
+            pid,
+            Ends {
+                output: [Some(duplicate()?), None],
+                input,
+                terminal: Some(terminal),
+            },
+        ))
+    }
+}
+
+fn set_nonblocking(fd: &OwnedFd) -> Result<(), Error> {
+    let flags = rustix::fs::fcntl_getfl(fd).call("fcntl")?;
+    rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK).call("fcntl")
+}
+
+/// The socket on which the runtime hands over the terminal's other end.
+struct Console {
+    listener: OwnedFd,
+    /// Through this process's descriptor: short, whatever the folder's path is.
+    path: PathBuf,
+    _folder: File,
+}
+
+impl Console {
+    /// Listens in the current directory, which is the container's folder.
+    fn listen() -> Result<Self, Error> {
+        let folder = File::open(".").at("open", Path::new("."))?;
+        let path = PathBuf::from(format!(
+            "/proc/{}/fd/{}/{CONSOLE}",
+            own_pid(),
+            folder.as_raw_fd()
+        ));
+        let _: std::io::Result<()> = std::fs::remove_file(CONSOLE); // of a killed predecessor
+        let listener = socket_with(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        );
+        let listener = listener.call("socket")?;
+        let address = SocketAddrUnix::new(CONSOLE).call("socket address")?;
+        bind(&listener, &address).call("bind console")?;
+        listen(&listener, 1).call("listen")?;
+        Ok(Self {
+            listener,
+            path,
+            _folder: folder,
+        })
+    }
+
+    /// Takes the terminal. The runtime has sent it before it reports success.
+    fn receive(self) -> Result<OwnedFd, Error> {
+        set_nonblocking(&self.listener)?;
+        let connection =
+            accept_with(&self.listener, SocketFlags::CLOEXEC).call("accept the terminal")?;
+        let _: std::io::Result<()> = std::fs::remove_file(CONSOLE);
+        let mut name = [0; 4096]; // the terminal's path, for logs only
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        recvmsg(
+            &connection,
+            &mut [IoSliceMut::new(&mut name)],
+            &mut control,
+            flags,
+        )
+        .call("receive the terminal")?;
+        let terminal = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+            _ => None,
+        });
+        terminal.ok_or_else(|| Error::Invalid("the runtime sent no terminal".into()))
+    }
+}

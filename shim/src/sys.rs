@@ -1,0 +1,132 @@
+//! The system calls that rustix does not offer safely. All `unsafe` of this crate.
+#![allow(
+    unsafe_code,
+    reason = "the one door: signalfd, signal masks, raw signal numbers, PIDFD_GET_INFO, unshare"
+)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use rustix::process::Signal;
+use rustix::thread::UnshareFlags;
+
+/// Blocks `signals` for this process and returns a descriptor that delivers
+/// them. `signalfd(2)`. Close-on-exec and non-blocking.
+///
+/// # Errors
+/// What the kernel says; then the mask may already be changed.
+pub fn signalfd(signals: &[i32]) -> io::Result<OwnedFd> {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the set, the later calls only read or
+    // change it; signalfd returns a new descriptor or -1.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for &signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), signal);
+        }
+        if libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let fd = libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// Size of a record that a signalfd yields, in bytes. `signalfd(2)`.
+const SIGNALFD_RECORD_BYTES: usize = 128;
+
+/// The next signal number waiting on a descriptor of [`signalfd`], if any.
+///
+/// # Errors
+/// What `read(2)` says, other than that nothing waits.
+pub fn next_signal(signalfd: impl AsFd) -> io::Result<Option<i32>> {
+    let mut record = [0; SIGNALFD_RECORD_BYTES];
+    match rustix::io::read(signalfd, &mut record) {
+        Ok(n) if n == record.len() => {
+            let number = u32::from_ne_bytes([record[0], record[1], record[2], record[3]]);
+            Ok(i32::try_from(number).ok())
+        }
+        Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
+        Err(err) => Err(err.into()),
+    }
+}
+
+/// Highest signal number of Linux (`_NSIG`).
+pub const SIGNAL_MAX: i32 = 64;
+
+/// A signal by its number, real-time ones included.
+#[must_use]
+pub fn signal(number: i32) -> Option<Signal> {
+    if !(1..=SIGNAL_MAX).contains(&number) {
+        return None;
+    }
+    // SAFETY: the number is in the kernel's range. The ones that libc reserves
+    // (32, 33) are reserved for handlers and masks of this process; here a
+    // Signal is only ever sent to another one.
+    Some(unsafe { Signal::from_raw_unchecked(number) })
+}
+
+/// Moves this process into new namespaces. `unshare(2)`.
+///
+/// # Errors
+/// What the kernel says.
+pub fn unshare(flags: UnshareFlags) -> io::Result<()> {
+    // SAFETY: the hazard is CLONE_FILES, which gives threads different
+    // descriptor tables; no caller passes it, and there is only one thread.
+    Ok(unsafe { rustix::thread::unshare_unsafe(flags.difference(UnshareFlags::FILES)) }?)
+}
+
+/// How the process behind `pidfd` ended, as `wait(2)` encodes it, also for who
+/// is not its parent. `PIDFD_GET_INFO` with `PIDFD_INFO_EXIT`, Linux 6.15.
+///
+/// `None`: it still runs, was not yet reaped, or the kernel is older.
+#[must_use]
+pub fn exit_status(pidfd: impl AsFd) -> Option<i32> {
+    // SAFETY: all fields are integers, for which zero is a value.
+    let mut info: libc::pidfd_info = unsafe { MaybeUninit::zeroed().assume_init() };
+    info.mask = u64::from(libc::PIDFD_INFO_EXIT);
+    // SAFETY: the request's size is that of the structure the pointer leads to.
+    let rc = unsafe {
+        libc::ioctl(
+            pidfd.as_fd().as_raw_fd(),
+            libc::PIDFD_GET_INFO,
+            &raw mut info,
+        )
+    };
+    (rc == 0 && info.mask & u64::from(libc::PIDFD_INFO_EXIT) != 0).then_some(info.exit_code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+    #[test]
+    fn a_reaped_child_tells_its_status_through_its_pidfd() {
+        let mut child = std::process::Command::new("/bin/sh")
+            .args(["-c", "exit 7"])
+            .spawn()
+            .unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        child.wait().unwrap();
+        match exit_status(&pidfd) {
+            Some(status) => assert_eq!(status, 7 << 8),
+            None => eprintln!(
+                "SKIPPED a_reaped_child_tells_its_status_through_its_pidfd: kernel without PIDFD_INFO_EXIT"
+            ),
+        }
+    }
+
+    #[test]
+    fn only_the_kernels_signal_numbers_are_signals() {
+        assert!(signal(0).is_none());
+        assert_eq!(signal(9), Some(Signal::KILL));
+        assert!(signal(64).is_some());
+        assert!(signal(65).is_none());
+    }
+}
