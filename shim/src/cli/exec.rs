@@ -14,7 +14,7 @@ use crate::container::exit::SIGNAL_STATUS_BASE;
 use crate::container::status::{State, Status, observe};
 use crate::container::{ContainerId, Folder, Place, Record};
 use crate::error::At as _;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, status_of};
 use crate::{Error, sys};
 
 /// runc's status where it could not start the process; a process may end with it, too.
@@ -216,8 +216,11 @@ fn execute(
         .unwrap_or_else(|| SIGNAL_STATUS_BASE + signal_of(status));
     if code == STATUS_RUNTIME_ERROR || arguments.detach && code != 0 {
         // The process may itself have ended with this status: then the runtime logged no error.
-        if let Some(message) = runtime.last_error() {
-            return Err(Error::Runtime { message });
+        match runtime.last_error() {
+            Some(message) if arguments.detach => return Err(Error::Runtime { message }),
+            // The runtime has said it on the standard error that it shares with the process.
+            Some(message) => return Ok(status_of(&message)),
+            None => {}
         }
     }
     Ok(u8::try_from(code).unwrap_or(u8::MAX))

@@ -15,7 +15,7 @@ const REPORT_BYTES_MAX: u64 = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) error: Error,
-    /// Whether a shim has taken the container over, and so has cleaned up.
+    /// Whether a shim has taken the container over, and so has written down why and cleaned up.
     pub(super) supervised: bool,
 }
 
@@ -28,9 +28,9 @@ impl From<Error> for Failure {
     }
 }
 
-/// Starts the shim and waits until the container exists. From then on, it does
-/// not matter what becomes of this process.
-pub(super) fn launch(place: &Place, folder: &Folder, lock: &Lock) -> Result<(), Failure> {
+/// Starts the shim, which takes the container over, and waits until the
+/// container exists. It does not matter what becomes of this process meanwhile.
+pub(super) fn launch(place: &Place, folder: &Folder, lock: Lock) -> Result<(), Failure> {
     let program = siblings::find("teu-shim")?;
     let mut child = Command::new(&program)
         .args(["run", "--root"])
@@ -44,6 +44,7 @@ pub(super) fn launch(place: &Place, folder: &Folder, lock: &Lock) -> Result<(), 
         .stderr(Stdio::inherit())
         .spawn()
         .at("execute", &program)?;
+    drop(lock); // the shim's copy is the last one: it is free when the shim lets it go
     let mut line = String::new();
     if let Some(stdout) = child.stdout.take() {
         let mut report = BufReader::new(stdout).take(REPORT_BYTES_MAX);

@@ -87,7 +87,9 @@ fn object(record: &Record, status: &Status) -> serde_json::Value {
 }
 
 fn row(record: &Record, status: &Status, now: SystemTime) -> [String; 7] {
-    let command = record.command.join(" ").escape_debug().to_string();
+    // Control characters would steer the reader's terminal.
+    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    let command: String = record.command.join(" ").chars().map(printable).collect();
     let command = if command.chars().count() > COMMAND_CHARS_MAX {
         command
             .chars()

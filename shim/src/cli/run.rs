@@ -176,14 +176,15 @@ pub(super) fn start(connection: &Connection) -> Result<(), Error> {
 /// The record, the bundle, the shim: in this order, each on disk before the next.
 fn make(place: &Place, arguments: &CreateArguments, stdin: Stdin) -> Result<Folder, Error> {
     let (mut plan, folder, lock) = reserve(place, arguments, stdin)?;
-    let done = furnish(place, &folder, &mut plan, arguments.pull)
-        .and_then(|()| launch::launch(place, &folder, &lock));
-    match done {
+    if let Err(err) = furnish(place, &folder, &mut plan, arguments.pull) {
+        // Nothing ran: the container would be of no use to anyone.
+        remove_held(place, &folder, lock)?;
+        return Err(err);
+    }
+    match launch::launch(place, &folder, lock) {
         Ok(()) => Ok(folder),
         Err(launch::Failure { error, supervised }) => {
-            // Where the shim has failed, it has written down why and cleaned up.
-            // Before, nothing ran: the container would be of no use to anyone.
-            if !supervised {
+            if !supervised && let Some(lock) = Lock::take(&folder.lock())? {
                 remove_held(place, &folder, lock)?;
             }
             Err(error)
@@ -247,12 +248,7 @@ fn read_env_file(path: &Path) -> Result<String, Error> {
 }
 
 /// The bundle and everything that it mounts.
-fn furnish(
-    place: &Place,
-    folder: &Folder,
-    plan: &mut Plan,
-    pull: Pull,
-) -> Result<(), launch::Failure> {
+fn furnish(place: &Place, folder: &Folder, plan: &mut Plan, pull: Pull) -> Result<(), Error> {
     if plan.record.network != Network::Host {
         files::write(folder, &plan.record.hostname)?;
     }

@@ -81,5 +81,5 @@ fn relaunch(place: &Place, folder: &Folder, record: &Record) -> Result<(), Error
             _ => {}
         }
     }
-    launch::launch(place, folder, &lock).map_err(|failure| failure.error)
+    launch::launch(place, folder, lock).map_err(|failure| failure.error)
 }

@@ -37,7 +37,8 @@ impl Lock {
                 }
                 // Removed between open and flock: whoever removed it removed the container.
                 Ok(()) => {
-                    return Err(std::io::Error::from(std::io::ErrorKind::NotFound)).at("lock", path);
+                    return Err(std::io::Error::from(std::io::ErrorKind::NotFound))
+                        .at("lock", path);
                 }
                 Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => {
                     std::thread::sleep(Duration::from_millis(5));

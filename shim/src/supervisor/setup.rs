@@ -15,12 +15,13 @@ use rustix::net::{
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::termios::{OptionalActions, OutputModes, tcgetattr, tcsetattr};
 
 use super::log::Log;
 use super::pump::Pump;
 use super::rootfs::{self, HostMounts};
 use super::{Container, complain, oom, socket};
-use crate::container::record::{Network, Stdin};
+use crate::container::record::{Bundle, Network, Stdin};
 use crate::container::status::{Process, State, boot_id};
 use crate::error::At as _;
 use crate::network::{self, netns};
@@ -71,10 +72,10 @@ pub struct Made {
 /// mounts, volumes, runtime.
 pub fn create(container: &Container, undo: &mut Undo) -> Result<Made, Error> {
     let Container {
-        place,
         folder,
         record,
         runtime,
+        ..
     } = container;
     let bundle = record
         .bundle
@@ -92,23 +93,7 @@ pub fn create(container: &Container, undo: &mut Undo) -> Result<Made, Error> {
     folder.write_json("state.json", &state)?;
     let log = Log::open(&folder.log(), record.log_full)?;
 
-    let network = match &record.network {
-        Network::Bridge { ports } => Some(network::up(place, folder, record, ports)?),
-        Network::Host | Network::None => None,
-    };
-    let file = netns::path(place, &folder.id);
-    undo.host = Some(rootfs::enter_private(
-        place,
-        network
-            .as_ref()
-            .map(|namespace| (namespace, file.as_path())),
-    )?);
-    drop(network);
-    let rootfs = rootfs::mount_at(folder, bundle)?;
-    for entry in &record.volumes {
-        volume::fill(place, entry, &rootfs)?;
-    }
-
+    furnish(container, bundle, undo)?;
     let streams = Streams::new(record.terminal, record.stdin)?;
     set_oom_score(DEFAULT_OOM_SCORE); // inherited by the runtime and what it starts
     let created = streams
@@ -144,6 +129,33 @@ pub fn create(container: &Container, undo: &mut Undo) -> Result<Made, Error> {
         control,
         host,
     })
+}
+
+/// The host's side: network, mounts, volumes.
+fn furnish(container: &Container, bundle: &Bundle, undo: &mut Undo) -> Result<(), Error> {
+    let Container {
+        place,
+        folder,
+        record,
+        ..
+    } = container;
+    let network = match &record.network {
+        Network::Bridge { ports } => Some(network::up(place, folder, record, ports)?),
+        Network::Host | Network::None => None,
+    };
+    let file = netns::path(place, &folder.id);
+    undo.host = Some(rootfs::enter_private(
+        place,
+        network
+            .as_ref()
+            .map(|namespace| (namespace, file.as_path())),
+    )?);
+    drop(network);
+    let rootfs = rootfs::mount_at(folder, bundle)?;
+    for entry in &record.volumes {
+        volume::fill(place, entry, &rootfs)?;
+    }
+    Ok(())
 }
 
 /// Ends and removes what the runtime and the network plugins know of the
@@ -240,6 +252,7 @@ impl Streams {
         let pid = create(Some(&console.path), stdio)?;
         let terminal = console.receive()?;
         set_nonblocking(&terminal)?;
+        return_carriage(&terminal)?;
         let duplicate = || rustix::io::fcntl_dupfd_cloexec(&terminal, 3).call("dup");
         let input = if self.typed { Some(duplicate()?) } else { None };
         Ok((
@@ -251,6 +264,14 @@ impl Streams {
             },
         ))
     }
+}
+
+/// Runtimes leave ONLCR off, after runc; but a client's terminal in raw mode
+/// needs the carriage return.
+fn return_carriage(terminal: &OwnedFd) -> Result<(), Error> {
+    let mut mode = tcgetattr(terminal).call("tcgetattr")?;
+    mode.output_modes |= OutputModes::ONLCR;
+    tcsetattr(terminal, OptionalActions::Now, &mode).call("tcsetattr")
 }
 
 fn set_nonblocking(fd: &OwnedFd) -> Result<(), Error> {
