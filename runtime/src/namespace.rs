@@ -21,6 +21,10 @@ pub(crate) struct Plan {
     /// Whether init leaves the time namespace; after `clone3(2)` its offsets
     /// could no longer be written.
     pub unshare_time: bool,
+    /// Whether init leaves the IPC namespace: the file system of its message
+    /// queues belongs to who made it, so in a new user namespace that must be
+    /// the mapped root.
+    pub unshare_ipc: bool,
     /// Text for `/proc/PID/timens_offsets`, or empty.
     pub time_offsets: String,
     /// Namespaces to join.
@@ -51,6 +55,10 @@ impl Plan {
             }
         }
         let new_user = plan.clone_flags & libc::CLONE_NEWUSER != 0;
+        if new_user && plan.clone_flags & libc::CLONE_NEWIPC != 0 {
+            plan.clone_flags &= !libc::CLONE_NEWIPC;
+            plan.unshare_ipc = true;
+        }
         let joins = |kind| plan.join.iter().any(|(joined, _)| *joined == kind);
         let joined_user = joins(NamespaceType::User);
         plan.helper =
@@ -180,6 +188,11 @@ pub(crate) fn join(opened: &[Opened]) -> Result<(), Failure> {
 /// Leaves the cgroup namespace.
 pub(crate) fn unshare_cgroup() -> Result<(), Failure> {
     crate::sys::unshare(UnshareFlags::NEWCGROUP).map_err(Step::Unshare.on("cgroup namespace"))
+}
+
+/// Leaves the IPC namespace.
+pub(crate) fn unshare_ipc() -> Result<(), Failure> {
+    crate::sys::unshare(UnshareFlags::NEWIPC).map_err(Step::Unshare.on("ipc namespace"))
 }
 
 /// Leaves the time namespace for its children and for what is executed.

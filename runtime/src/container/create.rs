@@ -231,7 +231,7 @@ fn make(
                 .send(ToInit::Joined)
                 .map_err(Error::at("talk to", "init"))
         })
-        .and_then(|()| converse(&launched, &spec, state, &orders))
+        .and_then(|()| converse(&launched, &spec, state))
         .and_then(|master| finish(request, &launched, locked, state).map(|()| master));
     match brought_up {
         Ok(master) => Ok((launched, master, page)),
@@ -294,30 +294,30 @@ fn introduce(
         .ok_or_else(|| Error::State("init ended before its first step".into()))?
         .start;
     locked.save(state)?;
-    init.socket
-        .send(ToInit::Go)
-        .map_err(Error::at("talk to", "init"))
+    let talk = || Error::at("talk to", "init");
+    init.socket.send(ToInit::Go).map_err(talk())?;
+    if orders.time_offsets.is_empty() {
+        return Ok(());
+    }
+    match init.socket.receive().map_err(talk())? {
+        FromInit::Unshared => {
+            proc::write_child(pid, "timens_offsets", &orders.time_offsets).map_err(Error::on(
+                "write time offsets",
+                orders.time_offsets.trim_end(),
+            ))?;
+            init.socket.send(ToInit::Offset).map_err(talk())
+        }
+        FromInit::Failed(failure) => Err(Error::Init(failure)),
+        _ => Err(died(init)),
+    }
 }
 
 /// Answers init until only its start is missing.
-fn converse(
-    init: &Launched,
-    spec: &Spec,
-    state: &State,
-    orders: &Orders,
-) -> Result<Option<OwnedFd>, Error> {
+fn converse(init: &Launched, spec: &Spec, state: &State) -> Result<Option<OwnedFd>, Error> {
     let mut master = None;
     loop {
         let talk = Error::at("talk to", "init");
         match init.socket.receive().map_err(talk)? {
-            FromInit::Unshared => {
-                proc::write_child(state.pid, "timens_offsets", &orders.time_offsets).map_err(
-                    Error::on("write time offsets", orders.time_offsets.trim_end()),
-                )?;
-                init.socket
-                    .send(ToInit::Offset)
-                    .map_err(Error::at("talk to", "init"))?;
-            }
             FromInit::Mounted => {
                 run_hooks("prestart", &spec.hooks.prestart, state, "creating")?;
                 run_hooks(
@@ -333,7 +333,7 @@ fn converse(
             FromInit::Terminal(descriptor) => master = Some(descriptor),
             FromInit::Ready => return Ok(master),
             FromInit::Failed(failure) => return Err(Error::Init(failure)),
-            FromInit::Pid(_) | FromInit::Gone => return Err(died(init)),
+            FromInit::Unshared | FromInit::Pid(_) | FromInit::Gone => return Err(died(init)),
         }
     }
 }

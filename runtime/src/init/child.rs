@@ -140,6 +140,9 @@ impl Init {
         if plan.namespaces.root_mapped {
             become_root()?;
         }
+        if plan.namespaces.unshare_ipc {
+            namespace::unshare_ipc()?;
+        }
         rootfs::apply::build(&plan.rootfs, &root, &spares, self)?;
         drop(spares);
         self.before_cgroups()?;
