@@ -355,7 +355,6 @@ pub(crate) fn dup_onto(from: BorrowedFd<'_>, to: RawFd) -> io::Result<()> {
 }
 
 /// Says whether the process has more than one thread; only for assertions.
-#[cfg(debug_assertions)]
 pub(crate) fn single_threaded() -> bool {
     std::fs::read_dir("/proc/self/task")
         .map(Iterator::count)
