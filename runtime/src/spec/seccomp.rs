@@ -14,8 +14,10 @@ use super::resources::null_is_empty;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Seccomp {
-    /// What happens to a call that no rule matches.
-    pub(crate) default_action: Action,
+    /// What happens to a call that no rule matches. Absent, with no rules
+    /// either, is no filter at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) default_action: Option<Action>,
     /// The errno (or trace data) of the default action.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) default_errno_ret: Option<u32>,
