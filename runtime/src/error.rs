@@ -59,6 +59,9 @@ pub(crate) enum Error {
     /// A control group.
     #[error(transparent)]
     Cgroup(#[from] crate::cgroup::Error),
+    /// A seccomp profile.
+    #[error(transparent)]
+    Seccomp(#[from] crate::seccomp::Error),
     /// A task of one command on one container.
     #[error("{command} {id}")]
     Command {

@@ -145,17 +145,13 @@ impl Paths {
         self.0.len() == 1 && self.0.contains_key("")
     }
 
-    /// Whether the container has no cgroup at all.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The cgroup of one controller, `""` for cgroup2.
     pub(crate) fn get(&self, name: &str) -> Option<&Path> {
         self.0.get(name).map(PathBuf::as_path)
     }
 
     /// The cgroup that holds `controller`'s files, on v2 the only one.
+    #[cfg(test)]
     pub(crate) fn of(&self, controller: &str) -> Option<&Path> {
         if self.is_v2() {
             self.get("")

@@ -6,12 +6,6 @@
 //! act. What runs already is handled by its recorded [`Paths`]: [`Group::open`]
 //! to join or to change it, [`procs`], [`freezer`] and [`remove`] for the rest.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "its callers join the tree after it"
-)]
-
 mod create;
 mod devices;
 mod dir;

@@ -17,10 +17,11 @@ use crate::init::protocol::{FromInit, ToInit};
 use crate::init::{self, Wishes, gate};
 use crate::log::Log;
 use crate::process::apply::Filter;
+use crate::spec::seccomp::Seccomp;
 use crate::spec::{NamespaceType, Spec, invalid};
 use crate::state::{Locked, Phase, Root, State};
 use crate::sys::{self, SharedPage};
-use crate::{hook, proc};
+use crate::{hook, proc, seccomp};
 
 /// File with the compiled filter, in the state directory.
 pub(crate) const SECCOMP: &str = "seccomp";
@@ -138,10 +139,21 @@ fn prepare(request: &Request<'_>) -> Result<Prepared, Error> {
     })
 }
 
-/// Compiles a profile; one that allows everything needs no filter.
-fn compile(profile: &crate::spec::seccomp::Seccomp) -> Result<Option<Filter>, Error> {
-    let _ = profile;
-    Ok(None)
+/// Compiles a profile; an empty one is none.
+fn compile(profile: &Seccomp) -> Result<Option<Filter>, Error> {
+    let Some(program) = seccomp::compile(profile)? else {
+        return Ok(None);
+    };
+    if program.notifies {
+        return Err(invalid(
+            "linux.seccomp.syscalls",
+            "SCMP_ACT_NOTIFY is not supported",
+        ));
+    }
+    Ok(Some(Filter {
+        program: program.filter,
+        flags: program.flags.into(),
+    }))
 }
 
 /// Where the terminal goes: to the caller's socket when nobody stays.

@@ -4,10 +4,13 @@ use super::names::{Numbers, X32_BIT, numbers};
 use super::{Error, result_of};
 use crate::spec::seccomp::{Action, Arch, Arg, Operator, Seccomp};
 
+/// A call for many: its name, the mask of its first argument, its functions by name.
+type Multiplexer = (&'static str, u64, &'static [(&'static str, u64)]);
+
 /// `socketcall` and `ipc`: one call for many, told apart by the first argument
 /// (`linux/net.h`, `linux/ipc.h`). A rule for `socket` that did not see
 /// `socketcall` could be walked around on a 32-bit ABI.
-const MULTIPLEXED: [(&str, u64, &[(&str, u64)]); 2] = [
+const MULTIPLEXED: [Multiplexer; 2] = [
     (
         "socketcall",
         u32::MAX as u64,

@@ -4,8 +4,6 @@
 //! operator or flag that is not of the list there is an error that names it:
 //! skipping it would leave a container less confined than its author meant.
 
-#![allow(dead_code, reason = "its callers join the tree after it")]
-
 use serde::{Deserialize, Serialize};
 
 use super::resources::null_is_empty;
