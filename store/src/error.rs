@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::bundle::BundleError;
 use crate::digest::{BadDigest, Digest};
 use crate::dirs::WriteError;
 use crate::erofs::ErofsError;
@@ -137,6 +138,14 @@ pub enum Error {
         target: PathBuf,
         /// What failed.
         source: WriteError,
+    },
+    /// Image and request make no container.
+    #[error("container {id:?}")]
+    Bundle {
+        /// The container.
+        id: String,
+        /// Why not.
+        source: BundleError,
     },
     /// A directory to unpack to that has something in it.
     #[error("{0:?} is not empty")]

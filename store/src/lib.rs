@@ -2,6 +2,7 @@
 //!
 //! Start reading at [`Store`] (the folder), then [`Transaction`] (how content gets in).
 
+pub mod bundle;
 pub mod digest;
 pub mod image;
 pub mod reference;

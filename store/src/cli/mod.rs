@@ -1,5 +1,6 @@
 //! The command line: what is global, and one variant a command. A group of commands is a file.
 
+mod bundle;
 mod images;
 
 use std::error::Error;
@@ -43,6 +44,8 @@ enum BackendName {
 enum Command {
     Images(images::Images),
     Tag(images::Tag),
+    Bundle(bundle::Bundle),
+    Unpack(bundle::Unpack),
 }
 
 impl Cli {
@@ -58,6 +61,8 @@ impl Cli {
         match self.command {
             Command::Images(command) => command.run(&store),
             Command::Tag(command) => command.run(&store),
+            Command::Bundle(command) => command.run(&store),
+            Command::Unpack(command) => command.run(&store),
         }
     }
 }

@@ -1,0 +1,185 @@
+//! Bundles: an image's configuration and a request become a `config.json` (runtime-spec, config.md).
+//!
+//! This is the one place where image metadata turns into something that steers a host, and it only does so by the
+//! fields named here: labels, annotations and names of an image never do.
+//!
+//! [`write`] pins the image, makes its layers available as directories and writes the bundle; the caller
+//! mounts the overlay on `rootfs`, because that mount belongs to whoever supervises the container.
+
+mod defaults;
+mod process;
+mod request;
+mod seccomp;
+mod spec;
+#[cfg(test)]
+mod tests;
+mod user;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::digest::Digest;
+use crate::error::{Context, Error};
+use crate::image::Healthcheck;
+use crate::images::Image;
+use crate::probe::UpperPlace;
+use crate::reference::Reference;
+use crate::store::{self, Store};
+
+pub use request::{Mount, Network, Request};
+pub use user::{User, UserError};
+
+/// What a bundle stands on; `teu-store bundle create` prints it as JSON.
+#[derive(Debug, Clone, Serialize)]
+pub struct Bundle {
+    /// The image's id: the digest of its configuration.
+    pub image: Digest,
+    /// The name it was found by.
+    pub reference: Option<Reference>,
+    /// The digest of its manifest.
+    pub manifest: Digest,
+    /// Lower directories of the container's overlay, top first.
+    pub lower: Vec<PathBuf>,
+    /// Where the overlay's upper directory can lie.
+    pub upper: UpperPlace,
+    /// The signal that ends the container kindly.
+    pub stop_signal: String,
+    /// Ports the image says it listens on: `80/tcp`.
+    pub exposed_ports: Vec<String>,
+    /// Directories the image says are for data.
+    pub volumes: Vec<String>,
+    /// The image's health check.
+    pub healthcheck: Option<Healthcheck>,
+}
+
+/// Why image and request make no container.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BundleError {
+    /// Nothing to run.
+    #[error("the image says no command to run, so one must be given")]
+    NoCommand,
+    /// A user that the image does not have, or files that it should stand in.
+    #[error("user {user:?}")]
+    User {
+        /// As image or request say it.
+        user: String,
+        /// Why not.
+        source: UserError,
+    },
+    /// A path that must start with a slash.
+    #[error("{what} {path:?} is not absolute")]
+    Relative {
+        /// Which.
+        what: &'static str,
+        /// The path.
+        path: String,
+    },
+    /// An environment variable without a name or value.
+    #[error("{0:?} is not an environment variable: want NAME=value")]
+    Environment(String),
+}
+
+/// Writes a bundle for `image` into `folder`, which is made where it is missing: `config.json`, and the empty directory
+/// `rootfs` as mount point. The image is pinned under `id` until [`Store::release_root`]; a failure releases it.
+pub fn write(
+    store: &Store,
+    id: &str,
+    image: &Image,
+    request: &Request,
+    folder: &Path,
+) -> Result<Bundle, Error> {
+    let layers = &image.config.rootfs.diff_ids;
+    let root = store.pin(id, layers, Some(image.manifest_digest()))?;
+    let written = (|| {
+        let rootfs = store.view(layers)?;
+        let config = plan(image, request, id, &rootfs).map_err(|source| Error::Bundle {
+            id: id.to_owned(),
+            source,
+        })?;
+        prepare(folder, &config)
+    })();
+    if let Err(err) = written {
+        // The error that is reported is the first one.
+        let _ = root.release();
+        return Err(err);
+    }
+    let config = &image.config.config;
+    Ok(Bundle {
+        image: image.id(),
+        reference: image.reference.clone(),
+        manifest: image.manifest_digest(),
+        lower: root.lowers().to_vec(),
+        upper: root.upper_place(),
+        stop_signal: config
+            .stop_signal
+            .clone()
+            .filter(|signal| !signal.is_empty())
+            .unwrap_or_else(|| "SIGTERM".into()),
+        exposed_ports: config.exposed_ports.keys().cloned().collect(),
+        volumes: config.volumes.keys().cloned().collect(),
+        healthcheck: config.healthcheck.clone(),
+    })
+}
+
+/// A bundle with a root file system of its own in `folder/rootfs`, independent of the store; for any runtime.
+/// `folder` must be missing or empty.
+pub fn unpack(store: &Store, image: &Image, request: &Request, folder: &Path) -> Result<(), Error> {
+    match fs::read_dir(folder) {
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => store::make_directory(folder)?,
+        other => {
+            if other.context("list", folder)?.next().is_some() {
+                return Err(Error::NotEmpty(folder.to_owned()));
+            }
+        }
+    }
+    let rootfs = folder.join("rootfs");
+    store.unpack(&image.config.rootfs.diff_ids, &rootfs)?;
+    let name = folder.file_name().map_or_else(
+        || "bundle".into(),
+        |name| name.to_string_lossy().into_owned(),
+    );
+    let opened = fs::File::open(&rootfs).context("open", &rootfs)?;
+    let config = plan(image, request, &name, &opened).map_err(|source| Error::Bundle {
+        id: name.clone(),
+        source,
+    })?;
+    write_config(folder, &config)
+}
+
+/// The `config.json` of a container. Reads users from `rootfs` and what the host can do; touches nothing.
+fn plan(
+    image: &Image,
+    request: &Request,
+    id: &str,
+    rootfs: impl std::os::fd::AsFd,
+) -> Result<Value, BundleError> {
+    let wanted = request.user.as_deref().unwrap_or(&image.config.config.user);
+    let user = user::resolve(rootfs.as_fd(), wanted).map_err(|source| BundleError::User {
+        user: wanted.to_owned(),
+        source,
+    })?;
+    let process = process::process(&image.config.config, request, &user, id)?;
+    spec::config(request, process, id, &defaults::Host::of_this_machine())
+}
+
+fn prepare(folder: &Path, config: &Value) -> Result<(), Error> {
+    store::make_directory(folder)?;
+    store::make_directory(&folder.join("rootfs"))?;
+    write_config(folder, config)
+}
+
+fn write_config(folder: &Path, config: &Value) -> Result<(), Error> {
+    let text = serde_json::to_vec(config).map_err(|source| Error::Json {
+        what: "config.json".into(),
+        source,
+    })?;
+    let path = folder.join("config.json");
+    // Not synced: a bundle is of no use after a power cut, its container is gone.
+    let unfinished = folder.join("config.json.new");
+    fs::write(&unfinished, text).context("write", &unfinished)?;
+    fs::rename(&unfinished, &path).context("rename to", &path)
+}
