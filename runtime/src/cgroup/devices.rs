@@ -19,6 +19,11 @@ impl Access {
     pub(crate) const ALL: Self = Self(7);
     const LETTERS: [(char, u8); 3] = [('r', 2), ('w', 4), ('m', 1)];
 
+    /// The bits: 1 mknod, 2 read, 4 write (`linux/bpf.h`).
+    pub(crate) fn bits(self) -> u8 {
+        self.0
+    }
+
     fn parse(text: &str) -> Option<Self> {
         text.chars().try_fold(Self(0), |all, letter| {
             Self::LETTERS

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use super::devices::Policy;
 use super::dir::{self, Dir, write_all};
 use super::write::{Absent, Write};
-use super::{Error, Paths, Plan};
+use super::{Error, Paths, Plan, device_program};
 use crate::spec::resources::Memory;
 
 /// The container's cgroup in every hierarchy, one on v2.
@@ -161,14 +161,22 @@ impl Group {
     fn restrict(&self, policy: &Policy) -> Result<(), Error> {
         let restricted = match self.dirs.iter().find(|dir| dir.serves("devices")) {
             Some(dir) => restrict_v1(dir, policy),
-            None => Ok(()),
+            None => match self.unified().filter(|_| self.is_v2) {
+                Some(dir) => device_program::restrict(dir, policy),
+                None => Ok(()),
+            },
         };
-        match restricted {
-            Err(Error::Write {
-                source: Errno::PERM | Errno::ACCESS,
-                ..
-            }) if in_user_namespace()? => Ok(()),
-            other => other,
+        let refused = match &restricted {
+            Err(Error::Write { source, .. }) => matches!(*source, Errno::PERM | Errno::ACCESS),
+            Err(Error::Devices { source, .. }) => {
+                source.kind() == std::io::ErrorKind::PermissionDenied
+            }
+            _ => false,
+        };
+        if refused && in_user_namespace()? {
+            Ok(())
+        } else {
+            restricted
         }
     }
 }

@@ -7,6 +7,7 @@
 //! to join or to change it, [`procs`], [`freezer`] and [`remove`] for the rest.
 
 mod create;
+mod device_program;
 mod devices;
 mod dir;
 pub(crate) mod freezer;
@@ -88,6 +89,12 @@ pub(crate) enum Error {
         limit: i64,
         usage: i64,
         with_swap: bool,
+    },
+    #[error("{action} device program of cgroup {path}", path = path.display())]
+    Devices {
+        action: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
     },
     #[error("the container has no cgroup with a freezer")]
     NoFreezer,

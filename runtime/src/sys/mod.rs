@@ -6,6 +6,8 @@
     reason = "this module is the door to the kernel; all else forbids unsafe"
 )]
 
+pub(crate) mod bpf;
+
 use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};

@@ -200,6 +200,41 @@ fn devices_are_denied_but_the_usual() {
     assert_eq!(scene.file("devices", "devices.list"), "a *:* rwm");
 }
 
+/// Reads one record of the kernel's log, device 1:11, from within `cgroup`.
+fn read_kernel_log(cgroup: &std::path::Path) -> bool {
+    let script =
+        "echo 0 > \"$0/cgroup.procs\" && dd if=/dev/kmsg of=/dev/null count=1 bs=8k iflag=nonblock";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]).arg(cgroup).stderr(Stdio::null());
+    shell.status().unwrap().success()
+}
+
+#[test]
+fn the_kernel_runs_the_device_program_of_v2() {
+    let Some(scene) = Scene::new("program") else {
+        return;
+    };
+    let group = scene.create();
+    let Some(dir) = group.unified() else {
+        eprintln!("SKIPPED program: no cgroup2 on this host");
+        return;
+    };
+    if !read_kernel_log(dir.path()) {
+        eprintln!("SKIPPED program: the kernel log cannot be read");
+        return;
+    }
+    let usual = super::Policy::new(&[]).unwrap();
+    super::device_program::restrict(dir, &usual).unwrap();
+    assert!(!read_kernel_log(dir.path()));
+    let all = super::Policy {
+        allow: true,
+        ..super::Policy::default()
+    };
+    super::device_program::restrict(dir, &all).unwrap();
+    assert!(read_kernel_log(dir.path()));
+    assert_eq!(crate::sys::bpf::attached(dir).unwrap().len(), 1);
+}
+
 #[test]
 fn nested_cgroups_and_their_processes_go_too() {
     let Some(mut scene) = Scene::new("nested") else {
