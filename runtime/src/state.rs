@@ -3,18 +3,24 @@
 //! ```text
 //! ROOT/                       0700; --root
 //! └── <id>/                   0700; its flock(2) is the container's lock
-//!     ├── state.json          replaced whole by rename; the intent before any side effect
-//!     ├── start               the gate's socket, as long as the container is not started
+//!     ├── state.json          the intent, before any side effect; whole by rename
+//!     ├── init -> PID:TICKS   a symbolic link as a fact: init's pid and start time
+//!     ├── created             an empty file as a fact: init waits for its start
+//!     ├── running             an empty file as a fact: it was started
+//!     ├── start               the gate's socket, where init waits
 //!     ├── seccomp             the compiled filter, for `exec`; only with a profile
 //!     └── failure             one page shared with init, for a failure under the filter
 //! ```
+//!
+//! What changes is not rewritten but added, a fact a file: each appears in one
+//! system call, whole or not at all, and costs a tenth of replacing a file.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -33,11 +39,14 @@ const STATE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Version of the state file's form; another one is not read.
 const VERSION: u32 = 1;
 
+/// Name of the link that names init.
+const INIT: &str = "init";
+
 /// How far a container has come. Whether it still lives is asked of the kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Phase {
     /// Being made; what is there may be incomplete.
+    #[default]
     Creating,
     /// Waiting for `start`.
     Created,
@@ -62,11 +71,15 @@ pub(crate) struct State {
     pub created: String,
     /// Who created it: a user id of the host.
     pub owner: u32,
-    /// How far it has come.
+    /// How far it has come; not in the file.
+    #[serde(skip)]
     pub phase: Phase,
-    /// Pid of init, 0 before there is one.
+    /// Pid of init, 0 before there is one; not in the file.
+    #[serde(skip)]
     pub pid: i32,
-    /// Start time of init in clock ticks since boot: a reused pid differs in it.
+    /// Start time of init in clock ticks since boot: a reused pid differs in
+    /// it. Not in the file.
+    #[serde(skip)]
     pub start_ticks: u64,
     /// Its cgroups, known before they exist.
     pub cgroups: cgroup::Paths,
@@ -220,8 +233,28 @@ fn not_there() -> Error {
     Error::State("container does not exist".into())
 }
 
+impl Phase {
+    /// Name of the file whose presence is the fact.
+    fn fact(self) -> Option<&'static str> {
+        match self {
+            Phase::Creating => None,
+            Phase::Created => Some("created"),
+            Phase::Running => Some("running"),
+        }
+    }
+}
+
+/// Reads what [`Locked::name_init`] has stored.
+fn parse_init(link: &str) -> Option<(i32, u64)> {
+    let (pid, ticks) = link.split_once(':')?;
+    Some((
+        pid.parse().ok().filter(|&pid| pid > 0)?,
+        ticks.parse().ok()?,
+    ))
+}
+
 impl StateDir {
-    /// Reads the state: the old or the new one, never half of one.
+    /// Reads the state and the facts added to it.
     pub(crate) fn load(&self) -> Result<State, Error> {
         let path = self.path.join(STATE);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -234,7 +267,7 @@ impl StateDir {
             )?;
         let text = crate::file::read_open(File::from(fd), STATE_BYTES_MAX)
             .map_err(Error::on("read", &path))?;
-        let state: State = serde_json::from_slice(&text).map_err(|source| Error::Json {
+        let mut state: State = serde_json::from_slice(&text).map_err(|source| Error::Json {
             path: path.clone(),
             source,
         })?;
@@ -244,7 +277,35 @@ impl StateDir {
                 self.id
             )));
         }
+        self.add_facts(&mut state)?;
         Ok(state)
+    }
+
+    fn add_facts(&self, state: &mut State) -> Result<(), Error> {
+        let link = match rustix::fs::readlinkat(&self.fd, INIT, Vec::new()) {
+            Err(Errno::NOENT) => return Ok(()),
+            result => result.map_err(Error::on("read", self.path.join(INIT)))?,
+        };
+        let damaged = || {
+            Error::State(format!(
+                "{:?} does not name a process",
+                self.path.join(INIT)
+            ))
+        };
+        (state.pid, state.start_ticks) = link
+            .to_str()
+            .ok()
+            .and_then(parse_init)
+            .ok_or_else(damaged)?;
+        for phase in [Phase::Running, Phase::Created] {
+            let there =
+                |name| rustix::fs::accessat(&self.fd, name, Access::EXISTS, AtFlags::empty());
+            if phase.fact().is_some_and(|name| there(name).is_ok()) {
+                state.phase = phase;
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Takes the lock and makes sure that the directory was not removed
@@ -280,6 +341,24 @@ impl Locked {
         })?;
         crate::file::replace(&self.dir.fd, STATE, &text)
             .map_err(Error::on("write", self.dir.path.join(STATE)))
+    }
+
+    /// Adds the fact which process init is. One system call: there or not.
+    pub(crate) fn name_init(&mut self, pid: i32, start_ticks: u64) -> Result<(), Error> {
+        rustix::fs::symlinkat(format!("{pid}:{start_ticks}"), &self.dir.fd, INIT)
+            .map_err(Error::on("write", self.dir.path.join(INIT)))
+    }
+
+    /// Adds the fact that the container has come so far.
+    pub(crate) fn reached(&mut self, phase: Phase) -> Result<(), Error> {
+        let Some(name) = phase.fact() else {
+            return Ok(());
+        };
+        let mode = Mode::from_raw_mode(0o600);
+        match rustix::fs::mknodat(&self.dir.fd, name, FileType::RegularFile, mode, 0) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(Error::on("write", self.dir.path.join(name))(errno)),
+        }
     }
 
     /// Removes one file of the directory; its absence is no error.
@@ -360,6 +439,36 @@ mod tests {
                 .contains("does not exist")
         );
         std::fs::remove_dir(&root.path).unwrap();
+    }
+
+    #[test]
+    fn facts_are_added_to_the_state() {
+        let root = root("facts");
+        let id: ContainerId = "c".parse().unwrap();
+        let mut locked = root.create(&id).unwrap();
+        locked.save(&state(&id)).unwrap();
+        locked.name_init(7, 99).unwrap();
+        let read = |locked: &Locked| {
+            locked
+                .dir()
+                .load()
+                .map(|s| (s.pid, s.start_ticks, s.phase))
+                .unwrap()
+        };
+        assert_eq!(read(&locked), (7, 99, Phase::Creating));
+        locked.reached(Phase::Created).unwrap();
+        assert_eq!(read(&locked).2, Phase::Created);
+        locked.reached(Phase::Running).unwrap();
+        assert_eq!(read(&locked).2, Phase::Running);
+        locked.remove().unwrap();
+        std::fs::remove_dir(&root.path).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_link_names_nobody() {
+        for link in ["", "7", "0:1", "-1:1", "x:1", "7:", "7:x"] {
+            assert_eq!(parse_init(link), None, "{link:?}");
+        }
     }
 
     #[test]

@@ -201,7 +201,11 @@ fn make(
     } = prepared;
     let tolerant = state.owner != 0 && spec.linux.cgroups_path.is_empty();
     let group = Group::create(&paths, &cgroups, tolerant)?;
-    state.cgroups = group.paths(&paths);
+    let made = group.paths(&paths);
+    if made != state.cgroups {
+        state.cgroups = made;
+        locked.save(state)?;
+    }
     let page = shared_page(&init, locked, request.run)?;
     if let Some(filter) = &init.filter {
         super::exec::save_filter(locked, filter)?;
@@ -234,14 +238,14 @@ fn make(
     let launched = launch::init(init, extras, into)?;
     let brought_up = introduce(&launched, locked, state, &orders)
         .and_then(|()| {
-            group.apply(&cgroups)?;
+            // Init works on its mounts meanwhile; the limits are in force
+            // before it is let further than that.
             if !in_cgroup {
                 group.join(launched.pid)?;
             }
-            launched
-                .socket
-                .send(ToInit::Joined)
-                .map_err(Error::at("talk to", "init"))
+            let joined = launched.socket.send(ToInit::Joined);
+            joined.map_err(Error::at("talk to", "init"))?;
+            Ok(group.apply(&cgroups)?)
         })
         .and_then(|()| converse(&launched, &spec, state))
         .and_then(|master| finish(request, &launched, locked, state).map(|()| master));
@@ -305,7 +309,7 @@ fn introduce(
     state.start_ticks = stat
         .ok_or_else(|| Error::State("init ended before its first step".into()))?
         .start;
-    locked.save(state)?;
+    locked.name_init(state.pid, state.start_ticks)?;
     let talk = || Error::at("talk to", "init");
     init.socket.send(ToInit::Go).map_err(talk())?;
     if orders.time_offsets.is_empty() {
@@ -406,6 +410,9 @@ fn finish(
     if let Some(path) = &request.pid_file {
         crate::file::write_pid(path, state.pid)?;
     }
-    state.phase = Phase::Created;
-    locked.save(state)
+    if !request.run {
+        state.phase = Phase::Created;
+        locked.reached(Phase::Created)?;
+    }
+    Ok(())
 }

@@ -15,7 +15,7 @@ use crate::sys::SharedPage;
 /// Starts a created container.
 pub(crate) fn start(root: &Root, id: &ContainerId) -> Result<(), Error> {
     let mut locked = root.open(id)?.lock()?;
-    let mut state = locked.dir().load()?;
+    let state = locked.dir().load()?;
     match Status::of(&state)? {
         Status::Created => (),
         Status::Stopped => {
@@ -42,8 +42,7 @@ pub(crate) fn start(root: &Root, id: &ContainerId) -> Result<(), Error> {
     connection
         .send(ToInit::Start)
         .map_err(Error::at("talk to", "init"))?;
-    state.phase = Phase::Running;
-    locked.save(&state)?;
+    locked.reached(Phase::Running)?;
     locked.remove_file(gate::NAME)?;
     let spoken = gate::outcome(&connection).map_err(Error::at("talk to", "init"))?;
     if let Some(failure) = spoken.or(unspoken(&locked)) {
@@ -74,7 +73,7 @@ pub(crate) fn begin(created: &mut Created) -> Result<(), Error> {
         .send(ToInit::Start)
         .map_err(Error::at("talk to", "init"))?;
     created.state.phase = Phase::Running;
-    created.locked.save(&created.state)?;
+    created.locked.reached(Phase::Running)?;
     let spoken = gate::outcome(&created.init.socket).map_err(Error::at("talk to", "init"))?;
     let unspoken = || {
         created
