@@ -8,7 +8,7 @@ use super::devices::Policy;
 use super::dir::{self, Dir, write_all};
 use super::write::{Absent, Write};
 use super::{Error, Paths, Plan, device_program};
-use crate::spec::resources::Memory;
+use crate::spec::resources::{Memory, Resources};
 
 /// The container's cgroup in every hierarchy, one on v2.
 #[derive(Debug)]
@@ -73,6 +73,37 @@ impl Group {
             Some(policy) => self.restrict(policy),
             None => Ok(()),
         }
+    }
+
+    /// Fills in, from what the kernel has, what a change leaves open but v2 needs
+    /// to write the rest: the quota beside a period, and the memory limit under a
+    /// limit of memory and swap together.
+    pub(crate) fn complete(&self, resources: &mut Resources) -> Result<(), Error> {
+        let Some(dir) = self.unified().filter(|_| self.is_v2) else {
+            return Ok(());
+        };
+        let number = |file| {
+            let text = dir.read(file)?;
+            // `max` is no number: no limit.
+            Ok(text
+                .split_whitespace()
+                .next()
+                .and_then(|word| word.parse::<i64>().ok())
+                .or(Some(-1)))
+        };
+        if let Some(cpu) = &mut resources.cpu
+            && cpu.period.is_some()
+            && cpu.quota.is_none()
+        {
+            cpu.quota = number("cpu.max")?;
+        }
+        if let Some(memory) = &mut resources.memory
+            && memory.swap.is_some_and(|both| both > 0)
+            && memory.limit.is_none()
+        {
+            memory.limit = number("memory.max")?;
+        }
+        Ok(())
     }
 
     /// Writes one limit. With `later`, EINVAL asks for another try.

@@ -29,15 +29,10 @@ impl Plan {
     }
 
     /// The plan of a change to a running container: what is not named stays.
+    /// So do the devices, as with runc: engines send the whole configuration
+    /// again, and hooks may have granted more than it says.
     pub(crate) fn update(resources: &Resources, paths: &Paths) -> Result<Self, Error> {
-        let devices = match resources.devices.as_slice() {
-            [] => None,
-            rules => Some(Policy::new(rules)?),
-        };
-        Ok(Self {
-            devices,
-            ..Self::limits(resources, paths)?
-        })
+        Self::limits(resources, paths)
     }
 
     /// Whether any limit is asked for, the usual device rules apart.
@@ -157,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_are_always_restricted_and_never_by_an_update_of_something_else() {
+    fn devices_are_always_restricted_and_never_by_an_update() {
         let paths = Paths::from_pairs([("", "/u")]);
         assert!(
             Plan::new(&Resources::default(), &paths)

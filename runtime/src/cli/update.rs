@@ -17,7 +17,7 @@ const RESOURCES_BYTES_MAX: u64 = 1024 * 1024;
 pub(super) fn update(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
     let id = container_id(args)?;
     let updated = (|| {
-        let resources = match args.value("resources") {
+        let mut resources = match args.value("resources") {
             Some(path) => from_file(path)?,
             None => from_flags(args)?,
         };
@@ -26,8 +26,9 @@ pub(super) fn update(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
         if Status::of(&state)? == Status::Stopped {
             return Err(Error::State("container not running".into()));
         }
-        let plan = Plan::update(&resources, &state.cgroups)?;
-        Ok(Group::open(&state.cgroups)?.apply(&plan)?)
+        let group = Group::open(&state.cgroups)?;
+        group.complete(&mut resources)?;
+        Ok(group.apply(&Plan::update(&resources, &state.cgroups)?)?)
     })();
     named("update", &id, updated).map(|()| 0)
 }
