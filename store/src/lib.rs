@@ -2,12 +2,16 @@
 //!
 //! Start reading at [`Store`] (the folder), then [`Transaction`] (how content gets in).
 
+pub mod archive;
 pub mod bundle;
 pub mod digest;
 pub mod image;
+pub mod pack;
+pub mod progress;
 pub mod reference;
 pub mod registry;
 pub mod tar;
+pub mod transfer;
 
 mod blobs;
 mod chains;
@@ -19,6 +23,7 @@ mod ingest;
 mod layers;
 mod lock;
 mod mount;
+mod packed;
 mod probe;
 mod put;
 mod refs;
@@ -35,6 +40,7 @@ pub use error::Error;
 pub use images::Image;
 pub use ingest::LayerWriter;
 pub use layers::Layer;
+pub use packed::{Format, Packed};
 pub use probe::{Backend, UpperPlace};
 pub use reference::Reference;
 pub use refs::RefRecord;

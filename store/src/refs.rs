@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::error::{Context, Error};
 use crate::image::Descriptor;
+use crate::lock::{Lock, Mode};
 use crate::reference::Reference;
 use crate::store::{self, Store};
 
@@ -24,6 +25,10 @@ pub struct RefRecord {
     pub name: Reference,
     /// The manifest or index it names; that and all below it is in the store.
     pub target: Descriptor,
+    /// The manifest that registries and archives got for it, where that is another: layers that are kept
+    /// as tars leave packed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pushed: Option<Descriptor>,
     /// When the name was last given here, RFC 3339; for people, so it is no part of the image.
     pub updated: String,
 }
@@ -35,14 +40,35 @@ impl Store {
         let record = RefRecord {
             name: name.clone(),
             target: target.clone(),
+            pushed: None,
             updated: jiff::Timestamp::now().to_string(),
         };
-        let mut text = serde_json::to_vec(&record).map_err(|source| Error::Json {
-            what: name.to_string(),
+        // Whoever reads a record to write it again must not undo this.
+        let _renaming = Lock::acquire(&self.lock_path("refs"), Mode::Exclusive)?;
+        self.write_ref(&record)
+    }
+
+    /// Remembers with `name` that it left as `sent`. Nothing happens when the name is gone meanwhile.
+    pub fn set_pushed(&self, name: &Reference, sent: &Descriptor) -> Result<(), Error> {
+        let _renaming = Lock::acquire(&self.lock_path("refs"), Mode::Exclusive)?;
+        let Some(mut record) = self.get_ref(name)? else {
+            return Ok(());
+        };
+        let pushed = Some(sent.clone()).filter(|sent| sent.digest != record.target.digest);
+        if record.pushed == pushed {
+            return Ok(());
+        }
+        record.pushed = pushed;
+        self.write_ref(&record)
+    }
+
+    fn write_ref(&self, record: &RefRecord) -> Result<(), Error> {
+        let mut text = serde_json::to_vec(record).map_err(|source| Error::Json {
+            what: record.name.to_string(),
             source,
         })?;
         text.push(b'\n');
-        store::replace_file(&self.folder("tmp"), &self.ref_path(name), &text)
+        store::replace_file(&self.folder("tmp"), &self.ref_path(&record.name), &text)
     }
 
     /// What `name` means; `None` where nobody has given it.

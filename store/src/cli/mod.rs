@@ -1,7 +1,9 @@
 //! The command line: what is global, and one variant a command. A group of commands is a file.
 
 mod bundle;
+mod exchange;
 mod images;
+mod transfer;
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -46,6 +48,10 @@ enum Command {
     Tag(images::Tag),
     Bundle(bundle::Bundle),
     Unpack(bundle::Unpack),
+    Pull(transfer::Pull),
+    Push(transfer::Push),
+    Import(exchange::Import),
+    Export(exchange::Export),
 }
 
 impl Cli {
@@ -63,6 +69,10 @@ impl Cli {
             Command::Tag(command) => command.run(&store),
             Command::Bundle(command) => command.run(&store),
             Command::Unpack(command) => command.run(&store),
+            Command::Pull(command) => command.run(&store),
+            Command::Push(command) => command.run(&store),
+            Command::Import(command) => command.run(&store),
+            Command::Export(command) => command.run(&store),
         }
     }
 }

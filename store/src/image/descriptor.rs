@@ -1,6 +1,8 @@
 //! Descriptors and platforms (image-spec, descriptor.md and image-index.md).
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -82,6 +84,62 @@ pub struct Platform {
     pub os_features: Vec<String>,
 }
 
+/// A text that is no platform.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is not a platform: want OS/ARCH or OS/ARCH/VARIANT, such as linux/amd64 or linux/arm/v7"
+)]
+pub struct BadPlatform(String);
+
+impl FromStr for Platform {
+    type Err = BadPlatform;
+
+    /// `os/arch`, `os/arch/variant`, or an architecture alone for Linux; the kernel's names of architectures too.
+    fn from_str(text: &str) -> Result<Platform, BadPlatform> {
+        let is_word = |word: &&str| {
+            !word.is_empty()
+                && word
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        };
+        let words: Vec<&str> = text.split('/').collect();
+        if !words.iter().all(is_word) {
+            return Err(BadPlatform(text.to_owned()));
+        }
+        let (os, architecture, variant) = match words[..] {
+            [architecture] => ("linux", architecture, None),
+            [os, architecture] => (os, architecture, None),
+            [os, architecture, variant] => (os, architecture, Some(variant)),
+            _ => return Err(BadPlatform(text.to_owned())),
+        };
+        let (architecture, variant) = match architecture {
+            "x86_64" | "x86-64" => ("amd64", variant),
+            "aarch64" => ("arm64", variant),
+            "armhf" => ("arm", variant.or(Some("v7"))),
+            "armel" => ("arm", variant.or(Some("v6"))),
+            "i386" | "i686" => ("386", variant),
+            other => (other, variant),
+        };
+        Ok(Platform {
+            architecture: architecture.to_owned(),
+            os: os.to_owned(),
+            variant: variant.map(str::to_owned),
+            os_version: None,
+            os_features: Vec::new(),
+        })
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        match &self.variant {
+            Some(variant) => write!(f, "/{variant}"),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Platform {
     /// The platform this program runs on.
     pub fn host() -> Platform {
@@ -110,5 +168,26 @@ impl Platform {
             _ => true,
         };
         self.os == offered.os && self.architecture == offered.architecture && variant
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn platforms_as_people_write_them() {
+        for (text, canonical) in [
+            ("linux/amd64", "linux/amd64"),
+            ("arm64", "linux/arm64"),
+            ("linux/arm/v7", "linux/arm/v7"),
+            ("linux/armhf", "linux/arm/v7"),
+            ("x86_64", "linux/amd64"),
+        ] {
+            assert_eq!(text.parse::<Platform>().unwrap().to_string(), canonical);
+        }
+        for bad in ["", "linux/", "a/b/c/d", "linux/a b"] {
+            assert!(bad.parse::<Platform>().is_err(), "{bad}");
+        }
     }
 }

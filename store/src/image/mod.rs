@@ -9,7 +9,7 @@ mod document;
 pub mod media_type;
 
 pub use config::{ContainerConfig, Healthcheck, History, ImageConfig, RootFs};
-pub use descriptor::{Descriptor, Platform};
+pub use descriptor::{BadPlatform, Descriptor, Platform};
 pub use document::{BadDocument, DOCUMENT_BYTES_MAX, Document, Index, Manifest};
 
 use serde::{Deserialize, Deserializer};

@@ -243,6 +243,7 @@ pub(super) fn said(body: &[u8]) -> String {
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     let (code, message) = (text(&first["code"]), text(&first["message"]));
     let joined = match (code.as_str(), message.as_str()) {
+        ("", "") if json.is_null() => one_line(body),
         ("", "") => text(&json["details"]),
         ("", _) => message,
         (_, "") => code,
@@ -260,6 +261,15 @@ pub(super) fn said(body: &[u8]) -> String {
     }
 }
 
+/// The text of a plain answer, such as a balancer's; pages for browsers say nothing here.
+fn one_line(body: &[u8]) -> String {
+    let text = std::str::from_utf8(body).unwrap_or_default().trim();
+    if text.starts_with('<') || text.contains('\n') {
+        return String::new();
+    }
+    text.to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,6 +283,7 @@ mod tests {
             " (incorrect username or password)"
         );
         assert_eq!(said(b"<html>nginx</html>"), "");
+        assert_eq!(said(b"no TLS here.\n"), " (no TLS here.)");
         let hostile = "{\"errors\":[{\"message\":\"\\u001b[2Jgone\\u0007\"}]}";
         assert_eq!(said(hostile.as_bytes()), " ([2Jgone)");
     }

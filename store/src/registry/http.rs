@@ -43,7 +43,7 @@ pub(super) enum Payload<'a> {
     Bytes(&'a [u8]),
     /// `length` bytes from a reader that can be opened again.
     Stream {
-        open: &'a (dyn Fn() -> io::Result<Box<dyn Read>> + Sync),
+        open: &'a (dyn Fn() -> io::Result<Box<dyn Read + 'a>> + Sync),
         length: u64,
     },
 }
@@ -183,7 +183,8 @@ impl Http {
                     source,
                 })?;
                 let request = request.header(header::CONTENT_LENGTH, length);
-                let body = SendBody::from_owned_reader(reader.take(length));
+                let mut reader = reader.take(length);
+                let body = SendBody::from_reader(&mut reader);
                 patiently(&agent, request.body(body).map_err(bad)?)
             }
         };

@@ -28,7 +28,7 @@ pub trait Source: Sync {
     ///
     /// # Errors
     /// Those of the file.
-    fn open(&self, offset: u64) -> io::Result<Box<dyn Read>>;
+    fn open(&self, offset: u64) -> io::Result<Box<dyn Read + '_>>;
 }
 
 /// How a blob came to be at the registry.

@@ -1,0 +1,221 @@
+//! The one way in for images: from a registry, a layout, an archive.
+//!
+//! 1. The document that the name leads to; through an index to the manifest of the platform.
+//! 2. The configuration.
+//! 3. The layers, several at a time; what is here is not fetched again.
+//!
+//! Nothing is named yet: a reference comes last, and is the caller's.
+
+use super::{Error, parallel};
+use crate::digest::{DiffId, Digest};
+use crate::image::{
+    DOCUMENT_BYTES_MAX, Descriptor, Document, ImageConfig, Index, Manifest, Platform, media_type,
+};
+use crate::progress::Progress;
+use crate::reference::Reference;
+use crate::{Layer, Transaction, Verified};
+use std::collections::BTreeSet;
+use std::io::Read;
+
+/// Deepest nesting of indexes; nobody needs two, a hostile one has thousands (security.md, S13).
+const INDEX_DEPTH_MAX: usize = 8;
+
+/// Where an image's content comes from. Nothing it yields is believed before it is checked.
+pub(crate) trait Origin: Sync {
+    /// Opens a blob; who reads checks.
+    fn open(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error>;
+
+    /// Reads a manifest or an index; who reads checks.
+    fn document(&self, document: &Descriptor) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        let limit = document.size.min(DOCUMENT_BYTES_MAX) + 1;
+        self.open(document)?
+            .take(limit)
+            .read_to_end(&mut bytes)
+            .map_err(|source| crate::Error::Read {
+                what: format!("blob {}", document.digest),
+                source,
+            })?;
+        Ok(bytes)
+    }
+}
+
+/// An image that is in the store now, kept by the transaction until something names it.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    /// What a reference should name: the manifest, or the index it was chosen from.
+    pub(crate) target: Descriptor,
+    /// The manifest.
+    pub(crate) manifest: Descriptor,
+    /// The configuration's digest.
+    pub(crate) id: Digest,
+    /// The layers that were fetched now.
+    layers: Vec<Layer>,
+}
+
+impl Taken {
+    /// Makes the image whole and gives it `name`; both at once and last.
+    pub(crate) fn name(&self, work: &Transaction, name: &Reference) -> Result<(), Error> {
+        Ok(work.finish_image(&self.manifest, &self.layers, Some(&self.target), Some(name))?)
+    }
+}
+
+/// Takes the image that `target` (of content `bytes`) leads to.
+pub(crate) fn image(
+    work: &Transaction,
+    origin: &dyn Origin,
+    target: &Descriptor,
+    bytes: Vec<u8>,
+    platform: &Platform,
+    progress: &Progress,
+) -> Result<Taken, Error> {
+    let mut named = target.clone();
+    let mut here = target.clone();
+    let mut bytes = bytes;
+    for _ in 0..INDEX_DEPTH_MAX {
+        put_document(work, &here, &bytes)?;
+        match parse(&here, &bytes)? {
+            Document::Manifest(manifest) => {
+                let id = manifest.config.digest;
+                let layers = content(work, origin, &here, &manifest, progress)?;
+                return Ok(Taken {
+                    target: named,
+                    manifest: here,
+                    id,
+                    layers,
+                });
+            }
+            Document::Index(index) => {
+                let entry = select(&index, platform)?;
+                bytes = document(work, origin, &entry)?;
+                // The store reads one index and no more: a nested one is named itself.
+                named = std::mem::replace(&mut here, entry);
+            }
+        }
+    }
+    Err(Error::Nested(INDEX_DEPTH_MAX))
+}
+
+fn select(index: &Index, platform: &Platform) -> Result<Descriptor, Error> {
+    if let Some(entry) = index.select(platform) {
+        return Ok(entry.clone());
+    }
+    let offered: BTreeSet<String> = index
+        .manifests
+        .iter()
+        .filter_map(|entry| entry.platform.as_ref().map(ToString::to_string))
+        .filter(|text| text != "unknown/unknown")
+        .collect();
+    let offered: Vec<String> = offered.into_iter().collect();
+    Err(Error::Platform {
+        wanted: platform.to_string(),
+        offered: offered.join(", "),
+    })
+}
+
+/// Configuration and layers of a manifest that is in the store; the layers that were not here.
+fn content(
+    work: &Transaction,
+    origin: &dyn Origin,
+    descriptor: &Descriptor,
+    manifest: &Manifest,
+    progress: &Progress,
+) -> Result<Vec<Layer>, Error> {
+    if !matches!(
+        manifest.config.media_type.as_str(),
+        media_type::OCI_CONFIG | media_type::DOCKER_CONFIG
+    ) {
+        return Err(Error::NotAnImage(manifest.config.media_type.clone()));
+    }
+    let bytes = document(work, origin, &manifest.config)?;
+    put_document(work, &manifest.config, &bytes)?;
+    let config: ImageConfig =
+        serde_json::from_slice(&bytes).map_err(|source| crate::Error::Json {
+            what: format!("image configuration {}", manifest.config.digest),
+            source,
+        })?;
+    crate::images::check_layers(descriptor, manifest, &config)?;
+    let mut seen = BTreeSet::new();
+    let mut layers = Vec::new();
+    for (blob, diff_id) in manifest.layers.iter().zip(&config.rootfs.diff_ids) {
+        if media_type::layer_compression(&blob.media_type).is_none() {
+            return Err(crate::Error::LayerType(blob.media_type.clone()).into());
+        }
+        if seen.insert((blob.digest, *diff_id)) {
+            layers.push((blob, diff_id));
+        }
+    }
+    let fetched = parallel::each(&layers, |(blob, diff_id), stop| {
+        layer(work, origin, blob, diff_id, progress, stop)
+    })?;
+    Ok(fetched.into_iter().flatten().collect())
+}
+
+fn layer(
+    work: &Transaction,
+    origin: &dyn Origin,
+    blob: &Descriptor,
+    diff_id: &DiffId,
+    progress: &Progress,
+    stop: &parallel::Stop,
+) -> Result<Option<Layer>, Error> {
+    let name = format!("layer {}", blob.digest.short());
+    if work.has_packed_layer(blob, diff_id)? {
+        progress.reused(&name, blob.size, "already here");
+        return Ok(None);
+    }
+    if !blob.urls.is_empty() && !media_type::is_distributable(&blob.media_type) {
+        return Err(Error::ForeignLayer(blob.digest));
+    }
+    let task = progress.task(name, blob.size);
+    let content = stop.watch(origin.open(blob)?);
+    let layer = work.ingest_layer(content, blob, Some(diff_id), &mut |read| task.reach(read))?;
+    work.note_packed(blob, &layer.diff_id)?;
+    task.finish("done");
+    Ok(Some(layer))
+}
+
+/// A document from the store if it is there, else from its origin, checked.
+pub(crate) fn document(
+    work: &Transaction,
+    origin: &dyn Origin,
+    descriptor: &Descriptor,
+) -> Result<Vec<u8>, Error> {
+    if work.has_blob(&descriptor.digest)?
+        && let Ok(bytes) = work.store().read_blob(&descriptor.digest, descriptor.size)
+    {
+        return Ok(bytes);
+    }
+    if descriptor.size > DOCUMENT_BYTES_MAX {
+        let what = format!("blob {}", descriptor.digest);
+        return Err(crate::Error::TooLarge {
+            what,
+            size: descriptor.size,
+            max: DOCUMENT_BYTES_MAX,
+        }
+        .into());
+    }
+    let bytes = origin.document(descriptor)?;
+    let mut checked = Vec::with_capacity(bytes.len());
+    Verified::new(&bytes[..], descriptor.digest, descriptor.size)
+        .read_to_end(&mut checked)
+        .map_err(|source| crate::Error::Read {
+            what: format!("blob {}", descriptor.digest),
+            source,
+        })?;
+    Ok(checked)
+}
+
+fn put_document(work: &Transaction, descriptor: &Descriptor, bytes: &[u8]) -> Result<(), Error> {
+    if !work.has_blob(&descriptor.digest)? {
+        work.put_blob(bytes, &descriptor.digest, descriptor.size)?;
+    }
+    Ok(())
+}
+
+fn parse(descriptor: &Descriptor, bytes: &[u8]) -> Result<Document, Error> {
+    Document::parse(bytes, Some(&descriptor.media_type)).map_err(|source| {
+        let what = format!("manifest {}", descriptor.digest);
+        crate::Error::Document { what, source }.into()
+    })
+}
