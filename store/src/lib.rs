@@ -6,6 +6,7 @@ pub mod archive;
 pub mod bundle;
 pub mod digest;
 pub mod image;
+pub mod layer;
 pub mod pack;
 pub mod progress;
 pub mod reference;

@@ -1,0 +1,439 @@
+//! From the upper directory of an overlay to a layer's tar: what a command changed, as image-spec, layer.md,
+//! "Representing Changes", wants it. Sorted and deterministic: the same tree gives the same bytes.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::vec::IntoIter;
+
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, major, minor, openat, openat2,
+    readlinkat, statat,
+};
+use rustix::io::Errno;
+
+use crate::tar::{Attributes, Device, Time, Writer, Xattrs};
+
+/// Longest list of attribute names, and longest value, that Linux has, in bytes.
+const XATTR_BYTES_MAX: usize = 64 * 1024;
+/// How often an open is tried again when somebody renames a directory on the host meanwhile.
+const TRIES: usize = 128;
+
+/// Whether a path is no part of the layer.
+pub type Skip = dyn Fn(&[u8]) -> bool;
+
+/// How an upper directory becomes a layer.
+#[derive(Default)]
+pub struct UpperOptions<'o> {
+    /// Times later than this become this.
+    pub clamp_mtime: Option<Time>,
+    /// Paths, relative and without a slash at the start, that are no part of the layer: mount points made for the command.
+    pub skip: Option<&'o Skip>,
+    /// The merged view below the upper directory. The kernel marks every new directory opaque; with this given,
+    /// only those that hide something are.
+    pub lower: Option<BorrowedFd<'o>>,
+}
+
+/// Why an upper directory could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{action} {:?}", String::from_utf8_lossy(path))]
+pub struct UpperError {
+    action: &'static str,
+    /// Relative to the upper directory.
+    path: Vec<u8>,
+    source: io::Error,
+}
+
+/// Writes the tar of what lies in `upper` to `out` and hands that back, with the number of members written.
+/// The root itself is not among them. Sockets are left out: no archive can hold them.
+pub fn from_upper<W: Write>(
+    upper: BorrowedFd<'_>,
+    out: W,
+    options: &UpperOptions<'_>,
+) -> Result<(W, u64), UpperError> {
+    let here = enter(upper, c".").map_err(|source| UpperError {
+        action: "open",
+        path: b".".to_vec(),
+        source,
+    })?;
+    let mut walk = Walk {
+        here,
+        path: Vec::new(),
+        links: HashMap::new(),
+        options,
+        tar: Writer::new(out),
+        members: 0,
+    };
+    let done = walk.run();
+    done.map_err(|(action, source)| UpperError {
+        action,
+        path: walk.path,
+        source,
+    })?;
+    let members = walk.members;
+    let out = walk.tar.finish().map_err(|source| UpperError {
+        action: "end the layer",
+        path: Vec::new(),
+        source,
+    })?;
+    Ok((out, members))
+}
+
+struct Walk<'o, W> {
+    /// The directory being read, and its path.
+    here: OwnedFd,
+    path: Vec<u8>,
+    /// The first path of files with several names.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    options: &'o UpperOptions<'o>,
+    tar: Writer<W>,
+    members: u64,
+}
+
+/// A directory on the way.
+struct Frame {
+    names: IntoIter<CString>,
+    identity: (u64, u64),
+    /// Length of the path of its parent.
+    parent_path: usize,
+}
+
+type Done<T = ()> = Result<T, (&'static str, io::Error)>;
+
+/// Says what was attempted.
+trait Doing<T> {
+    fn doing(self, action: &'static str) -> Done<T>;
+}
+
+impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
+    fn doing(self, action: &'static str) -> Done<T> {
+        self.map_err(|err| (action, err.into()))
+    }
+}
+
+impl<W: Write> Walk<'_, W> {
+    fn run(&mut self) -> Done {
+        let mut frames = vec![self.frame(0)?];
+        while let Some(frame) = frames.last_mut() {
+            let Some(name) = frame.names.next() else {
+                let parent_path = frame.parent_path;
+                frames.pop();
+                if let Some(parent) = frames.last() {
+                    self.here = self.up(parent.identity)?;
+                    self.path.truncate(parent_path);
+                }
+                continue;
+            };
+            let parent_path = self.path.len();
+            if !self.path.is_empty() {
+                self.path.push(b'/');
+            }
+            self.path.extend_from_slice(name.to_bytes());
+            if !self.options.skip.is_some_and(|skip| skip(&self.path)) && self.member(&name)? {
+                frames.push(self.frame(parent_path)?);
+                continue;
+            }
+            self.path.truncate(parent_path);
+        }
+        Ok(())
+    }
+
+    /// The names in the directory where we are: deletions first, as the specification asks, then by their bytes.
+    fn frame(&mut self, parent_path: usize) -> Done<Frame> {
+        let stat = fstat(&self.here).doing("stat")?;
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.here).doing("list")? {
+            let entry = entry.doing("list")?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                let stat = statat(&self.here, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)
+                    .doing("stat")?;
+                names.push((
+                    !self.is_whiteout(entry.file_name(), &stat)?,
+                    entry.file_name().to_owned(),
+                ));
+            }
+        }
+        names.sort();
+        let names: Vec<CString> = names.into_iter().map(|(_, name)| name).collect();
+        Ok(Frame {
+            names: names.into_iter(),
+            identity: (stat.st_dev, stat.st_ino),
+            parent_path,
+        })
+    }
+
+    fn up(&self, identity: (u64, u64)) -> Done<OwnedFd> {
+        let parent = enter(self.here.as_fd(), c"..").doing("leave")?;
+        let stat = fstat(&parent).doing("stat")?;
+        if (stat.st_dev, stat.st_ino) != identity {
+            return Err(("leave", io::Error::other("somebody moved it meanwhile")));
+        }
+        Ok(parent)
+    }
+
+    /// Writes what `name` is; whether it is a directory, which has been entered then.
+    fn member(&mut self, name: &CStr) -> Done<bool> {
+        let stat = statat(&self.here, name, AtFlags::SYMLINK_NOFOLLOW).doing("stat")?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if self.is_whiteout(name, &stat)? {
+            self.members += 1;
+            let mtime = self.clamped(time_of(&stat));
+            self.tar.whiteout(&self.path, mtime).doing("write")?;
+            return Ok(false);
+        }
+        if kind == FileType::Socket {
+            return Ok(false);
+        }
+        let xattrs = self.xattrs(name)?;
+        let attributes = self.attributes(&stat, &xattrs);
+        self.members += 1;
+        if kind != FileType::Directory && stat.st_nlink > 1 {
+            if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
+                self.tar
+                    .hard_link(&self.path, &attributes, first)
+                    .doing("write")?;
+                return Ok(false);
+            }
+            self.links
+                .insert((stat.st_dev, stat.st_ino), self.path.clone());
+        }
+        match kind {
+            FileType::Directory => {
+                self.tar.directory(&self.path, &attributes).doing("write")?;
+                if is_opaque(&xattrs) && self.hides_something()? {
+                    let mtime = attributes.mtime;
+                    self.tar.opaque(&self.path, mtime).doing("write")?;
+                    self.members += 1;
+                }
+                self.here = enter(self.here.as_fd(), name).doing("open")?;
+                return Ok(true);
+            }
+            FileType::RegularFile => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let file =
+                    File::from(openat(&self.here, name, flags, Mode::empty()).doing("open")?);
+                let size = u64::try_from(stat.st_size).unwrap_or(0);
+                self.tar
+                    .file(&self.path, &attributes, size, file)
+                    .doing("copy")?;
+            }
+            FileType::Symlink => {
+                let target = readlinkat(&self.here, name, Vec::new()).doing("read link")?;
+                self.tar
+                    .symlink(&self.path, &attributes, target.to_bytes())
+                    .doing("write")?;
+            }
+            FileType::CharacterDevice | FileType::BlockDevice => {
+                let block = kind == FileType::BlockDevice;
+                let device = Device {
+                    block,
+                    major: major(stat.st_rdev),
+                    minor: minor(stat.st_rdev),
+                };
+                self.tar
+                    .device(&self.path, &attributes, device)
+                    .doing("write")?;
+            }
+            FileType::Fifo => self.tar.fifo(&self.path, &attributes).doing("write")?,
+            _ => return Err(("archive", io::Error::other("it is of an unknown kind"))),
+        }
+        Ok(false)
+    }
+
+    /// The kernel's two forms of deletion (Documentation/filesystems/overlayfs.rst, "whiteouts and opaque directories"):
+    /// a device 0:0, or an empty file with an attribute.
+    fn is_whiteout(&self, name: &CStr, stat: &Stat) -> Done<bool> {
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::CharacterDevice => Ok(stat.st_rdev == 0),
+            FileType::RegularFile if stat.st_size == 0 => {
+                let xattrs = self.xattrs(name)?;
+                Ok([&b"trusted.overlay.whiteout"[..], b"user.overlay.whiteout"]
+                    .iter()
+                    .any(|key| xattrs.contains_key(*key)))
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Whether the directory where `path` ends hides one of the layers below.
+    fn hides_something(&self) -> Done<bool> {
+        let Some(lower) = self.options.lower else {
+            return Ok(true);
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        for _ in 0..TRIES {
+            let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+            match openat2(lower, self.path.as_slice(), flags, Mode::empty(), resolve) {
+                Ok(_) => return Ok(true),
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(false),
+                Err(Errno::AGAIN) => {}
+                Err(errno) => return Err(("look below", errno.into())),
+            }
+        }
+        Err(("look below", Errno::AGAIN.into()))
+    }
+
+    fn attributes(&self, stat: &Stat, xattrs: &Xattrs) -> Attributes {
+        let mut own = xattrs.clone();
+        own.retain(|name, _| {
+            !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.")
+        });
+        Attributes {
+            mode: u16::try_from(stat.st_mode & 0o7777).unwrap_or(0),
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            mtime: self.clamped(time_of(stat)),
+            xattrs: own,
+        }
+    }
+
+    fn clamped(&self, time: Time) -> Time {
+        self.options
+            .clamp_mtime
+            .map_or(time, |latest| time.min(latest))
+    }
+
+    /// All extended attributes of `name`, the overlay's among them.
+    fn xattrs(&self, name: &CStr) -> Done<Xattrs> {
+        let path = [
+            format!("/proc/self/fd/{}/", self.here.as_raw_fd()).as_bytes(),
+            name.to_bytes(),
+        ]
+        .concat();
+        let mut names = vec![0; XATTR_BYTES_MAX];
+        let length = match rustix::fs::llistxattr(path.as_slice(), &mut names[..]) {
+            Err(Errno::OPNOTSUPP) => 0,
+            other => other.doing("list attributes of")?,
+        };
+        let mut xattrs = Xattrs::new();
+        if length == 0 {
+            return Ok(xattrs);
+        }
+        let mut value = vec![0; XATTR_BYTES_MAX];
+        for name in names[..length]
+            .split(|byte| *byte == 0)
+            .filter(|name| !name.is_empty())
+        {
+            let length = rustix::fs::lgetxattr(path.as_slice(), name, &mut value[..])
+                .doing("read attributes of")?;
+            xattrs.insert(name.into(), value[..length].into());
+        }
+        Ok(xattrs)
+    }
+}
+
+fn is_opaque(xattrs: &Xattrs) -> bool {
+    [&b"trusted.overlay.opaque"[..], b"user.overlay.opaque"]
+        .iter()
+        .any(|key| xattrs.get(*key).is_some_and(|value| value.as_ref() == b"y"))
+}
+
+fn enter(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(parent, name, flags, Mode::empty())?)
+}
+
+fn time_of(stat: &Stat) -> Time {
+    Time {
+        seconds: stat.st_mtime,
+        nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use crate::mount::{Upper, overlay};
+
+    /// Changes made through a real overlay, read back from its upper directory.
+    #[test]
+    fn changes_through_an_overlay() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED changes_through_an_overlay: needs root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for name in [
+            "lower/kept",
+            "lower/replaced",
+            "lower/gone",
+            "upper",
+            "work",
+        ] {
+            fs::create_dir_all(at(name)).unwrap();
+        }
+        fs::write(at("lower/file"), "old").unwrap();
+        fs::write(at("lower/deleted"), "x").unwrap();
+        fs::write(at("lower/replaced/old"), "x").unwrap();
+        let mount = match overlay(
+            &[&at("lower")],
+            Some(Upper {
+                upper: &at("upper"),
+                work: &at("work"),
+            }),
+        ) {
+            Ok(mount) => mount,
+            Err(err) => {
+                eprintln!("SKIPPED changes_through_an_overlay: {err}");
+                return;
+            }
+        };
+        let root = format!("/proc/self/fd/{}", mount.as_raw_fd());
+        let root = Path::new(&root);
+        fs::write(root.join("file"), "new").unwrap();
+        fs::remove_file(root.join("deleted")).unwrap();
+        fs::remove_dir(root.join("gone")).unwrap();
+        fs::remove_dir_all(root.join("replaced")).unwrap();
+        fs::create_dir(root.join("replaced")).unwrap();
+        fs::create_dir(root.join("fresh")).unwrap();
+        fs::write(root.join("fresh/a"), "a").unwrap();
+        fs::hard_link(root.join("fresh/a"), root.join("fresh/b")).unwrap();
+        symlink("fresh", root.join("link")).unwrap();
+        fs::create_dir(root.join("stub")).unwrap();
+        assert_layer(&at("lower"), &at("upper"));
+    }
+
+    fn assert_layer(lower: &Path, upper: &Path) {
+        let lower = File::open(lower).unwrap();
+        let upper = File::open(upper).unwrap();
+        let clamp = Time {
+            seconds: 1_000_000_000,
+            nanoseconds: 0,
+        };
+        let options = UpperOptions {
+            clamp_mtime: Some(clamp),
+            skip: Some(&|path| path == b"stub"),
+            lower: Some(lower.as_fd()),
+        };
+        let (tar, members) = from_upper(upper.as_fd(), Vec::new(), &options).unwrap();
+        let (again, _) = from_upper(upper.as_fd(), Vec::new(), &options).unwrap();
+        assert_eq!(tar, again);
+        let mut reader = crate::tar::Reader::new(&tar[..]);
+        let mut paths = Vec::new();
+        while let Some(entry) = reader.next(|| {}).unwrap() {
+            assert!(entry.attributes.mtime <= clamp);
+            assert!(entry.attributes.xattrs.is_empty());
+            paths.push(String::from_utf8(entry.path).unwrap());
+        }
+        let wanted = [
+            ".wh.deleted",
+            ".wh.gone",
+            "file",
+            "fresh/",
+            "fresh/a",
+            "fresh/b",
+            "link",
+            "replaced/",
+            "replaced/.wh..wh..opq",
+        ];
+        assert_eq!(paths, wanted);
+        assert_eq!(members, wanted.len() as u64);
+    }
+}
