@@ -238,14 +238,14 @@ fn make(
     let launched = launch::init(init, extras, into)?;
     let brought_up = introduce(&launched, locked, state, &orders)
         .and_then(|()| {
-            // Init works on its mounts meanwhile; the limits are in force
-            // before it is let further than that.
+            // Init works on its mounts meanwhile. The limits come first: while
+            // device rules are written, version 1 may deny every device.
+            group.apply(&cgroups)?;
             if !in_cgroup {
                 group.join(launched.pid)?;
             }
             let joined = launched.socket.send(ToInit::Joined);
-            joined.map_err(Error::at("talk to", "init"))?;
-            Ok(group.apply(&cgroups)?)
+            joined.map_err(Error::at("talk to", "init"))
         })
         .and_then(|()| converse(&launched, &spec, state))
         .and_then(|master| finish(request, &launched, locked, state).map(|()| master));
