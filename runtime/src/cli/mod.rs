@@ -70,16 +70,30 @@ pub(crate) struct Context<'a> {
     pub root: Root,
     /// Where news goes.
     pub log: &'a Log,
+    /// How many descriptors from 3 on the container's process is given.
+    pub preserve_fds: u32,
 }
 
 impl Invocation {
     /// Carries the command out; the exit code, or the log that an error
     /// belongs in.
     pub(crate) fn run(&self) -> Result<u8, (Log, Error)> {
+        // Descriptors are settled before the log takes one.
+        let preserve_fds = self.settle();
         let log = self.log().map_err(|error| (Log::default(), error))?;
-        match self.dispatch(&log) {
-            Ok(code) => Ok(code),
-            Err(error) => Err((log, error)),
+        preserve_fds
+            .and_then(|preserve_fds| self.dispatch(&log, preserve_fds))
+            .map_err(|error| (log, error))
+    }
+
+    /// Protects the binary and closes what the caller left open, where a
+    /// container's process is going to be made.
+    fn settle(&self) -> Result<u32, Error> {
+        match &self.command {
+            Some((spec, args)) if !self.help && matches!(spec.name, "create" | "run" | "exec") => {
+                run::settle(args)
+            }
+            _ => Ok(0),
         }
     }
 
@@ -108,7 +122,7 @@ impl Invocation {
         )
     }
 
-    fn dispatch(&self, log: &Log) -> Result<u8, Error> {
+    fn dispatch(&self, log: &Log, preserve_fds: u32) -> Result<u8, Error> {
         if self.help {
             help::print(self.command.as_ref().map(|(spec, _)| *spec));
             return Ok(0);
@@ -131,6 +145,7 @@ impl Invocation {
         let context = Context {
             root: Root::new(self.root()),
             log,
+            preserve_fds,
         };
         self.execute(spec.name, &context, args)
     }

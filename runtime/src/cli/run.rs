@@ -18,8 +18,9 @@ use crate::sys;
 /// Most descriptors that are passed on: more than a process may have open.
 const PRESERVE_FDS_MAX: u32 = 1 << 20;
 
-/// What create, run and exec do first, before anything is opened.
-fn begin(args: &Args) -> Result<u32, Error> {
+/// What create, run and exec do first, before anything is opened: protects the
+/// binary and closes descriptors. How many are to be passed on.
+pub(super) fn settle(args: &Args) -> Result<u32, Error> {
     protect::own_binary()?;
     let wish: u32 = args.number("preserve-fds")?.unwrap_or(0);
     // Socket activation: the descriptors are passed on with the variable.
@@ -37,12 +38,7 @@ fn begin(args: &Args) -> Result<u32, Error> {
     Ok(preserved)
 }
 
-fn request<'a>(
-    context: &'a Context<'_>,
-    args: &Args,
-    id: &'a ContainerId,
-    preserve_fds: u32,
-) -> Request<'a> {
+fn request<'a>(context: &'a Context<'_>, args: &Args, id: &'a ContainerId) -> Request<'a> {
     let path = |name: &str| {
         args.value(name)
             .filter(|path| !path.is_empty())
@@ -60,7 +56,7 @@ fn request<'a>(
         wishes: Wishes {
             no_pivot: args.flag("no-pivot"),
             no_new_keyring: args.flag("no-new-keyring"),
-            preserve_fds,
+            preserve_fds: context.preserve_fds,
         },
         log: context.log,
     }
@@ -68,15 +64,13 @@ fn request<'a>(
 
 /// `create`.
 pub(super) fn create(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
-    let preserve_fds = begin(args)?;
     let id = container_id(args)?;
-    let request = request(context, args, &id, preserve_fds);
+    let request = request(context, args, &id);
     named("create", &id, creation::create(&request)).map(|_| 0)
 }
 
 /// `run`.
 pub(super) fn run(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
-    let preserve_fds = begin(args)?;
     let id = container_id(args)?;
     let detached = args.flag("detach");
     let foreground = if detached {
@@ -87,7 +81,7 @@ pub(super) fn run(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
     let request = Request {
         run: true,
         detached,
-        ..request(context, args, &id, preserve_fds)
+        ..request(context, args, &id)
     };
     let mut created = named("run", &id, creation::create(&request))?;
     if let Err(error) = start::begin(&mut created) {
@@ -139,7 +133,6 @@ fn stay(
 
 /// `exec`.
 pub(super) fn exec(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
-    let preserve_fds = begin(args)?;
     let id = container_id(args)?;
     let started = (|| {
         let process = process(context, args, &id)?;
@@ -153,7 +146,7 @@ pub(super) fn exec(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
         let console_request = Request {
             console_socket: path("console-socket"),
             detached,
-            ..request(context, args, &id, 0)
+            ..request(context, args, &id)
         };
         let console = creation::console(&console_request, process.terminal)?;
         let foreground = if detached {
@@ -168,7 +161,7 @@ pub(super) fn exec(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
             console,
             pidfd_socket: path("pidfd-socket"),
             pid_file: path("pid-file"),
-            preserve_fds,
+            preserve_fds: context.preserve_fds,
             cgroups: args.values("cgroup"),
             ignore_paused: args.flag("ignore-paused"),
             log: context.log,
