@@ -23,7 +23,7 @@ use serde_json::Value;
 
 use crate::digest::Digest;
 use crate::error::{Context, Error};
-use crate::image::Healthcheck;
+use crate::image::{ContainerConfig, Healthcheck};
 use crate::images::Image;
 use crate::probe::UpperPlace;
 use crate::reference::Reference;
@@ -96,10 +96,11 @@ pub fn write(
     let root = store.pin(id, layers, Some(image.manifest_digest()))?;
     let written = (|| {
         let rootfs = store.view(layers)?;
-        let config = plan(image, request, id, &rootfs).map_err(|source| Error::Bundle {
-            id: id.to_owned(),
-            source,
-        })?;
+        let config =
+            plan(&image.config.config, request, id, &rootfs).map_err(|source| Error::Bundle {
+                id: id.to_owned(),
+                source,
+            })?;
         prepare(folder, &config)
     })();
     if let Err(err) = written {
@@ -125,6 +126,27 @@ pub fn write(
     })
 }
 
+/// Writes `config.json` into `folder` for a container whose root file system the caller already has, open as `rootfs`:
+/// a step of a build, which belongs to no image yet. Nothing is pinned or mounted.
+/// Returns where the container's mounts go, in their order: a runtime makes those places when they are missing.
+pub fn write_config_for(
+    image: &ContainerConfig,
+    id: &str,
+    request: &Request,
+    rootfs: impl std::os::fd::AsFd,
+    folder: &Path,
+) -> Result<Vec<PathBuf>, Error> {
+    let config = plan(image, request, id, rootfs).map_err(|source| Error::Bundle {
+        id: id.to_owned(),
+        source,
+    })?;
+    write_config(folder, &config)?;
+    let mounts = config["mounts"].as_array().into_iter().flatten();
+    Ok(mounts
+        .filter_map(|mount| mount["destination"].as_str().map(PathBuf::from))
+        .collect())
+}
+
 /// A bundle with a root file system of its own in `folder/rootfs`, independent of the store; for any runtime.
 /// `folder` must be missing or empty.
 pub fn unpack(store: &Store, image: &Image, request: &Request, folder: &Path) -> Result<(), Error> {
@@ -143,26 +165,27 @@ pub fn unpack(store: &Store, image: &Image, request: &Request, folder: &Path) ->
         |name| name.to_string_lossy().into_owned(),
     );
     let opened = fs::File::open(&rootfs).context("open", &rootfs)?;
-    let config = plan(image, request, &name, &opened).map_err(|source| Error::Bundle {
-        id: name.clone(),
-        source,
-    })?;
+    let config =
+        plan(&image.config.config, request, &name, &opened).map_err(|source| Error::Bundle {
+            id: name.clone(),
+            source,
+        })?;
     write_config(folder, &config)
 }
 
 /// The `config.json` of a container. Reads users from `rootfs` and what the host can do; touches nothing.
 fn plan(
-    image: &Image,
+    image: &ContainerConfig,
     request: &Request,
     id: &str,
     rootfs: impl std::os::fd::AsFd,
 ) -> Result<Value, BundleError> {
-    let wanted = request.user.as_deref().unwrap_or(&image.config.config.user);
+    let wanted = request.user.as_deref().unwrap_or(&image.user);
     let user = user::resolve(rootfs.as_fd(), wanted).map_err(|source| BundleError::User {
         user: wanted.to_owned(),
         source,
     })?;
-    let process = process::process(&image.config.config, request, &user, id)?;
+    let process = process::process(image, request, &user, id)?;
     spec::config(request, process, id, &defaults::Host::of_this_machine())
 }
 

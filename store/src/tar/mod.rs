@@ -7,9 +7,9 @@ mod source;
 mod sparse;
 mod writer;
 
-pub(crate) use reader::Reader;
-pub(crate) use source::FileSource;
-pub(crate) use source::Source;
+pub use reader::Reader;
+pub use source::FileSource;
+pub use source::Source;
 pub use writer::Writer;
 
 use std::collections::BTreeMap;
@@ -46,20 +46,29 @@ pub struct Attributes {
 
 /// A member of an archive. Paths are byte-exact, as they stand in the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) path: Vec<u8>,
-    pub(crate) attributes: Attributes,
-    pub(crate) kind: Kind,
+pub struct Entry {
+    /// Its path.
+    pub path: Vec<u8>,
+    /// What every member has.
+    pub attributes: Attributes,
+    /// What it is.
+    pub kind: Kind,
 }
 
 /// What a member is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// A regular file.
     File(FileData),
+    /// A directory.
     Directory,
+    /// A symbolic link and its target.
     Symlink(Vec<u8>),
+    /// A further name of the member at this path.
     HardLink(Vec<u8>),
+    /// A device node.
     Device(Device),
+    /// A named pipe.
     Fifo,
 }
 
@@ -76,18 +85,18 @@ pub struct Device {
 
 /// Where a file's content lies in the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FileData {
+pub struct FileData {
     /// The file's length in bytes, holes included.
-    pub(crate) size: u64,
+    pub size: u64,
     /// Where its data starts in the archive, in bytes; a multiple of [`BLOCK`].
-    pub(crate) offset: u64,
+    pub offset: u64,
     /// What a plain map of blocks cannot show.
-    pub(crate) odd: Option<Odd>,
+    pub odd: Option<Odd>,
 }
 
 /// Why a file is not simply its blocks of the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Odd {
+pub enum Odd {
     /// The bytes between its end and the next block are not all zero.
     DirtyPadding,
     /// It has holes: the pieces that are data, in order; in the archive they lie one after another.
@@ -96,11 +105,11 @@ pub(crate) enum Odd {
 
 /// A piece of data of a sparse file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Extent {
+pub struct Extent {
     /// Where in the file, in bytes.
-    pub(crate) offset: u64,
+    pub offset: u64,
     /// How long, in bytes.
-    pub(crate) length: u64,
+    pub length: u64,
 }
 
 /// Why bytes are not an archive that we take.

@@ -19,7 +19,7 @@ const ID_MAX: u64 = 0xffff_fffe;
 
 /// An archive being read.
 #[derive(Debug)]
-pub(crate) struct Reader<S> {
+pub struct Reader<S> {
     source: S,
     /// Bytes taken from the source so far.
     position: u64,
@@ -48,7 +48,8 @@ struct Extensions {
 }
 
 impl<S: Source> Reader<S> {
-    pub(crate) fn new(source: S) -> Reader<S> {
+    /// Reads what `source` holds from where it stands.
+    pub fn new(source: S) -> Reader<S> {
         Reader {
             source,
             position: 0,
@@ -59,16 +60,13 @@ impl<S: Source> Reader<S> {
     }
 
     /// The source, wherever it stands.
-    pub(crate) fn into_source(self) -> S {
+    pub fn into_source(self) -> S {
         self.source
     }
 
     /// The next member; `None` after the last. Whether a file's padding holds anything but zeros is known only when its
     /// data has passed: `dirty_padding` is called then, for the member returned before.
-    pub(crate) fn next(
-        &mut self,
-        mut dirty_padding: impl FnMut(),
-    ) -> Result<Option<Entry>, TarError> {
+    pub fn next(&mut self, mut dirty_padding: impl FnMut()) -> Result<Option<Entry>, TarError> {
         if self.pass_data()? {
             dirty_padding();
         }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 /// A forward-only source of bytes that knows how to leave some out.
-pub(crate) trait Source {
+pub trait Source {
     /// Fills `buffer` as far as the bytes reach; fewer only at the end.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
     /// Passes over `length` bytes; fewer there are an `UnexpectedEof`.
@@ -17,7 +17,7 @@ const WINDOW_BYTES: usize = 16 * 1024;
 
 /// An archive that is a file: data is passed over without reading it.
 #[derive(Debug)]
-pub(crate) struct FileSource<'f> {
+pub struct FileSource<'f> {
     file: &'f File,
     size: u64,
     position: u64,
@@ -26,7 +26,8 @@ pub(crate) struct FileSource<'f> {
 }
 
 impl<'f> FileSource<'f> {
-    pub(crate) fn new(file: &'f File) -> io::Result<FileSource<'f>> {
+    /// The archive that `file` holds from its start.
+    pub fn new(file: &'f File) -> io::Result<FileSource<'f>> {
         let size = file.metadata()?.len();
         Ok(FileSource {
             file,
