@@ -1,8 +1,35 @@
 //! `teu-build`: Dockerfiles to images, without a daemon.
+//!
+//! ```text
+//! dockerfile/  text -> typed instructions
+//! plan/        instructions -> a graph of steps, a plain value
+//! schedule.rs  the graph -> as many steps at once as possible
+//! execute/     a step -> a layer in the store; copy/ without a snapshot, RUN by the runtime
+//! build.rs     all of that in order, and the image at the end
+//! ```
+//!
+//! Beside them: context/ and tree/ (files that are read), pattern/ (globs and ignore rules),
+//! cache.rs (what earlier builds made), storage.rs (the store as a build uses it).
 
+pub mod build;
+pub mod cache;
+pub mod cancel;
+pub mod cli;
+pub mod context;
+pub mod copy;
 pub mod dockerfile;
 pub mod environment;
+pub mod epoch;
+pub mod execute;
+pub mod images;
+pub mod leftovers;
 pub mod modes;
+pub mod namespace;
 pub mod pattern;
 pub mod plan;
+pub mod progress;
 pub mod report;
+pub mod schedule;
+pub mod signals;
+pub mod storage;
+pub mod tree;

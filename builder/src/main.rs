@@ -1,2 +1,95 @@
-//! Entry point.
-fn main() {}
+//! `teu-build`: builds an image from a Dockerfile.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use teu_builder::build::{BuildError, Source, chain};
+use teu_builder::cancel::Cancel;
+use teu_builder::cli::{Cli, Task};
+use teu_builder::progress::Progress;
+use teu_builder::report::Problem;
+use teu_builder::{namespace, signals};
+
+/// What a shell shows for a program that Ctrl-C ended: 128 + SIGINT.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let task = match Cli::read(std::env::args_os()).task() {
+        Ok(task) => task,
+        Err(error) => return fail(&error),
+    };
+    let cancel = Arc::new(Cancel::default());
+    // Before any thread is made: both hold for all of them.
+    if let Err(error) =
+        namespace::enter_own_mounts().and_then(|()| signals::cancel_on_signals(&cancel))
+    {
+        return fail(&error);
+    }
+    let source = match task.request.source() {
+        Ok(source) => source,
+        Err(error) => return fail(&error),
+    };
+    match run(&task, &source, &cancel) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Stop::Build(BuildError::Problem(problem))) => show(&problem, &source),
+        Err(Stop::Build(BuildError::Step {
+            problem,
+            place,
+            output,
+        })) => {
+            show_output(&place, &output);
+            show(&problem, &source)
+        }
+        Err(Stop::Build(BuildError::Interrupted)) => {
+            eprintln!("teu-build: interrupted");
+            ExitCode::from(INTERRUPTED)
+        }
+        Err(Stop::Build(error)) => fail(&error),
+        Err(Stop::Output(error)) => fail(&error),
+    }
+}
+
+enum Stop {
+    Build(BuildError),
+    Output(std::io::Error),
+}
+
+fn run(task: &Task, source: &Source, cancel: &Cancel) -> Result<(), Stop> {
+    let progress = Progress::new(task.style);
+    if task.plan_only {
+        let plan = task.request.plan(source, &progress).map_err(Stop::Build)?;
+        let text =
+            serde_json::to_string_pretty(&plan).map_err(|error| Stop::Output(error.into()))?;
+        return writeln!(std::io::stdout(), "{text}").map_err(Stop::Output);
+    }
+    let id = task
+        .request
+        .build(source, &progress, cancel)
+        .map_err(Stop::Build)?;
+    if let Some(path) = &task.iidfile {
+        std::fs::write(path, id.to_string()).map_err(Stop::Output)?;
+    }
+    writeln!(std::io::stdout(), "{id}").map_err(Stop::Output)
+}
+
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("teu-build: {}", chain(error));
+    ExitCode::FAILURE
+}
+
+fn show(problem: &Problem, source: &Source) -> ExitCode {
+    eprintln!(
+        "{}",
+        problem.render(&source.name, &source.text, std::io::stderr().is_terminal())
+    );
+    ExitCode::FAILURE
+}
+
+fn show_output(place: &str, output: &[String]) {
+    if output.is_empty() {
+        return;
+    }
+    eprintln!("------ last lines of [{place}]");
+    output.iter().for_each(|line| eprintln!("{line}"));
+    eprintln!("------");
+}

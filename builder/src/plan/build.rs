@@ -7,7 +7,6 @@ use crate::dockerfile::instruction::Text;
 use crate::dockerfile::{Dockerfile, Result, Span};
 use crate::report::Problem;
 use std::collections::{HashMap, HashSet};
-use std::error::Error;
 
 /// Plans a build. Asks `images` for each image that a needed stage names, once a name.
 ///
@@ -83,7 +82,7 @@ impl Planner<'_> {
         }
         let image = self.source.image(name).map_err(|error| {
             let title = format!("the image `{name}` cannot be used");
-            Problem::new(title, span.clone(), chain(error.as_ref()))
+            Problem::new(title, span.clone(), crate::build::chain(error.as_ref()))
         })?;
         self.images.push(image.clone());
         let place = self.images.len() - 1;
@@ -141,17 +140,6 @@ impl Planner<'_> {
 fn is_number(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit())
-}
-
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// Build arguments that need no ARG: proxies, and those that BuildKit gives a meaning of its own.

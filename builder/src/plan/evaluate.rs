@@ -213,7 +213,7 @@ impl Evaluator<'_, '_> {
     }
 
     fn record(&mut self, created_by: String, empty_layer: bool) {
-        let comment = Some("teu.dockerfile.v0".to_owned());
+        let comment = Some(super::HISTORY_COMMENT.to_owned());
         self.state.config.history.push(History {
             created_by: Some(created_by),
             comment,

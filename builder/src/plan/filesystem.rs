@@ -12,6 +12,9 @@ use crate::modes::ModeChange;
 use crate::pattern::ignore::{self, Rules};
 use crate::report::Problem;
 
+/// A command's words, and the script they execute, if it stands in the Dockerfile.
+type Command = (Vec<String>, Option<(String, String)>);
+
 /// An instruction that this version parses and does not execute.
 pub(super) fn unsupported(what: &str, span: &Span) -> Box<Problem> {
     Box::new(Problem::new(
@@ -74,11 +77,7 @@ impl Evaluator<'_, '_> {
 
     /// What RUN executes. A heredoc alone is the shell's input line by line, or a script of
     /// its own if it starts with `#!`; heredocs after a command are left to the shell.
-    fn run_command(
-        &self,
-        run: &instruction::Run,
-        statement: &Statement,
-    ) -> Result<(Vec<String>, Option<(String, String)>)> {
+    fn run_command(&self, run: &instruction::Run, statement: &Statement) -> Result<Command> {
         let line = match &run.command {
             CommandLine::Exec(words) => return Ok((words.clone(), None)),
             CommandLine::Shell(line) => line,

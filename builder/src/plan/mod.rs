@@ -27,6 +27,9 @@ use serde::Serialize;
 use teu_store::digest::DiffId;
 use teu_store::image::{ImageConfig, Platform};
 
+/// Marks the lines of an image's history that this builder wrote.
+pub const HISTORY_COMMENT: &str = "teu.dockerfile.v0";
+
 /// What the command line says about a build.
 #[derive(Debug, Clone)]
 pub struct Options {

@@ -70,7 +70,7 @@ impl Evaluator<'_, '_> {
         })
     }
 
-    fn from_tree(&mut self, fields: &mut Fields<'_>) -> Result<Option<super::Tree>> {
+    fn tree_named_by(&mut self, fields: &mut Fields<'_>) -> Result<Option<super::Tree>> {
         let Some(raw) = fields.text("from") else {
             return Ok(None);
         };
@@ -84,7 +84,7 @@ impl Evaluator<'_, '_> {
     fn bind(&mut self, fields: &mut Fields<'_>, target: Option<String>) -> Result<Mount> {
         let target = fields.needed(target)?;
         let origin = self
-            .from_tree(fields)?
+            .tree_named_by(fields)?
             .map_or(Origin::Context, Origin::Tree);
         let source = clean_absolute("/", &fields.text("source").unwrap_or_default());
         let writable = fields.writable(false)?;
@@ -100,7 +100,7 @@ impl Evaluator<'_, '_> {
 
     fn cache(&mut self, fields: &mut Fields<'_>, target: Option<String>) -> Result<Mount> {
         let target = fields.needed(target)?;
-        let from = self.from_tree(fields)?;
+        let from = self.tree_named_by(fields)?;
         let sharing = match fields.text("sharing").as_deref() {
             None | Some("shared") => Sharing::Shared,
             Some("private") => Sharing::Private,

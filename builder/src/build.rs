@@ -1,0 +1,260 @@
+//! A whole build, from the text of a Dockerfile to a named image.
+
+use crate::cache::StepCache;
+use crate::cancel::Cancel;
+use crate::context::{Context, ContextError};
+use crate::dockerfile::{self, DOCKERFILE_BYTES_MAX, Dockerfile};
+use crate::epoch::Epoch;
+use crate::execute::{Executor, Failure, RunError, Settings, StepError};
+use crate::images::StoreImages;
+use crate::leftovers;
+use crate::plan::{self, Plan};
+use crate::progress::Progress;
+use crate::report::Problem;
+use crate::schedule;
+use crate::storage::{Storage, StorageError};
+use std::io::Read;
+use std::path::PathBuf;
+use teu_store::{Digest, Reference, Store};
+
+/// Steps that run at once, beyond the number of processors: most of them wait for a network or a disk.
+const WORKERS_MIN: usize = 4;
+
+/// Everything that the command line says about a build.
+#[derive(Debug)]
+pub struct Request {
+    /// The store.
+    pub store: Store,
+    /// The context's directory.
+    pub context: PathBuf,
+    /// The Dockerfile; `None` reads standard input.
+    pub dockerfile: Option<PathBuf>,
+    /// Names for the result.
+    pub names: Vec<Reference>,
+    /// What shapes the plan.
+    pub options: plan::Options,
+    /// What shapes its execution.
+    pub settings: Settings,
+    /// The latest time in the image.
+    pub epoch: Epoch,
+    /// The program that pulls base images.
+    pub puller: PathBuf,
+}
+
+/// The text of a Dockerfile and its name for messages.
+#[derive(Debug)]
+pub struct Source {
+    /// As the user gave it.
+    pub name: String,
+    /// The text.
+    pub text: String,
+}
+
+/// Why a build failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The Dockerfile cannot be read.
+    #[error("read the Dockerfile {name:?}")]
+    Read {
+        /// As the user gave it.
+        name: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The Dockerfile is longer than [`DOCKERFILE_BYTES_MAX`].
+    #[error("the Dockerfile {0:?} has more than {DOCKERFILE_BYTES_MAX} bytes")]
+    TooLong(String),
+    /// Something in the Dockerfile; shown with its lines.
+    #[error("{0}")]
+    Problem(Box<Problem>),
+    /// A step failed; shown with its lines.
+    #[error("{problem}")]
+    Step {
+        /// What failed, where in the Dockerfile.
+        problem: Box<Problem>,
+        /// `build 2/5`.
+        place: String,
+        /// The last lines of the step's output.
+        output: Vec<String>,
+    },
+    /// The user had enough.
+    #[error("interrupted")]
+    Interrupted,
+    /// The context.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    /// The step cache's folder.
+    #[error("open the step cache")]
+    Cache(#[source] std::io::Error),
+    /// The store.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl Request {
+    /// Reads the Dockerfile.
+    ///
+    /// # Errors
+    /// It is not there, too long or no UTF-8.
+    pub fn source(&self) -> Result<Source, BuildError> {
+        let name = self
+            .dockerfile
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), |path| path.display().to_string());
+        let fail = |source| BuildError::Read {
+            name: name.clone(),
+            source,
+        };
+        let mut text = String::new();
+        let limit = DOCKERFILE_BYTES_MAX + 1;
+        match &self.dockerfile {
+            Some(path) => std::fs::File::open(path)
+                .map_err(fail)?
+                .take(limit)
+                .read_to_string(&mut text),
+            None => std::io::stdin()
+                .lock()
+                .take(limit)
+                .read_to_string(&mut text),
+        }
+        .map_err(fail)?;
+        if text.len() as u64 > DOCKERFILE_BYTES_MAX {
+            return Err(BuildError::TooLong(name));
+        }
+        Ok(Source { name, text })
+    }
+
+    /// Makes the plan, pulling base images that are missing.
+    ///
+    /// # Errors
+    /// What is wrong with the Dockerfile.
+    pub fn plan(&self, source: &Source, progress: &Progress) -> Result<Plan, BuildError> {
+        let file: Dockerfile = dockerfile::parse(&source.text).map_err(BuildError::Problem)?;
+        check_syntax(&file)?;
+        let mut images = StoreImages {
+            store: &self.store,
+            puller: &self.puller,
+            progress,
+        };
+        plan::plan(&file, &self.options, &mut images).map_err(BuildError::Problem)
+    }
+
+    /// Builds; the image's id.
+    ///
+    /// # Errors
+    /// The first thing that failed. What was finished by then is remembered for the next build.
+    pub fn build(
+        &self,
+        source: &Source,
+        progress: &Progress,
+        cancel: &Cancel,
+    ) -> Result<Digest, BuildError> {
+        leftovers::put_away(&self.store, &self.settings.runtime);
+        let plan = self.plan(source, progress)?;
+        plan.warnings
+            .iter()
+            .for_each(|warning| progress.note(&format!("warning: {warning}")));
+        let folder = self.store.root_path().join("cache");
+        let context = Context::open(&self.context, self.dockerfile.as_deref(), &folder)?;
+        let cache = StepCache::open(&folder).map_err(BuildError::Cache)?;
+        let storage = Storage::begin(&self.store)?;
+        let executor = Executor::new(
+            &plan,
+            &storage,
+            &context,
+            &cache,
+            self.epoch,
+            &self.settings,
+            progress,
+            cancel,
+        );
+        let needs: Vec<Vec<usize>> = plan.steps.iter().map(plan::Step::needs).collect();
+        let workers = std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .max(WORKERS_MIN);
+        let done = schedule::run(
+            &needs,
+            workers,
+            |step| executor.step(step),
+            || cancel.stop(),
+        );
+        context.hashes.save();
+        if cancel.is_interrupted() {
+            return Err(BuildError::Interrupted);
+        }
+        done.map_err(|failure| step_error(&plan, failure))?;
+        Ok(storage.put_image(
+            self.finished_config(&plan),
+            executor.layers(plan.tree),
+            &self.names,
+        )?)
+    }
+
+    /// The configuration with the times that only now are needed: those of our own instructions.
+    fn finished_config(&self, plan: &Plan) -> teu_store::image::ImageConfig {
+        let mut config = plan.config.clone();
+        let time = self.epoch.rfc3339();
+        config.created = Some(time.clone());
+        let ours = |comment: &Option<String>| comment.as_deref() == Some(plan::HISTORY_COMMENT);
+        for line in config
+            .history
+            .iter_mut()
+            .filter(|line| line.created.is_none() && ours(&line.comment))
+        {
+            line.created = Some(time.clone());
+        }
+        config
+    }
+}
+
+/// The published front ends only add to the language what is built in here; of any other
+/// nothing is known, and none is ever fetched.
+fn check_syntax(file: &Dockerfile) -> Result<(), BuildError> {
+    let Some(syntax) = &file.directives.syntax else {
+        return Ok(());
+    };
+    let name = syntax.trim_start_matches("docker.io/");
+    let known = ["docker/dockerfile", "docker/dockerfile-upstream"];
+    let is_known = known.iter().any(|known| {
+        name.strip_prefix(known)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '@']))
+    });
+    if is_known {
+        return Ok(());
+    }
+    let problem = Problem::new(
+        format!("the front end `{syntax}` is unsupported"),
+        0..0,
+        "asked for here",
+    );
+    Err(BuildError::Problem(Box::new(problem.help(
+        "front ends are never fetched; docker/dockerfile is built in".to_owned(),
+    ))))
+}
+
+fn step_error(plan: &Plan, failure: Failure) -> BuildError {
+    let step = &plan.steps[failure.step];
+    let (label, output) = match failure.error {
+        StepError::Run(RunError::Status { ending, output }) => (ending, output),
+        error => (chain(&error), Vec::new()),
+    };
+    let title = format!("the step [{}] failed", step.place);
+    BuildError::Step {
+        problem: Box::new(Problem::new(title, step.span.clone(), label)),
+        place: step.place.clone(),
+        output,
+    }
+}
+
+/// An error and its causes on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,441 @@
+//! Hashes of the context's files, remembered between builds as git's index does.
+//!
+//! ```text
+//! cache/contexts/<sha256 of the context's path>
+//!     "teu-hash-index 1\n"
+//!     entries: path length (u32), path, device, inode, size (u64), mtime, ctime (i64 s, u32 ns), sha256
+//!     sha256 of all that
+//! ```
+//!
+//! An entry counts only if everything that statx(2) says about the file is unchanged, ctime
+//! included, which no program can set. A file changed within the clock's granularity of its
+//! hashing might change again without a trace: such an entry is not kept ("racily clean").
+//! The file is disposable: lost, torn or foreign, everything is hashed again.
+
+use crate::tree::{Kind, Meta, Root, Time, TreeError};
+use rustix::time::{ClockId, clock_gettime};
+use sha2::{Digest as _, Sha256};
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// What a file's content and extended attributes hash to.
+pub type Fingerprint = [u8; 32];
+
+const MAGIC: &[u8] = b"teu-hash-index 1\n";
+
+/// Largest index that is read, in bytes: some ten million files.
+const INDEX_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// Coarsest step of file times in nanoseconds: a jiffy at 100 Hz, doubled.
+const GRANULARITY_NS: i128 = 20_000_000;
+
+/// Entries of files that this build did not meet are kept up to this number beyond four times
+/// the ones it met: another Dockerfile on the same context may want them.
+const SPARE_ENTRIES: usize = 10_000;
+
+/// Bytes read at once while hashing.
+const READ_BYTES: usize = 256 * 1024;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    id: (u64, u64),
+    size: u64,
+    mtime: Time,
+    ctime: Time,
+    hash: Fingerprint,
+}
+
+/// The remembered hashes of one context.
+#[derive(Debug)]
+pub struct HashIndex {
+    file: PathBuf,
+    known: HashMap<Vec<u8>, Entry>,
+    met: Mutex<HashMap<Vec<u8>, (Entry, bool)>>,
+}
+
+impl HashIndex {
+    /// Loads what the folder `cache` remembers about the context at `path`; nothing if that is unusable.
+    pub fn load(cache: &Path, path: &Path) -> Self {
+        let name: String = Sha256::digest(path.as_os_str().as_bytes())
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let file = cache.join("contexts").join(name);
+        let known = read(&file)
+            .and_then(|bytes| decode(&bytes))
+            .unwrap_or_default();
+        Self {
+            file,
+            known,
+            met: Mutex::default(),
+        }
+    }
+
+    /// The fingerprints of files, in order; hashes in parallel what is not remembered.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn fingerprints(
+        &self,
+        root: &Root,
+        files: &[(&Path, Meta)],
+    ) -> Result<Vec<Fingerprint>, TreeError> {
+        let mut found = vec![Fingerprint::default(); files.len()];
+        let mut missing = Vec::new();
+        for (index, (path, meta)) in files.iter().enumerate() {
+            match self
+                .known
+                .get(path.as_os_str().as_bytes())
+                .filter(|entry| entry.fits(meta))
+            {
+                Some(entry) => found[index] = entry.hash,
+                None => missing.push(index),
+            }
+        }
+        let hashed = hash_all(
+            root,
+            &missing
+                .iter()
+                .map(|index| files[*index].0)
+                .collect::<Vec<_>>(),
+        )?;
+        let mut met = self
+            .met
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (index, (hash, now, after)) in missing.iter().zip(hashed) {
+            found[*index] = hash;
+            let (path, meta) = &files[*index];
+            if after == *meta && !racy(meta, now) {
+                met.insert(
+                    path.as_os_str().as_bytes().to_vec(),
+                    (Entry::new(meta, hash), true),
+                );
+            }
+        }
+        for (path, meta) in files {
+            let path = path.as_os_str().as_bytes();
+            if let Some(entry) = self.known.get(path).filter(|entry| entry.fits(meta)) {
+                met.entry(path.to_vec())
+                    .or_insert_with(|| (entry.clone(), false));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Writes what was learned, if anything was. Failure costs only time in the next build.
+    pub fn save(&self) {
+        let met = self
+            .met
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !met.values().any(|(_, new)| *new) {
+            return;
+        }
+        let mut entries: Vec<(&[u8], &Entry)> = met
+            .iter()
+            .map(|(path, (entry, _))| (path.as_slice(), entry))
+            .collect();
+        if self.known.len() <= 4 * met.len() + SPARE_ENTRIES {
+            entries.extend(
+                self.known
+                    .iter()
+                    .filter(|(path, _)| !met.contains_key(*path))
+                    .map(|(path, entry)| (path.as_slice(), entry)),
+            );
+        }
+        entries.sort_unstable_by_key(|(path, _)| *path);
+        // Nobody waits for this file, and a torn one is noticed.
+        let _ = write(&self.file, &encode(&entries));
+    }
+}
+
+impl Entry {
+    fn new(meta: &Meta, hash: Fingerprint) -> Self {
+        Self {
+            id: meta.id,
+            size: meta.size,
+            mtime: meta.mtime,
+            ctime: meta.ctime,
+            hash,
+        }
+    }
+
+    fn fits(&self, meta: &Meta) -> bool {
+        *self == Self::new(meta, self.hash)
+    }
+}
+
+fn nanoseconds(time: Time) -> i128 {
+    i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanoseconds)
+}
+
+/// Whether the file was changed so shortly before `now` that a change after it could look the same.
+fn racy(meta: &Meta, now: Time) -> bool {
+    nanoseconds(meta.ctime) + GRANULARITY_NS >= nanoseconds(now)
+}
+
+/// The fingerprints of files, in order, without remembering anything.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn hash_files(root: &Root, files: &[(&Path, Meta)]) -> Result<Vec<Fingerprint>, TreeError> {
+    let paths: Vec<&Path> = files.iter().map(|(path, _)| *path).collect();
+    Ok(hash_all(root, &paths)?
+        .into_iter()
+        .map(|(hash, _, _)| hash)
+        .collect())
+}
+
+type Hashed = (Fingerprint, Time, Meta);
+
+/// Hashes files on all processors. Each result carries the time before reading and what the file was after.
+fn hash_all(root: &Root, files: &[&Path]) -> Result<Vec<Hashed>, TreeError> {
+    let workers = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(files.len())
+        .max(1);
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let work = || {
+        let mut buffer = vec![0; READ_BYTES];
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let Some(path) = files.get(index) else {
+                return Ok(done);
+            };
+            done.push((index, hash(root, path, &mut buffer)?));
+        }
+    };
+    if workers == 1 {
+        return Ok(work()?.into_iter().map(|(_, hashed)| hashed).collect());
+    }
+    let parts = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let joined = threads.into_iter().map(|thread| {
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        joined.collect::<Result<Vec<Vec<_>>, TreeError>>()
+    })?;
+    let mut all: Vec<_> = parts.into_iter().flatten().collect();
+    all.sort_unstable_by_key(|(index, _)| *index);
+    Ok(all.into_iter().map(|(_, hashed)| hashed).collect())
+}
+
+fn hash(root: &Root, path: &Path, buffer: &mut [u8]) -> Result<Hashed, TreeError> {
+    let now = clock_gettime(ClockId::Realtime);
+    let now = Time {
+        seconds: now.tv_sec,
+        nanoseconds: u32::try_from(now.tv_nsec).unwrap_or(0),
+    };
+    let mut file = root.open_file(path)?;
+    let hash = fingerprint(&mut file, &root.xattrs(path)?, buffer).map_err(|error| {
+        let source = rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO);
+        crate::tree::TreeError {
+            action: "read",
+            path: Path::new("/").join(path),
+            source,
+        }
+    })?;
+    let after = root.meta(path)?;
+    let none = Meta {
+        kind: Kind::File,
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        size: 0,
+        mtime: Time::default(),
+        ctime: Time::default(),
+        id: (0, 0),
+        links: 0,
+    };
+    Ok((hash, now, after.unwrap_or(none)))
+}
+
+/// Hashes content and extended attributes, each with its length, so that none can pass for another.
+pub(crate) fn fingerprint(
+    content: &mut impl Read,
+    xattrs: &[(std::ffi::OsString, Vec<u8>)],
+    buffer: &mut [u8],
+) -> std::io::Result<Fingerprint> {
+    let mut inner = Sha256::new();
+    loop {
+        match content.read(buffer)? {
+            0 => break,
+            n => inner.update(&buffer[..n]),
+        }
+    }
+    if xattrs.is_empty() {
+        return Ok(inner.finalize().into());
+    }
+    let mut outer = Sha256::new();
+    outer.update(inner.finalize());
+    for (name, value) in xattrs {
+        outer.update((name.len() as u64).to_le_bytes());
+        outer.update(name.as_bytes());
+        outer.update((value.len() as u64).to_le_bytes());
+        outer.update(value);
+    }
+    Ok(outer.finalize().into())
+}
+
+fn read(path: &Path) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .ok()?
+        .take(INDEX_BYTES_MAX)
+        .read_to_end(&mut bytes)
+        .ok()?;
+    Some(bytes)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let unfinished = path.with_extension(format!("{}.tmp", std::process::id()));
+    std::fs::File::create(&unfinished)?.write_all(bytes)?;
+    std::fs::rename(&unfinished, path)
+}
+
+fn encode(entries: &[(&[u8], &Entry)]) -> Vec<u8> {
+    let mut out = MAGIC.to_vec();
+    for (path, entry) in entries {
+        out.extend(u32::try_from(path.len()).unwrap_or(0).to_le_bytes());
+        out.extend(*path);
+        out.extend(
+            [entry.id.0, entry.id.1, entry.size]
+                .iter()
+                .flat_map(|number| number.to_le_bytes()),
+        );
+        for time in [entry.mtime, entry.ctime] {
+            out.extend(time.seconds.to_le_bytes());
+            out.extend(time.nanoseconds.to_le_bytes());
+        }
+        out.extend(entry.hash);
+    }
+    let sum: [u8; 32] = Sha256::digest(&out).into();
+    out.extend(sum);
+    out
+}
+
+fn decode(bytes: &[u8]) -> Option<HashMap<Vec<u8>, Entry>> {
+    let (body, sum) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
+    if Sha256::digest(body)[..] != *sum {
+        return None;
+    }
+    let mut rest = body.strip_prefix(MAGIC)?;
+    let mut entries = HashMap::with_capacity(rest.len() / 120);
+    while !rest.is_empty() {
+        let length = u32::from_le_bytes(take(&mut rest)?) as usize;
+        let (path, after) = rest.split_at_checked(length)?;
+        rest = after;
+        let mut number = || Some(u64::from_le_bytes(take(&mut rest)?));
+        let (device, inode, size) = (number()?, number()?, number()?);
+        let (mtime, ctime) = (time(&mut rest)?, time(&mut rest)?);
+        entries.insert(
+            path.to_vec(),
+            Entry {
+                id: (device, inode),
+                size,
+                mtime,
+                ctime,
+                hash: take(&mut rest)?,
+            },
+        );
+    }
+    Some(entries)
+}
+
+fn time(rest: &mut &[u8]) -> Option<Time> {
+    Some(Time {
+        seconds: i64::from_le_bytes(take(rest)?),
+        nanoseconds: u32::from_le_bytes(take(rest)?),
+    })
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, tail) = rest.split_at_checked(N)?;
+    *rest = tail;
+    head.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scene() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let (context, cache) = (dir.path().join("context"), dir.path().join("cache"));
+        std::fs::create_dir(&context).unwrap();
+        std::fs::write(context.join("f"), "one").unwrap();
+        (dir, context, cache)
+    }
+
+    fn print(context: &Path, cache: &Path) -> (Fingerprint, bool) {
+        let index = HashIndex::load(cache, context);
+        let root = Root::open(context).unwrap();
+        let meta = root.meta(Path::new("f")).unwrap().unwrap();
+        let remembered = index
+            .known
+            .get(b"f".as_slice())
+            .is_some_and(|entry| entry.fits(&meta));
+        let print = index
+            .fingerprints(&root, &[(Path::new("f"), meta)])
+            .unwrap()[0];
+        index.save();
+        (print, remembered)
+    }
+
+    #[test]
+    fn a_fresh_file_is_not_remembered_and_an_old_one_is() {
+        let (_dir, context, cache) = scene();
+        let (first, _) = print(&context, &cache);
+        assert!(
+            !print(&context, &cache).1,
+            "changed within the clock's granularity"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        print(&context, &cache);
+        assert_eq!(print(&context, &cache), (first, true));
+    }
+
+    #[test]
+    fn same_size_and_mtime_is_not_enough() {
+        let (_dir, context, cache) = scene();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let (first, _) = print(&context, &cache);
+        let modified = std::fs::metadata(context.join("f"))
+            .unwrap()
+            .modified()
+            .unwrap();
+        std::fs::write(context.join("f"), "two").unwrap();
+        std::fs::File::options()
+            .write(true)
+            .open(context.join("f"))
+            .unwrap()
+            .set_modified(modified)
+            .unwrap();
+        let (second, remembered) = print(&context, &cache);
+        assert!(!remembered && first != second);
+    }
+
+    #[test]
+    fn a_torn_index_is_no_index() {
+        let (_dir, context, cache) = scene();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        print(&context, &cache);
+        let file = HashIndex::load(&cache, &context).file;
+        let bytes = std::fs::read(&file).unwrap();
+        assert!(decode(&bytes).is_some());
+        for cut in [0, 10, MAGIC.len(), bytes.len() - 1] {
+            assert!(decode(&bytes[..cut]).is_none());
+        }
+        std::fs::write(&file, &bytes[..bytes.len() - 5]).unwrap();
+        assert!(!print(&context, &cache).1);
+    }
+}

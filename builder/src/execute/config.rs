@@ -1,0 +1,86 @@
+//! The container's configuration of a RUN step. The store writes it, the one place that does.
+
+use super::mounts::{Mounts, Ready};
+use super::run::RunError;
+use super::{Executor, StepError};
+use crate::plan::{Network as PlanNetwork, Run};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use teu_store::bundle::{Mount, Network, Request, write_config_for};
+use teu_store::image::ContainerConfig;
+
+/// What a step sees as its machine's name: the same on every machine.
+const HOSTNAME: &str = "build";
+
+/// Writes the bundle's config.json; where its mounts go, in order.
+///
+/// # Errors
+/// `USER` names someone whom the image does not know, or the file cannot be written.
+pub(super) fn write(
+    executor: &Executor<'_>,
+    run: &Run,
+    mounts: &Mounts,
+    id: &str,
+    rootfs: impl AsFd,
+    bundle: &Path,
+) -> Result<Vec<PathBuf>, StepError> {
+    let request = request(
+        run,
+        mounts,
+        format!("{}/{id}", executor.settings.cgroup_parent),
+    );
+    // The plan has settled everything that an image's configuration could say.
+    let written = write_config_for(&ContainerConfig::default(), id, &request, rootfs, bundle);
+    Ok(written.map_err(|error| RunError::Config(Box::new(error)))?)
+}
+
+fn request(run: &Run, mounts: &Mounts, cgroup: String) -> Request {
+    let secrets = mounts
+        .env
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"));
+    Request {
+        args: run.args.clone(),
+        entrypoint: Some(vec![String::new()]),
+        env: run
+            .proxies
+            .iter()
+            .chain(&run.env)
+            .cloned()
+            .chain(secrets)
+            .collect(),
+        cwd: Some(run.cwd.clone()),
+        user: Some(run.user.clone()),
+        hostname: Some(HOSTNAME.to_owned()),
+        mounts: mounts.list.iter().map(mount).collect(),
+        network: match run.network {
+            PlanNetwork::Host => Network::Host,
+            PlanNetwork::None => Network::None,
+        },
+        cgroups_path: Some(cgroup),
+        ..Request::default()
+    }
+}
+
+fn mount(ready: &Ready) -> Mount {
+    let destination = ready.target.clone();
+    let access = if ready.writable { "rw" } else { "ro" };
+    match &ready.source {
+        Ok(source) => Mount {
+            destination,
+            kind: Some("bind".to_owned()),
+            source: Some(source.display().to_string()),
+            options: ["rbind", "rprivate", access].map(str::to_owned).to_vec(),
+        },
+        Err(size) => Mount {
+            destination,
+            kind: Some("tmpfs".to_owned()),
+            source: Some("tmpfs".to_owned()),
+            options: ["nosuid", "nodev"]
+                .map(str::to_owned)
+                .into_iter()
+                .chain(size.map(|size| format!("size={size}")))
+                .collect(),
+        },
+    }
+}

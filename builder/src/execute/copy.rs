@@ -1,0 +1,182 @@
+//! COPY, ADD and WORKDIR: layers written without a snapshot.
+
+use super::{Executor, StepError};
+use crate::context::Fingerprint;
+use crate::copy::digest::{View, digest};
+use crate::copy::place::{Entries, Placing};
+use crate::copy::select::{Group, Origin as SelectOrigin, select};
+use crate::copy::{CopyError, archive, layer};
+use crate::pattern::ignore::Rules;
+use crate::plan::{Copy, CopySource, Directory, Origin, Step, Tree};
+use crate::tree::owner;
+use crate::tree::{Meta, Root, TreeError};
+use std::path::Path;
+use std::sync::Arc;
+use teu_store::DiffId;
+
+/// Rules that exclude nothing: a stage has no ignore file.
+static NO_RULES: std::sync::LazyLock<Rules> = std::sync::LazyLock::new(Rules::default);
+
+impl Executor<'_> {
+    /// `COPY` or `ADD`.
+    pub(super) fn copy(&self, step: &Step, copy: &Copy) -> Result<(DiffId, bool), StepError> {
+        // A linked layer is the same above anything, unless names must be looked up in what is below.
+        let names = copy
+            .owner
+            .as_ref()
+            .is_some_and(|owner| owner.contains(|c: char| !c.is_ascii_digit() && c != ':'));
+        let parent = if copy.link && !names {
+            &[]
+        } else {
+            self.layers(step.parent)
+        };
+        let Origin::Tree(tree) = copy.origin else {
+            let origin = self.context_origin();
+            let groups = self.select(&origin, copy)?;
+            let content = self.content(&origin, copy, &groups)?;
+            let key = self.copy_content_key(copy, &content, parent)?;
+            return self.cached(&[key], || {
+                self.copy_layer(&origin, copy, &groups, step.parent)
+            });
+        };
+        let definition = self.copy_definition_key(copy, self.layers(tree), parent)?;
+        if let Some(layer) = self.find(std::slice::from_ref(&definition))? {
+            return Ok((layer, true));
+        }
+        let view = self.view(tree)?;
+        let empty;
+        let root = match &view {
+            Some(view) => view.as_ref(),
+            None => {
+                empty = self.storage.empty()?;
+                &empty
+            }
+        };
+        let origin = SelectOrigin {
+            root,
+            rules: &NO_RULES,
+            ignore_file: None,
+            name: "the stage or image",
+        };
+        let groups = self.select(&origin, copy)?;
+        let content = self.content(&origin, copy, &groups)?;
+        let key = self.copy_content_key(copy, &content, parent)?;
+        self.cached(&[definition, key], || {
+            self.copy_layer(&origin, copy, &groups, step.parent)
+        })
+    }
+
+    pub(super) fn context_origin(&self) -> SelectOrigin<'_> {
+        let context = self.context;
+        SelectOrigin {
+            root: &context.root,
+            rules: &context.rules,
+            ignore_file: context.ignore_file.as_deref(),
+            name: "the context",
+        }
+    }
+
+    /// The file system of a tree; `None` for an empty one.
+    pub(super) fn view(&self, tree: Tree) -> Result<Option<Arc<Root>>, StepError> {
+        match self.layers(tree) {
+            [] => Ok(None),
+            layers => Ok(Some(self.storage.view(layers)?)),
+        }
+    }
+
+    fn select(&self, origin: &SelectOrigin<'_>, copy: &Copy) -> Result<Vec<Group>, CopyError> {
+        let exclude = Rules::from_patterns(copy.exclude.iter().map(String::as_str))?;
+        select(origin, &copy.sources, &exclude)
+    }
+
+    fn content(
+        &self,
+        origin: &SelectOrigin<'_>,
+        copy: &Copy,
+        groups: &[Group],
+    ) -> Result<Fingerprint, CopyError> {
+        let view = View {
+            mode: copy.mode.as_ref(),
+            owners: copy.origin != Origin::Context,
+        };
+        let context = copy.origin == Origin::Context;
+        let fingerprints =
+            |root: &Root, files: &[(&Path, Meta)]| -> Result<Vec<Fingerprint>, TreeError> {
+                if context {
+                    self.context.hashes.fingerprints(root, files)
+                } else {
+                    crate::context::hash_files(root, files)
+                }
+            };
+        digest(origin, groups, &view, &fingerprints)
+    }
+
+    /// The digest of a file or directory of the context, for a RUN that mounts it.
+    pub(super) fn context_digest(&self, path: &Path) -> Result<Fingerprint, CopyError> {
+        let origin = self.context_origin();
+        let source = CopySource::Path {
+            path: path.to_string_lossy().into_owned(),
+            keep: None,
+        };
+        let groups = select(&origin, &[source], &NO_RULES)?;
+        let view = View {
+            mode: None,
+            owners: false,
+        };
+        digest(&origin, &groups, &view, &|root, files| {
+            self.context.hashes.fingerprints(root, files)
+        })
+    }
+
+    fn copy_layer(
+        &self,
+        origin: &SelectOrigin<'_>,
+        copy: &Copy,
+        groups: &[Group],
+        parent: Tree,
+    ) -> Result<DiffId, StepError> {
+        let below = self.view(parent)?;
+        let owner = copy
+            .owner
+            .as_ref()
+            .map(|text| owner::resolve(text, below.as_deref()))
+            .transpose()
+            .map_err(CopyError::Owner)?;
+        let below = below.as_deref().filter(|_| !copy.link);
+        let keep_owner = copy.origin != Origin::Context;
+        let mut placing = Placing::new(below, owner, keep_owner, copy.mode.as_ref(), self.epoch.0);
+        let is_archive = |item: &crate::copy::select::Item| {
+            Ok(copy.unpack && archive::is_archive(origin.root, item)?)
+        };
+        placing.place(groups, &copy.destination, &is_archive)?;
+        let entries = placing.finish()?;
+        self.write(&entries, Some(origin.root), below)
+    }
+
+    /// `WORKDIR`: a layer with the directories that are missing.
+    pub(super) fn make_directory(
+        &self,
+        directory: &Directory,
+        parent: Tree,
+    ) -> Result<DiffId, StepError> {
+        let below = self.view(parent)?;
+        let owner = owner::resolve(&directory.owner, below.as_deref()).map_err(CopyError::Owner)?;
+        let mut placing = Placing::new(below.as_deref(), Some(owner), false, None, self.epoch.0);
+        placing.make_directories(Path::new(&directory.path))?;
+        let entries = placing.finish()?;
+        self.write(&entries, None, below.as_deref())
+    }
+
+    fn write(
+        &self,
+        entries: &Entries,
+        origin: Option<&Root>,
+        below: Option<&Root>,
+    ) -> Result<DiffId, StepError> {
+        let latest = self.epoch.0;
+        self.storage.write_layer(|out| {
+            layer::write(out, entries, layer::Sources { origin, below }, latest)
+                .map_err(StepError::from)
+        })
+    }
+}

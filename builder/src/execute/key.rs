@@ -1,0 +1,131 @@
+//! What identifies a step's result: what it does, and the content it can see.
+//!
+//! Not in a key: positions in the Dockerfile, names of stages, times of files, the values of
+//! proxies and secrets, the ids of cache mounts.
+
+use super::{Executor, StepError};
+use crate::cache::Key;
+use crate::context::Fingerprint;
+use crate::plan::{Copy, Directory, Mount, MountKind, Origin, Run};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::path::Path;
+use teu_store::DiffId;
+
+#[derive(Serialize)]
+struct Material<'a> {
+    operation: Value,
+    parent: &'a [DiffId],
+    /// The latest time that the layer can carry.
+    epoch: i64,
+}
+
+impl Executor<'_> {
+    fn key(&self, operation: Value, parent: &[DiffId]) -> Result<Key, StepError> {
+        Ok(Key::of(&Material {
+            operation,
+            parent,
+            epoch: self.epoch.0.seconds,
+        })?)
+    }
+
+    /// `WORKDIR`.
+    pub(super) fn directory_key(
+        &self,
+        directory: &Directory,
+        parent: &[DiffId],
+    ) -> Result<Key, StepError> {
+        self.key(json!({ "directory": directory }), parent)
+    }
+
+    /// `RUN`: the parent by its layers, mounted files by their content.
+    pub(super) fn run_key(&self, run: &Run, parent: &[DiffId]) -> Result<Key, StepError> {
+        let mounts = run
+            .mounts
+            .iter()
+            .map(|mount| self.mount_key(mount))
+            .collect::<Result<Vec<_>, _>>()?;
+        let operation = json!({
+            "run": run.args,
+            "env": run.env,
+            "cwd": run.cwd,
+            "user": run.user,
+            "network": run.network,
+            "script": run.script,
+            "mounts": mounts,
+        });
+        self.key(operation, parent)
+    }
+
+    fn mount_key(&self, mount: &Mount) -> Result<Value, StepError> {
+        Ok(match &mount.kind {
+            MountKind::Bind {
+                origin: Origin::Context,
+                source,
+                writable,
+            } => {
+                let content = self.context_digest(Path::new(source))?;
+                json!(["context", mount.target, writable, hex(&content)])
+            }
+            MountKind::Bind {
+                origin: Origin::Tree(tree),
+                source,
+                writable,
+            } => {
+                json!(["tree", mount.target, writable, source, self.layers(*tree)])
+            }
+            MountKind::Cache { writable, .. } => json!(["cache", mount.target, writable]),
+            MountKind::Tmpfs { size } => json!(["tmpfs", mount.target, size]),
+            MountKind::Secret {
+                id,
+                env,
+                file,
+                mode,
+                uid,
+                gid,
+                ..
+            } => {
+                json!(["secret", mount.target, id, env, file, mode, uid, gid])
+            }
+        })
+    }
+
+    /// `COPY --from`, before its files are looked at: their whole tree by its layers.
+    pub(super) fn copy_definition_key(
+        &self,
+        copy: &Copy,
+        source: &[DiffId],
+        parent: &[DiffId],
+    ) -> Result<Key, StepError> {
+        self.key(json!({ "copy": placing(copy), "sources": copy.sources, "exclude": copy.exclude, "from": source }), parent)
+    }
+
+    /// `COPY` and `ADD`, by the content that they select.
+    pub(super) fn copy_content_key(
+        &self,
+        copy: &Copy,
+        content: &Fingerprint,
+        parent: &[DiffId],
+    ) -> Result<Key, StepError> {
+        self.key(
+            json!({ "copy": placing(copy), "content": hex(content) }),
+            parent,
+        )
+    }
+}
+
+/// How the files are placed; which they are is the content's part.
+fn placing(copy: &Copy) -> Value {
+    json!({
+        "destination": copy.destination,
+        "owner": copy.owner,
+        "mode": copy.mode,
+        "link": copy.link,
+        "unpack": copy.unpack,
+        "keep_owner": copy.origin != Origin::Context,
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

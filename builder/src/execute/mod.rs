@@ -1,0 +1,235 @@
+//! Carries out the steps of a plan: each ends in a layer of the store.
+
+mod config;
+mod container;
+mod copy;
+mod key;
+mod mounts;
+mod rootfs;
+mod run;
+mod upper;
+
+pub use run::RunError;
+
+use crate::cache::{Key, StepCache};
+use crate::cancel::Cancel;
+use crate::context::Context;
+use crate::copy::CopyError;
+use crate::epoch::Epoch;
+use crate::plan::{Operation, Plan, Step, Tree};
+use crate::progress::{Ending, Progress, Shown};
+use crate::storage::{Storage, StorageError};
+use crate::tree::TreeError;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use teu_store::DiffId;
+
+/// What the command line says about executing steps.
+#[derive(Debug)]
+pub struct Settings {
+    /// The runtime's program.
+    pub runtime: PathBuf,
+    /// The cgroup below which steps run.
+    pub cgroup_parent: String,
+    /// Secrets by id.
+    pub secrets: Vec<(String, SecretSource)>,
+    /// Run every step, whatever is remembered.
+    pub no_cache: bool,
+}
+
+/// Where a secret's value is.
+#[derive(Debug, Clone)]
+pub enum SecretSource {
+    /// In a file.
+    File(PathBuf),
+    /// In a variable of this process.
+    Env(String),
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StepError {
+    /// COPY, ADD or WORKDIR.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// RUN.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The store.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The step's key.
+    #[error("compute the step's key")]
+    Key(#[from] serde_json::Error),
+    /// Something else failed, or the user had enough.
+    #[error("canceled")]
+    Cancelled,
+}
+
+impl From<TreeError> for StepError {
+    fn from(error: TreeError) -> Self {
+        Self::Copy(CopyError::Tree(error))
+    }
+}
+
+/// A step that failed, and which.
+#[derive(Debug)]
+pub struct Failure {
+    /// Its position in the plan.
+    pub step: usize,
+    /// Why.
+    pub error: StepError,
+}
+
+/// Executes the steps of one plan.
+#[derive(Debug)]
+pub struct Executor<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) storage: &'a Storage,
+    pub(crate) context: &'a Context,
+    pub(crate) cache: &'a StepCache,
+    pub(crate) epoch: Epoch,
+    pub(crate) settings: &'a Settings,
+    pub(crate) progress: &'a Progress,
+    pub(crate) cancel: &'a Cancel,
+    results: Vec<OnceLock<Vec<DiffId>>>,
+}
+
+impl<'a> Executor<'a> {
+    /// Prepares to execute `plan`.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each is one thing the steps need, named once, here"
+    )]
+    pub fn new(
+        plan: &'a Plan,
+        storage: &'a Storage,
+        context: &'a Context,
+        cache: &'a StepCache,
+        epoch: Epoch,
+        settings: &'a Settings,
+        progress: &'a Progress,
+        cancel: &'a Cancel,
+    ) -> Self {
+        let results = plan.steps.iter().map(|_| OnceLock::new()).collect();
+        Self {
+            plan,
+            storage,
+            context,
+            cache,
+            epoch,
+            settings,
+            progress,
+            cancel,
+            results,
+        }
+    }
+
+    /// The layers of a tree, bottom first. Those of a step are known once it is done.
+    pub fn layers(&self, tree: Tree) -> &[DiffId] {
+        match tree {
+            Tree::Empty => &[],
+            Tree::Image(index) => &self.plan.images[index].layers,
+            Tree::Step(index) => self.results[index].get().map_or(&[], Vec::as_slice),
+        }
+    }
+
+    /// Executes the step of that position; those it needs must be done.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub fn step(&self, index: usize) -> Result<(), Failure> {
+        let step = &self.plan.steps[index];
+        let shown = self
+            .progress
+            .start(index + 1, &format!("[{}] {}", step.place, step.text));
+        let result = if self.cancel.is_stopped() {
+            Err(StepError::Cancelled)
+        } else {
+            self.layer(index, step, &shown)
+        };
+        match result {
+            Ok((layer, cached)) => {
+                let mut layers = self.layers(step.parent).to_vec();
+                layers.push(layer);
+                // A step is executed once, so nothing was set before.
+                let _ = self.results[index].set(layers);
+                shown.end(if cached { Ending::Cached } else { Ending::Done });
+                Ok(())
+            }
+            Err(error) => {
+                let cancelled = matches!(error, StepError::Cancelled) || self.cancel.is_stopped();
+                shown.end(if cancelled {
+                    Ending::Cancelled
+                } else {
+                    Ending::Failed
+                });
+                Err(Failure { step: index, error })
+            }
+        }
+    }
+
+    /// The step's layer, and whether an earlier build made it.
+    fn layer(
+        &self,
+        index: usize,
+        step: &Step,
+        shown: &Shown<'_>,
+    ) -> Result<(DiffId, bool), StepError> {
+        match &step.operation {
+            Operation::Copy(copy) => self.copy(step, copy),
+            Operation::Directory(directory) => {
+                let key = self.directory_key(directory, self.layers(step.parent))?;
+                self.cached(&[key], || self.make_directory(directory, step.parent))
+            }
+            Operation::Run(run) => {
+                let key = self.run_key(run, self.layers(step.parent))?;
+                self.cached(&[key], || self.run(index, step, run, shown))
+            }
+        }
+    }
+
+    /// The layer of an earlier build under one of `keys`, else what `make` makes, remembered under all of them.
+    fn cached(
+        &self,
+        keys: &[Key],
+        make: impl FnOnce() -> Result<DiffId, StepError>,
+    ) -> Result<(DiffId, bool), StepError> {
+        let Some(last) = keys.last() else {
+            return Ok((make()?, false));
+        };
+        if let Some(layer) = self.find(keys)? {
+            return Ok((layer, true));
+        }
+        let _turn = self.cache.take_turn(last, &|| self.cancel.is_stopped());
+        // Whoever had the turn before may have done the work.
+        if let Some(layer) = self.find(keys)? {
+            return Ok((layer, true));
+        }
+        if self.cancel.is_stopped() {
+            return Err(StepError::Cancelled);
+        }
+        let layer = make()?;
+        keys.iter().for_each(|key| self.cache.remember(key, &layer));
+        Ok((layer, false))
+    }
+
+    /// A remembered layer that is still in the store.
+    fn find(&self, keys: &[Key]) -> Result<Option<DiffId>, StepError> {
+        if self.settings.no_cache {
+            return Ok(None);
+        }
+        for (index, key) in keys.iter().enumerate() {
+            if let Some(layer) = self.cache.find(key)
+                && self.storage.has_layer(&layer)?
+            {
+                keys[..index]
+                    .iter()
+                    .for_each(|missed| self.cache.remember(missed, &layer));
+                return Ok(Some(layer));
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,355 @@
+//! What `RUN --mount` shows, and the script of a heredoc: each made ready at a place of ours,
+//! from where the container's configuration binds it.
+//!
+//! Sources are opened inside the context, a stage or a cache, and cloned by descriptor: what
+//! a symbolic link says when the runtime looks does not matter any more.
+
+use super::rootfs::{self, Mounted};
+use super::run::{RunError, failed, make_folder};
+use super::{Executor, SecretSource, StepError};
+use crate::plan::{Mount, MountKind, Origin, Run, Sharing};
+use crate::tree::Root;
+use rustix::fs::{FlockOperation, flock};
+use sha2::{Digest as _, Sha256};
+use std::fs::File;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Largest secret, in bytes; BuildKit's limit.
+const SECRET_BYTES_MAX: u64 = 500 * 1024;
+
+/// How often a step that waits for a locked cache looks whether the build ended.
+const WAIT: Duration = Duration::from_millis(20);
+
+/// Most copies of a private cache: as many steps as run at once.
+const PRIVATE_MAX: usize = 256;
+
+/// The mounts of one step. Dropped, they are unmounted and their locks released.
+#[derive(Debug, Default)]
+pub(super) struct Mounts {
+    /// What the container's configuration binds or mounts.
+    pub(super) list: Vec<Ready>,
+    /// Secrets that are variables.
+    pub(super) env: Vec<(String, String)>,
+    held: Vec<Mounted>,
+    locks: Vec<File>,
+    trees: Vec<Arc<Root>>,
+}
+
+/// One mount that the container's configuration names.
+#[derive(Debug)]
+pub(super) struct Ready {
+    /// Where it appears.
+    pub(super) target: String,
+    /// What is bound; `None` for a tmpfs of that size in bytes.
+    pub(super) source: Result<PathBuf, Option<u64>>,
+    /// Whether writing is possible.
+    pub(super) writable: bool,
+}
+
+/// The folders a mount is prepared in.
+struct Folders<'a> {
+    /// In memory.
+    memory: &'a Path,
+    /// On disk.
+    disk: &'a Path,
+}
+
+impl Mounts {
+    /// Prepares all mounts of a step. `memory` is an empty folder on a tmpfs, `disk` one on the store's file system.
+    pub(super) fn prepare(
+        executor: &Executor<'_>,
+        run: &Run,
+        memory: &Path,
+        disk: &Path,
+    ) -> Result<Self, StepError> {
+        let mut mounts = Self::default();
+        let folders = Folders { memory, disk };
+        if let Some((name, text)) = &run.script {
+            let path = memory.join("script");
+            write_private(&path, text.as_bytes(), 0o755)?;
+            mounts.list.push(Ready {
+                target: format!("/dev/pipes/{name}"),
+                source: Ok(path),
+                writable: false,
+            });
+        }
+        for (index, mount) in run.mounts.iter().enumerate() {
+            mounts.one(executor, mount, index, &folders)?;
+        }
+        Ok(mounts)
+    }
+
+    fn one(
+        &mut self,
+        executor: &Executor<'_>,
+        mount: &Mount,
+        index: usize,
+        folders: &Folders<'_>,
+    ) -> Result<(), StepError> {
+        let place = folders.memory.join(index.to_string());
+        let ready = |source, writable| Ready {
+            target: mount.target.clone(),
+            source,
+            writable,
+        };
+        let made = match &mount.kind {
+            MountKind::Tmpfs { size } => ready(Err(*size), true),
+            MountKind::Bind {
+                origin,
+                source,
+                writable,
+            } => {
+                let place = self.bind(executor, *origin, source, &place)?;
+                if *writable {
+                    ready(Ok(self.discarding(place, index, folders)?), true)
+                } else {
+                    ready(Ok(place), false)
+                }
+            }
+            MountKind::Cache { writable, .. } => {
+                let source = self.cache(executor, &mount.kind, &place)?;
+                ready(Ok(source), *writable)
+            }
+            MountKind::Secret { .. } => return self.secret(executor, mount, &place),
+        };
+        self.list.push(made);
+        Ok(())
+    }
+
+    /// Clones a file or directory of the context or a tree to `place`.
+    fn bind(
+        &mut self,
+        executor: &Executor<'_>,
+        origin: Origin,
+        source: &str,
+        place: &Path,
+    ) -> Result<PathBuf, StepError> {
+        let path = Path::new(source);
+        let Origin::Tree(tree) = origin else {
+            let root = &executor.context.root;
+            let excluded = executor
+                .context
+                .rules
+                .excludes(source.trim_start_matches('/'));
+            return Ok(self.clone_place(root, path, place, "the context", excluded)?);
+        };
+        match executor.view(tree)? {
+            Some(view) => {
+                self.trees.push(view.clone());
+                Ok(self.clone_place(&view, path, place, "the stage or image", false)?)
+            }
+            None => {
+                let empty = executor.storage.empty()?;
+                Ok(self.clone_place(&empty, path, place, "the stage or image", false)?)
+            }
+        }
+    }
+
+    fn clone_place(
+        &mut self,
+        root: &Root,
+        path: &Path,
+        place: &Path,
+        name: &'static str,
+        excluded: bool,
+    ) -> Result<PathBuf, RunError> {
+        let none = || RunError::NoSource {
+            path: path.display().to_string(),
+            place: name,
+        };
+        let resolved = root.resolve(path)?;
+        let meta = root
+            .meta(&resolved)?
+            .filter(|_| !excluded)
+            .ok_or_else(none)?;
+        let fd = root.open_place(&resolved)?;
+        if meta.is_directory() {
+            make_folder(place.to_owned())?;
+        } else {
+            File::create(place).map_err(failed("create", place))?;
+        }
+        self.held.push(rootfs::bind(fd, place)?);
+        Ok(place.to_owned())
+    }
+
+    /// Lets a step write over what is bound, and throws away what it wrote.
+    fn discarding(
+        &mut self,
+        place: PathBuf,
+        index: usize,
+        folders: &Folders<'_>,
+    ) -> Result<PathBuf, RunError> {
+        if !place.is_dir() {
+            let copy = folders.memory.join(format!("{index}-copy"));
+            std::fs::copy(&place, &copy).map_err(failed("copy", &place))?;
+            return Ok(copy);
+        }
+        let folder = folders.disk.join(format!("mount-{index}"));
+        let (upper, work) = (
+            make_folder(folder.join("upper"))?,
+            make_folder(folder.join("work"))?,
+        );
+        let target = make_folder(folders.memory.join(format!("{index}-merged")))?;
+        self.held
+            .push(rootfs::overlay(&[place], &upper, &work, &target)?);
+        Ok(target)
+    }
+
+    /// The directory of a named cache: `cache/mounts/<sha256 of its id>/<copy>/`, locked as its sharing says.
+    fn cache(
+        &mut self,
+        executor: &Executor<'_>,
+        kind: &MountKind,
+        place: &Path,
+    ) -> Result<PathBuf, StepError> {
+        let MountKind::Cache {
+            id,
+            sharing,
+            source,
+            mode,
+            uid,
+            gid,
+            ..
+        } = kind
+        else {
+            return Ok(place.to_owned());
+        };
+        let name: String = Sha256::digest(format!("{id}\0{mode:o}\0{uid}\0{gid}"))
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let folder = make_folder(executor.storage.cache_folder().join("mounts").join(name))?;
+        let copy = self.lock_cache(executor, &folder, *sharing)?;
+        let data = folder.join(copy.to_string());
+        if !data.is_dir() {
+            let unfinished = make_folder(folder.join(format!("{copy}.new")))?;
+            std::fs::set_permissions(&unfinished, std::fs::Permissions::from_mode(*mode))
+                .map_err(failed("set permissions of", &unfinished))?;
+            chown(&unfinished, Some(*uid), Some(*gid))
+                .map_err(failed("set the owner of", &unfinished))?;
+            match std::fs::rename(&unfinished, &data) {
+                // Another step that shares it was faster.
+                Err(_) if data.is_dir() => {}
+                other => other.map_err(failed("create", &data))?,
+            }
+        }
+        let root = Root::open(&data).map_err(RunError::from)?;
+        Ok(self.clone_place(&root, Path::new(source), place, "the cache", false)?)
+    }
+
+    /// Which copy of the cache this step uses.
+    fn lock_cache(
+        &mut self,
+        executor: &Executor<'_>,
+        folder: &Path,
+        sharing: Sharing,
+    ) -> Result<usize, StepError> {
+        for copy in 0..PRIVATE_MAX {
+            let path = folder.join(format!("{copy}.lock"));
+            let file = File::options()
+                .create(true)
+                .append(true)
+                .open(&path)
+                .map_err(failed("open", &path))?;
+            let operation = match sharing {
+                Sharing::Shared => FlockOperation::NonBlockingLockShared,
+                Sharing::Private | Sharing::Locked => FlockOperation::NonBlockingLockExclusive,
+            };
+            loop {
+                match flock(&file, operation) {
+                    Ok(()) => {
+                        self.locks.push(file);
+                        return Ok(copy);
+                    }
+                    Err(_) if sharing == Sharing::Private => break,
+                    Err(_) if executor.cancel.is_stopped() => return Err(StepError::Cancelled),
+                    Err(_) => std::thread::sleep(WAIT),
+                }
+            }
+        }
+        Err(StepError::Cancelled)
+    }
+
+    /// A secret exists only in memory: as a file of a tmpfs, or as a variable.
+    fn secret(
+        &mut self,
+        executor: &Executor<'_>,
+        mount: &Mount,
+        place: &Path,
+    ) -> Result<(), StepError> {
+        let MountKind::Secret {
+            id,
+            required,
+            env,
+            file,
+            mode,
+            uid,
+            gid,
+        } = &mount.kind
+        else {
+            return Ok(());
+        };
+        let given = executor
+            .settings
+            .secrets
+            .iter()
+            .rev()
+            .find(|(name, _)| name == id);
+        let Some((_, source)) = given else {
+            return if *required {
+                Err(RunError::NoSecret(id.clone()).into())
+            } else {
+                Ok(())
+            };
+        };
+        let value = read_secret(source)?;
+        if let Some(name) = env {
+            self.env
+                .push((name.clone(), String::from_utf8_lossy(&value).into_owned()));
+        }
+        if *file {
+            write_private(place, &value, *mode)?;
+            chown(place, Some(*uid), Some(*gid)).map_err(failed("set the owner of", place))?;
+            self.list.push(Ready {
+                target: mount.target.clone(),
+                source: Ok(place.to_owned()),
+                writable: false,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn read_secret(source: &SecretSource) -> Result<Vec<u8>, RunError> {
+    match source {
+        SecretSource::Env(name) => Ok(std::env::var_os(name)
+            .map(|value| value.into_encoded_bytes())
+            .unwrap_or_default()),
+        SecretSource::File(path) => {
+            let size = std::fs::metadata(path)
+                .map_err(failed("read the secret", path))?
+                .len();
+            if size > SECRET_BYTES_MAX {
+                let why = format!("it has more than {SECRET_BYTES_MAX} bytes");
+                return Err(failed("read the secret", path)(std::io::Error::other(why)));
+            }
+            std::fs::read(path).map_err(failed("read the secret", path))
+        }
+    }
+}
+
+fn write_private(path: &Path, bytes: &[u8], mode: u32) -> Result<(), RunError> {
+    let mut options = File::options();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed("create", path))?;
+    std::io::Write::write_all(&mut file, bytes).map_err(failed("write", path))?;
+    file.set_permissions(std::fs::Permissions::from_mode(mode))
+        .map_err(failed("set permissions of", path))
+}

@@ -1,0 +1,233 @@
+//! RUN: a container of the runtime on an overlay, whose upper directory becomes the layer.
+//!
+//! ```text
+//! tmp/<work>/runtime/          the runtime's states, found again after a crash
+//! tmp/<work>/run-<n>/
+//! ├── upper/  work/            what the step changes; on the tmpfs where the store's file system cannot hold them
+//! └── memory/                  a tmpfs of our mount namespace: nothing in it outlives the build
+//!     ├── bundle/              config.json, rootfs/
+//!     └── mounts/<n>           what --mount shows, secrets among them
+//! ```
+
+use super::container::{Runtime, ending};
+use super::mounts::Mounts;
+use super::rootfs::{self, MountError, Mounted, Stubs};
+use super::{Executor, StepError, config, upper};
+use crate::leftovers::STATES;
+use crate::plan::{Run, Step};
+use crate::progress::{Shown, Tail};
+use crate::storage::StorageError;
+use crate::tree::{Root, TreeError};
+use std::io;
+use std::path::{Path, PathBuf};
+use teu_store::{DiffId, UpperPlace};
+
+/// Why a RUN step failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The command said so.
+    #[error("{ending}")]
+    Status {
+        /// In words.
+        ending: String,
+        /// Its last lines.
+        output: Vec<String>,
+    },
+    /// The runtime cannot be executed.
+    #[error("execute the runtime {program:?}")]
+    Runtime {
+        /// Its program.
+        program: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A folder or file of the step.
+    #[error("{action} {path:?}")]
+    File {
+        /// What was attempted, as a verb.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A mount.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// A tree.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The bundle.
+    #[error("make the container's configuration")]
+    Config(#[source] Box<teu_store::Error>),
+    /// A secret that the command line does not give.
+    #[error("the secret {0:?} is required: give it with --secret id={0},src=FILE")]
+    NoSecret(String),
+    /// A `--mount` of something that is not there.
+    #[error("--mount {path:?}: no such file or directory in {place}")]
+    NoSource {
+        /// The source.
+        path: String,
+        /// The context, or another stage.
+        place: &'static str,
+    },
+}
+
+/// Adds to an error of the system what was attempted on what.
+pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RunError {
+    move |source| RunError::File {
+        action,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+pub(super) fn make_folder(path: PathBuf) -> Result<PathBuf, RunError> {
+    std::fs::create_dir_all(&path).map_err(failed("create", &path))?;
+    Ok(path)
+}
+
+/// The folders of a running step. Dropped, the mounts go first and then the files.
+struct Place {
+    /// Keeps the overlay mounted.
+    rootfs: Option<Mounted>,
+    /// Keeps the tmpfs mounted.
+    memory: Option<Mounted>,
+    folder: PathBuf,
+    bundle: PathBuf,
+    upper: PathBuf,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.rootfs = None;
+        self.memory = None;
+        // What stays is removed with the build's transaction, or by gc.
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+impl Executor<'_> {
+    /// Runs the step's command; its layer.
+    pub(super) fn run(
+        &self,
+        index: usize,
+        step: &Step,
+        run: &Run,
+        shown: &Shown<'_>,
+    ) -> Result<DiffId, StepError> {
+        let parent = self.layers(step.parent);
+        let mut place = self.place(index, parent)?;
+        let below = self.view(step.parent)?;
+        let memory = place
+            .memory
+            .as_ref()
+            .map(|memory| memory.path().join("mounts"))
+            .unwrap_or_default();
+        let mounts = Mounts::prepare(self, run, &make_folder(memory)?, &place.folder)?;
+        let id = format!("teu-build-{}-{index}", std::process::id());
+        let merged = Root::open(&place.bundle.join("rootfs"))?;
+        let destinations = config::write(self, run, &mounts, &id, &merged, &place.bundle)?;
+        drop(merged);
+        let stubs = Stubs::expect(below.as_deref(), &destinations)?;
+        let upper = Root::open(&place.upper)?;
+        let before = upper.meta(Path::new(""))?;
+        self.execute(index, &place.bundle, id, shown)?;
+        drop(mounts);
+        place.rootfs = None;
+        stubs.remove(&upper)?;
+        self.storage.write_layer(|out| {
+            upper::write(out, &upper, before.as_ref(), self.epoch.0).map_err(StepError::from)
+        })
+    }
+
+    fn execute(
+        &self,
+        index: usize,
+        bundle: &Path,
+        id: String,
+        shown: &Shown<'_>,
+    ) -> Result<(), StepError> {
+        let state = make_folder(self.storage.scratch().join(STATES))?;
+        let runtime = Runtime {
+            program: self.settings.runtime.clone(),
+            state,
+            id,
+        };
+        let mut tail = Tail::default();
+        let status = runtime.run(bundle, index, self.cancel, |bytes| {
+            tail.push(bytes, |line| shown.line(line))
+        });
+        let output = tail.finish(|line| shown.line(line));
+        if self.cancel.is_stopped() {
+            runtime.delete();
+            return Err(StepError::Cancelled);
+        }
+        let status = status.map_err(|source| RunError::Runtime {
+            program: runtime.program.clone(),
+            source,
+        })?;
+        if status.success() {
+            return Ok(());
+        }
+        runtime.delete();
+        Err(RunError::Status {
+            ending: ending(status),
+            output,
+        }
+        .into())
+    }
+
+    /// Makes the folders and mounts the root file system.
+    fn place(&self, index: usize, parent: &[DiffId]) -> Result<Place, StepError> {
+        let folder = make_folder(self.storage.scratch().join(format!("run-{index}")))?;
+        let lowers = self.storage.lowers(parent)?;
+        let memory = rootfs::tmpfs(&make_folder(folder.join("memory"))?).map_err(RunError::from)?;
+        let changes = match lowers.upper {
+            UpperPlace::Directory => folder.clone(),
+            UpperPlace::Tmpfs => memory.path().to_owned(),
+        };
+        let (upper, work) = (
+            make_folder(changes.join("upper"))?,
+            make_folder(changes.join("work"))?,
+        );
+        let bundle = make_folder(memory.path().join("bundle"))?;
+        let target = make_folder(bundle.join("rootfs"))?;
+        copy_attributes(lowers.paths.first(), &upper)?;
+        let mut place = Place {
+            rootfs: None,
+            memory: Some(memory),
+            folder,
+            bundle,
+            upper,
+        };
+        place.rootfs = Some(
+            rootfs::overlay(&lowers.paths, &place.upper, &work, &target).map_err(RunError::from)?,
+        );
+        Ok(place)
+    }
+}
+
+/// The upper directory is what the step sees as `/`: it takes owner and permissions of the top layer's.
+fn copy_attributes(top: Option<&PathBuf>, upper: &Path) -> Result<(), RunError> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    let Some(top) = top else { return Ok(()) };
+    let meta = std::fs::metadata(top).map_err(failed("look up", top))?;
+    let mode = std::fs::Permissions::from_mode(meta.mode() & 0o7777);
+    std::fs::set_permissions(upper, mode).map_err(failed("set permissions of", upper))?;
+    chown(upper, Some(meta.uid()), Some(meta.gid())).map_err(failed("set the owner of", upper))
+}
+
+impl From<StorageError> for RunError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Store(error) => Self::Config(error),
+            StorageError::Folder { path, source } => Self::File {
+                action: "create",
+                path,
+                source,
+            },
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Base images: from the store, or pulled into it.
+
+use crate::plan;
+use crate::progress::Progress;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use teu_store::{Reference, Store};
+
+/// Why a base image is not to be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// Its name is none.
+    #[error(transparent)]
+    Name(#[from] teu_store::reference::BadReference),
+    /// The store.
+    #[error(transparent)]
+    Store(Box<teu_store::Error>),
+    /// The program that pulls cannot be executed.
+    #[error("execute {program:?}")]
+    Execute {
+        /// The program.
+        program: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It is not in the store, and no registry gave it.
+    #[error("not in the store, and it cannot be pulled{0}")]
+    Pull(String),
+}
+
+/// Finds base images in a store, pulling what is missing.
+#[derive(Debug)]
+pub struct StoreImages<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// The program that pulls: `teu-store`.
+    pub puller: &'a Path,
+    /// Where pulls are shown.
+    pub progress: &'a Progress,
+}
+
+impl plan::Images for StoreImages<'_> {
+    fn image(
+        &mut self,
+        name: &str,
+    ) -> Result<plan::Image, Box<dyn std::error::Error + Send + Sync>> {
+        let store = |error| ImageError::Store(Box::new(error));
+        let image = match self.store.find_image(name) {
+            Ok(image) => image,
+            Err(teu_store::Error::NoSuchImage(_)) => {
+                let reference: Reference = name.parse().map_err(ImageError::Name)?;
+                self.pull(&reference)?;
+                self.store.image(&reference).map_err(store)?
+            }
+            Err(error) => return Err(store(error).into()),
+        };
+        Ok(plan::Image {
+            name: name.to_owned(),
+            layers: image.config.rootfs.diff_ids.clone(),
+            config: image.config,
+        })
+    }
+}
+
+impl StoreImages<'_> {
+    fn pull(&self, reference: &Reference) -> Result<(), ImageError> {
+        self.progress.note(&format!("pulling {reference}"));
+        let mut command = Command::new(self.puller);
+        command
+            .arg("--root")
+            .arg(self.store.root_path())
+            .args(["pull", "--quiet"])
+            .arg(reference.to_string());
+        let output = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .output();
+        let output = output.map_err(|source| ImageError::Execute {
+            program: self.puller.to_owned(),
+            source,
+        })?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let last = said
+            .lines()
+            .rfind(|line| !line.trim().is_empty())
+            .map(|line| format!(": {}", line.trim()));
+        Err(ImageError::Pull(last.unwrap_or_default()))
+    }
+}

@@ -1,0 +1,248 @@
+//! The store as a build uses it: one transaction for its life, roots that pin what it mounts.
+
+use crate::tree::Root;
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use teu_store::image::ImageConfig;
+use teu_store::{DiffId, Digest, Layer, Reference, Store, Transaction, UpperPlace};
+
+/// What the store could not do for the build.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// The store itself.
+    #[error(transparent)]
+    Store(Box<teu_store::Error>),
+    /// A folder of the build.
+    #[error("create {path:?}")]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+impl From<teu_store::Error> for StorageError {
+    fn from(error: teu_store::Error) -> Self {
+        Self::Store(Box::new(error))
+    }
+}
+
+/// A build's view of the store. Dropping it removes everything that is not part of an image.
+#[derive(Debug)]
+pub struct Storage {
+    work: Transaction,
+    /// Starts the names of this build's roots: whoever finds the transaction dead may release them.
+    name: String,
+    roots: AtomicUsize,
+    pinned: Mutex<Vec<teu_store::Root>>,
+    views: Mutex<HashMap<Vec<DiffId>, Arc<Root>>>,
+    layers: Mutex<HashMap<DiffId, Layer>>,
+}
+
+/// A chain of layers to put an overlay on.
+#[derive(Debug)]
+pub struct Lowers {
+    /// Directories, top first; at least one.
+    pub paths: Vec<PathBuf>,
+    /// Where the upper can lie.
+    pub upper: UpperPlace,
+}
+
+impl Storage {
+    /// Begins a build in `store`.
+    ///
+    /// # Errors
+    /// As [`Store::begin`].
+    pub fn begin(store: &Store) -> Result<Self, StorageError> {
+        let work = store.begin()?;
+        let folder = work
+            .scratch()
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        Ok(Self {
+            work,
+            name: format!("{}{folder}", crate::leftovers::ROOT_PREFIX),
+            roots: AtomicUsize::new(0),
+            pinned: Mutex::default(),
+            views: Mutex::default(),
+            layers: Mutex::default(),
+        })
+    }
+
+    /// A folder for this build's unfinished files, on the store's file system.
+    pub fn scratch(&self) -> &Path {
+        self.work.scratch()
+    }
+
+    /// The store's folder for what only makes builds faster.
+    pub fn cache_folder(&self) -> PathBuf {
+        self.work.store().root_path().join("cache")
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        self.work.store()
+    }
+
+    /// Whether a layer is here; if so it stays as long as the build lasts.
+    ///
+    /// # Errors
+    /// As [`Transaction::has_layer`].
+    pub fn has_layer(&self, layer: &DiffId) -> Result<bool, StorageError> {
+        Ok(self.work.has_layer(layer)?)
+    }
+
+    /// Makes a layer of the tar that `write` writes.
+    ///
+    /// # Errors
+    /// What `write` fails with, or the store.
+    pub fn write_layer<E: From<StorageError>>(
+        &self,
+        write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+    ) -> Result<DiffId, E> {
+        let mut writer = self.work.layer_writer().map_err(StorageError::from)?;
+        let mut buffered = std::io::BufWriter::with_capacity(256 * 1024, &mut writer);
+        write(&mut buffered)?;
+        let flushed = buffered.flush();
+        drop(buffered);
+        flushed.map_err(|source| StorageError::Folder {
+            path: self.scratch().to_owned(),
+            source,
+        })?;
+        let layer = writer.finish().map_err(StorageError::from)?;
+        let diff_id = layer.diff_id;
+        lock(&self.layers).insert(diff_id, layer);
+        Ok(diff_id)
+    }
+
+    /// A merged, read-only view of layers, bottom first; made once for each chain.
+    ///
+    /// # Errors
+    /// As [`Store::view`].
+    pub fn view(&self, layers: &[DiffId]) -> Result<Arc<Root>, StorageError> {
+        // Held while mounting: two steps that want the same view shall share it.
+        let mut views = lock(&self.views);
+        if let Some(view) = views.get(layers) {
+            return Ok(view.clone());
+        }
+        self.pin(layers)?;
+        let view = Arc::new(Root::new(self.work.store().view(layers)?));
+        views.insert(layers.to_vec(), view.clone());
+        Ok(view)
+    }
+
+    /// The directories of layers, for an overlay that is to be written to.
+    ///
+    /// # Errors
+    /// As [`Store::root`].
+    pub fn lowers(&self, layers: &[DiffId]) -> Result<Lowers, StorageError> {
+        if layers.is_empty() {
+            return Ok(Lowers {
+                paths: vec![self.empty_folder()?],
+                upper: self.work.store().upper_place()?,
+            });
+        }
+        let (paths, upper) = self.pin(layers)?;
+        Ok(Lowers { paths, upper })
+    }
+
+    fn pin(&self, layers: &[DiffId]) -> Result<(Vec<PathBuf>, UpperPlace), StorageError> {
+        let id = format!(
+            "{}-{}",
+            self.name,
+            self.roots.fetch_add(1, Ordering::Relaxed)
+        );
+        let root = self.work.store().root(&id, layers)?;
+        let found = (root.lowers().to_vec(), root.upper_place());
+        lock(&self.pinned).push(root);
+        Ok(found)
+    }
+
+    fn empty_folder(&self) -> Result<PathBuf, StorageError> {
+        let path = self.scratch().join("empty");
+        match std::fs::create_dir(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
+                Err(StorageError::Folder { path, source })
+            }
+            _ => Ok(path),
+        }
+    }
+
+    /// The tree of `scratch`: nothing.
+    ///
+    /// # Errors
+    /// The empty folder cannot be made.
+    pub fn empty(&self) -> Result<Root, StorageError> {
+        let path = self.empty_folder()?;
+        Root::open(&path).map_err(|error| StorageError::Folder {
+            path,
+            source: error.source.into(),
+        })
+    }
+
+    /// Stores the image and gives it its names; its id. Names that already mean it are left alone.
+    ///
+    /// # Errors
+    /// As [`Transaction::put_image`].
+    pub fn put_image(
+        &self,
+        mut config: ImageConfig,
+        layers: &[DiffId],
+        names: &[Reference],
+    ) -> Result<Digest, StorageError> {
+        config.rootfs.diff_ids = layers.to_vec();
+        let mut stored = Vec::new();
+        for layer in layers {
+            let known = lock(&self.layers).get(layer).cloned();
+            let found = match known {
+                Some(layer) => Some(layer),
+                None => self.work.layer(layer)?,
+            };
+            stored.push(found.ok_or(teu_store::Error::NoSuchLayer(*layer))?);
+        }
+        let mut missing = names
+            .iter()
+            .filter(|name| !self.is_already(name, &config))
+            .peekable();
+        if !names.is_empty() && missing.peek().is_none() {
+            return Ok(self.work.store().image(&names[0])?.id());
+        }
+        let mut manifest = None;
+        for name in missing {
+            manifest = Some(self.work.put_image(config.clone(), &stored, Some(name))?);
+        }
+        let manifest = match manifest {
+            Some(manifest) => manifest,
+            None => self.work.put_image(config, &stored, None)?,
+        };
+        Ok(self.work.store().image_by_manifest(&manifest)?.id())
+    }
+
+    fn is_already(&self, name: &Reference, config: &ImageConfig) -> bool {
+        self.work
+            .store()
+            .image(name)
+            .is_ok_and(|image| image.config == *config)
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        lock(&self.views).clear();
+        for root in lock(&self.pinned).drain(..) {
+            // What stays is released by the next build.
+            let _ = root.release();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
