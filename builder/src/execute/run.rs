@@ -58,6 +58,9 @@ pub enum RunError {
     /// A tree.
     #[error(transparent)]
     Tree(#[from] TreeError),
+    /// What the command left.
+    #[error("read what the command changed")]
+    Upper(#[source] Box<teu_store::layer::UpperError>),
     /// The bundle.
     #[error("make the container's configuration")]
     Config(#[source] Box<teu_store::Error>),
@@ -137,9 +140,9 @@ impl Executor<'_> {
         drop(mounts);
         place.rootfs = None;
         stubs.remove(&upper)?;
-        self.storage.write_layer(|out| {
-            upper::write(out, &upper, before.as_ref(), self.epoch.0).map_err(StepError::from)
-        })
+        let below = below.as_deref();
+        self.storage
+            .write_layer(|out| upper::write(out, &upper, below, before.as_ref(), self.epoch.0))
     }
 
     fn execute(
