@@ -1,6 +1,6 @@
 //! The container's own cgroups as a mount inside it.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -11,10 +11,8 @@ use rustix::mount::{
 
 use super::{Failure, Step};
 use crate::cgroup::Paths;
-use crate::rootfs::RootDir;
-use crate::rootfs::mount::{attach, clone_host, mount_point};
+use crate::rootfs::mount::{attach, clone_host};
 use crate::rootfs::plan::MountOp;
-use crate::rootfs::root::Stub;
 use crate::sys::{self, MountAttr};
 
 /// What is mounted where the specification asks for type `cgroup`.
@@ -52,9 +50,8 @@ impl View {
         }
     }
 
-    /// Mounts the view as `op` says.
-    pub(crate) fn mount(&self, root: &RootDir, op: &MountOp) -> Result<(), Failure> {
-        let target = mount_point(root, op, Stub::Directory)?;
+    /// Mounts the view on an opened mount point, as `op` says.
+    pub(crate) fn mount(&self, target: OwnedFd, op: &MountOp) -> Result<(), Failure> {
         let named = || format!("cgroup on {:?}", op.target);
         let flags = op.options.attr.set as u32;
         if self.unified {
@@ -111,7 +108,7 @@ impl View {
         names: &[String],
         path: Option<&Path>,
         flags: u32,
-    ) -> std::io::Result<std::os::fd::OwnedFd> {
+    ) -> std::io::Result<OwnedFd> {
         if !self.own_namespace {
             let path = path.ok_or(rustix::io::Errno::NOENT)?;
             let mount = clone_host(path, false)?;
@@ -142,7 +139,7 @@ impl View {
     }
 }
 
-fn tmpfs(flags: u32) -> rustix::io::Result<std::os::fd::OwnedFd> {
+fn tmpfs(flags: u32) -> rustix::io::Result<OwnedFd> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(context.as_fd(), "source", "tmpfs")?;
     fsconfig_set_string(context.as_fd(), "mode", "755")?;

@@ -108,27 +108,14 @@ struct Ready {
 }
 
 impl rootfs::apply::Caller for Init {
-    fn before_cgroups(&mut self) -> Result<(), Failure> {
-        if self.joined {
-            return Ok(());
-        }
-        self.inherited.socket.expect(ToInit::Joined)?;
-        self.joined = true;
-        if self.unshare_cgroup {
-            namespace::unshare_cgroup()
-        } else {
-            Ok(())
-        }
-    }
-
-    fn mount_cgroups(&mut self, root: &RootDir, op: &MountOp) -> Result<(), Failure> {
-        self.inherited.cgroups.mount(root, op)
+    fn mount_cgroups(&mut self, target: OwnedFd, op: &MountOp) -> Result<(), Failure> {
+        self.enter_cgroups()?;
+        self.inherited.cgroups.mount(target, op)
     }
 }
 
 impl Init {
     fn prepare(&mut self, plan: Plan) -> Result<Ready, Failure> {
-        use rootfs::apply::Caller;
         self.inherited.socket.expect(ToInit::Go)?;
         rustix::process::setsid().map_err(Step::Session.on(""))?;
         namespace::join(&self.inherited.join)?;
@@ -143,15 +130,16 @@ impl Init {
         if plan.namespaces.unshare_ipc {
             namespace::unshare_ipc()?;
         }
-        rootfs::apply::build(&plan.rootfs, &root, &spares, self)?;
+        let late = rootfs::apply::build(&plan.rootfs, &root, &spares, self)?;
         drop(spares);
-        self.before_cgroups()?;
         let pid = if plan.hooks.before_switch() || !plan.hooks.start_container.is_empty() {
             own_pid()
         } else {
             None
         };
         if plan.hooks.before_switch() {
+            // Hooks may count on limits and cgroups.
+            self.enter_cgroups()?;
             self.hooks_before_switch(&plan.hooks, pid)?;
         }
         let terminal = match plan.process.terminal {
@@ -169,6 +157,10 @@ impl Init {
         }
         if let Some(terminal) = terminal {
             terminal.become_streams()?;
+        }
+        self.enter_cgroups()?;
+        for (op, target) in late {
+            self.inherited.cgroups.mount(target, op)?;
         }
         let prepared = apply::prepare(plan.process, plan.filter.is_some())?;
         Ok(Ready {
@@ -206,6 +198,20 @@ impl Init {
             .prepared
             .execute(ready.filter.as_ref(), self.inherited.page.as_ref());
         (connection, failure)
+    }
+
+    /// Waits until the runtime has moved us, then leaves the namespace: it
+    /// shows as root what we are in at this moment.
+    fn enter_cgroups(&mut self) -> Result<(), Failure> {
+        if self.joined {
+            return Ok(());
+        }
+        self.inherited.socket.expect(ToInit::Joined)?;
+        self.joined = true;
+        if self.unshare_cgroup {
+            namespace::unshare_cgroup()?;
+        }
+        Ok(())
     }
 
     fn enter_time_namespace(&self, with_offsets: bool) -> Result<(), Failure> {

@@ -12,18 +12,20 @@ use rustix::mount::{
 
 use super::mount::{attach, clone_at, clone_host};
 use super::plan::{MountOp, Plan, What};
+use super::root::Stub;
 use super::{RootDir, device};
 use crate::init::{Failure, Step};
 use crate::sys::{self, MountAttr};
 
 /// What only the caller can do while the root is built.
 pub(crate) trait Caller {
-    /// Called once, before the first cgroup mount: the container's cgroups
-    /// must be joined and the cgroup namespace entered.
-    fn before_cgroups(&mut self) -> Result<(), Failure>;
-    /// Mounts the cgroups of the container as `op` says.
-    fn mount_cgroups(&mut self, root: &RootDir, op: &MountOp) -> Result<(), Failure>;
+    /// Mounts the cgroups of the container on an opened mount point. They
+    /// must be joined, and their namespace entered, before.
+    fn mount_cgroups(&mut self, target: OwnedFd, op: &MountOp) -> Result<(), Failure>;
 }
+
+/// A cgroup mount that waits until the root is switched: its mount point.
+pub(crate) type Late<'a> = (&'a MountOp, OwnedFd);
 
 /// The part that needs the host's ids: propagation and the root itself, and
 /// copies of bind sources where the ids are about to change.
@@ -52,22 +54,28 @@ pub(crate) fn open(plan: &Plan) -> Result<(RootDir, Vec<Option<OwnedFd>>), Failu
 }
 
 /// Mounts everything and makes the devices. The mask of the process is 0.
-pub(crate) fn build(
-    plan: &Plan,
+/// Returns the cgroup mounts that the plan allows to be made last.
+pub(crate) fn build<'a>(
+    plan: &'a Plan,
     root: &RootDir,
     spares: &[Option<OwnedFd>],
     caller: &mut impl Caller,
-) -> Result<(), Failure> {
+) -> Result<Vec<Late<'a>>, Failure> {
+    let mut late = Vec::new();
     if !plan.own_mounts {
-        return Ok(());
+        return Ok(late);
     }
     for (index, op) in plan.mounts.iter().enumerate() {
-        if op.what == What::Cgroup {
-            caller.before_cgroups()?;
-            caller.mount_cgroups(root, op)?;
-        } else {
+        if op.what != What::Cgroup {
             let spare = spares.get(index).and_then(Option::as_ref);
             super::mount::apply(root, op, &plan.mount_label, spare)?;
+            continue;
+        }
+        let target = super::mount::mount_point(root, op, Stub::Directory)?;
+        if plan.cgroups_last {
+            late.push((op, target));
+        } else {
+            caller.mount_cgroups(target, op)?;
         }
     }
     device::make(root, &plan.devices, plan.bind_devices)?;
@@ -80,7 +88,7 @@ pub(crate) fn build(
             .map_err(Step::Readonly.on(format!("{path:?}")))?;
         set_readonly(&mount).map_err(Step::Readonly.on(format!("{path:?}")))?;
     }
-    Ok(())
+    Ok(late)
 }
 
 /// Covers and protects what was asked for, and makes `root` the root of this

@@ -23,6 +23,9 @@ pub(crate) struct Plan {
     pub final_propagation: Option<(u64, bool)>,
     /// Mounts, in order.
     pub mounts: Vec<MountOp>,
+    /// Whether cgroups may be mounted after the root is switched. Joining them
+    /// takes the kernel longer than all else; the rest is done meanwhile.
+    pub cgroups_last: bool,
     /// Device nodes; empty where /dev is a bind mount.
     pub devices: Vec<Node>,
     /// Symbolic links (path, target); empty where /dev is a bind mount.
@@ -160,6 +163,7 @@ impl Plan {
             .mounts
             .iter()
             .any(|op| op.target == Path::new("/dev") && matches!(op.what, What::Bind { .. }));
+        plan.cgroups_last = cgroups_last(spec, &plan.mounts);
         if own_mounts && !dev_is_bound {
             plan.devices = device::nodes(&spec.linux.devices)?;
             plan.symlinks = SYMLINKS.to_vec();
@@ -176,6 +180,37 @@ impl Plan {
         }
         self.mounts.push(op);
     }
+}
+
+/// Cgroups can be mounted last when nothing looks for them before: no hook,
+/// no other mount, no protected path. Without a namespace of their own they
+/// are parts of the host's mounts, which must still be there.
+fn cgroups_last(spec: &Spec, mounts: &[MountOp]) -> bool {
+    let Some(index) = mounts.iter().position(|op| op.what == What::Cgroup) else {
+        return false;
+    };
+    let target = &mounts[index].target;
+    let hooks = &spec.hooks;
+    let hooked = [
+        &hooks.prestart,
+        &hooks.create_runtime,
+        &hooks.create_container,
+    ];
+    let cwd = spec.process.iter().map(|process| &process.cwd);
+    let paths = spec
+        .linux
+        .masked_paths
+        .iter()
+        .chain(&spec.linux.readonly_paths)
+        .chain(cwd);
+    spec.linux.namespace(NamespaceType::Cgroup).is_some()
+        && hooked.iter().all(|hooks| hooks.is_empty())
+        && mounts[index + 1..]
+            .iter()
+            .all(|op| !op.target.starts_with(target) && op.what != What::Cgroup)
+        && paths
+            .into_iter()
+            .all(|path| !clean(path).starts_with(target))
 }
 
 /// The propagation to begin with and the one to end with. Without a wish the
@@ -370,6 +405,34 @@ mod tests {
     #[test]
     fn paths_are_masked_once() {
         assert_eq!(plan("[]").unwrap().masked.len(), 1);
+    }
+
+    #[test]
+    fn cgroups_wait_unless_something_needs_them() {
+        let cgroup = r#"{"destination":"/sys/fs/cgroup","type":"cgroup"}"#;
+        let last = |mounts: &str, change: fn(&mut Spec)| {
+            let mut spec = spec(mounts);
+            let kind = NamespaceType::Cgroup;
+            spec.linux.namespaces.push(crate::spec::Namespace {
+                kind,
+                path: "".into(),
+            });
+            change(&mut spec);
+            Plan::new(&spec, Path::new("/b"), false)
+                .unwrap()
+                .cgroups_last
+        };
+        assert!(last(&format!("[{cgroup}]"), |_| ()));
+        assert!(!last("[]", |_| ()));
+        assert!(!last(&format!("[{cgroup}]"), |spec| spec
+            .linux
+            .namespaces
+            .truncate(1)));
+        assert!(!last(&format!("[{cgroup}]"), |spec| {
+            spec.linux.readonly_paths = vec!["/sys/fs/cgroup/../cgroup/cpu".into()];
+        }));
+        let below = r#"{"destination":"/sys/fs/cgroup/x","type":"tmpfs"}"#;
+        assert!(!last(&format!("[{cgroup},{below}]"), |_| ()));
     }
 
     #[test]
