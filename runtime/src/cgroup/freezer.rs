@@ -52,7 +52,13 @@ pub(super) fn thaw_tree(paths: &Paths) -> Result<(), Error> {
                 source,
             }),
         }),
-        Some((_, true)) => thaw(paths),
+        Some((_, true)) => match thaw(paths) {
+            Err(Error::Open {
+                source: Errno::NOENT,
+                ..
+            }) => Ok(()),
+            other => other,
+        },
         None => Ok(()),
     }
 }

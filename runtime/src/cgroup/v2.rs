@@ -10,9 +10,6 @@ use super::v1::{page_size, pids_max, rdma};
 use super::write::{Write, max_or};
 use crate::spec::resources::{BlockIo, Cpu, Memory, Resources, ThrottleDevice};
 
-/// The period of `cpu.max` that the kernel documents as default, in microseconds.
-const CPU_PERIOD_DEFAULT_US: u64 = 100_000;
-
 /// The writes for the limits that are set, devices apart, in order. The
 /// unified map comes last: it is the more exact wish.
 pub(crate) fn writes(resources: &Resources) -> Result<Vec<Write>, Error> {
@@ -62,13 +59,14 @@ fn cpu(cpu: &Cpu, out: &mut Vec<Write>) {
     }
     let quota = cpu.quota.filter(|&quota| quota != 0);
     let period = cpu.period.filter(|&period| period != 0);
-    if quota.is_some() || period.is_some() {
-        let value = format!(
-            "{} {}",
-            max_or(quota.unwrap_or(-1)),
-            period.unwrap_or(CPU_PERIOD_DEFAULT_US)
-        );
-        out.push(Write::new("cpu", "cpu.max", value));
+    match (quota, period) {
+        (None, None) => {}
+        // Alone the quota leaves the period as it is.
+        (Some(quota), None) => out.push(Write::new("cpu", "cpu.max", max_or(quota))),
+        (quota, Some(period)) => {
+            let value = format!("{} {period}", max_or(quota.unwrap_or(-1)));
+            out.push(Write::new("cpu", "cpu.max", value));
+        }
     }
     for (file, list) in [("cpuset.cpus", &cpu.cpus), ("cpuset.mems", &cpu.mems)] {
         if let Some(list) = list.as_ref().filter(|list| !list.is_empty()) {
@@ -221,7 +219,7 @@ mod tests {
             (r#"{"pids": {"limit": 0}}"#, "pids.max", "1"),
             (r#"{"pids": {"limit": -1}}"#, "pids.max", "max"),
             (r#"{"cpu": {"shares": 1024}}"#, "cpu.weight", "100"),
-            (r#"{"cpu": {"quota": 50000}}"#, "cpu.max", "50000 100000"),
+            (r#"{"cpu": {"quota": 50000}}"#, "cpu.max", "50000"),
             (r#"{"cpu": {"period": 50000}}"#, "cpu.max", "max 50000"),
             (
                 r#"{"cpu": {"quota": -1, "period": 7000}}"#,
