@@ -1,12 +1,14 @@
 //! Moving processes into a container's cgroups.
 
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-use super::dir::{self, Dir};
+use super::dir::{self, Dir, write_all};
 use super::{Error, Group};
 
 /// How often a process that is not yet fully made (`TASK_NEW`, EINVAL) is asked to join.
@@ -21,72 +23,103 @@ pub(crate) struct SubCgroup {
     path: PathBuf,
 }
 
-impl Group {
-    /// Moves process `pid` into every hierarchy, the memory accounting of what
-    /// it does from here on with it.
-    pub(crate) fn join(&self, pid: Pid) -> Result<(), Error> {
-        self.dirs.iter().try_for_each(|dir| join_dir(dir, pid))
+/// The v1 files through which a process that has one thread moves itself.
+///
+/// Moving another process makes the kernel wait until no thread on the host is
+/// being made or ended, some milliseconds; a process that writes 0 to `tasks`
+/// for itself need not wait for anyone (kernel/cgroup/cgroup.c,
+/// cgroup_procs_write_start; Linux 5.5). The kernel asks who opened the file,
+/// so it is opened by the runtime and written by the child.
+#[derive(Debug, Default)]
+pub(crate) struct Doors(Vec<(OwnedFd, PathBuf)>);
+
+impl Doors {
+    /// Moves the calling process. On an error, says where.
+    pub(crate) fn enter(self) -> Result<(), (Errno, PathBuf)> {
+        self.0
+            .into_iter()
+            .try_for_each(|(file, path)| write_all(&file, "0").map_err(|errno| (errno, path)))
     }
 
-    /// Moves process `pid`, a further process of a container whose first one is
-    /// `init`, into the cgroups or into the given ones below them.
-    ///
-    /// Init may have made children of its cgroup2 and moved there, after which
-    /// the cgroup itself holds no processes (EBUSY): then its own is joined.
-    pub(crate) fn join_exec(
-        &self,
-        pid: Pid,
-        init: Option<Pid>,
-        below: &[SubCgroup],
-    ) -> Result<(), Error> {
+    /// What must stay open until then.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.0.iter().map(|(file, _)| file.as_raw_fd())
+    }
+}
+
+impl Group {
+    /// The way into the v1 hierarchies, or into the given cgroups below them.
+    pub(crate) fn doors(&self, below: &[SubCgroup]) -> Result<Doors, Error> {
         for sub in below {
-            if let Some(unknown) = sub
-                .controllers
-                .iter()
-                .find(|name| !self.dirs.iter().any(|dir| dir.serves(name)))
-            {
+            let unknown = |name: &&String| !self.dirs.iter().any(|dir| dir.serves(name));
+            if let Some(name) = sub.controllers.iter().find(unknown) {
                 return Err(Error::Invalid(format!(
-                    "unknown controller {unknown} in SUBSYSTEM list"
+                    "unknown controller {name} in SUBSYSTEM list"
                 )));
             }
         }
-        for dir in &self.dirs {
-            let sub = below.iter().find(|sub| {
-                sub.controllers.is_empty()
-                    || sub
-                        .controllers
-                        .iter()
-                        .any(|controller| dir.serves(controller))
-            });
-            match sub {
-                Some(sub) => {
-                    let path = dir.path().join(&sub.path);
-                    let inner = Dir::open(&path, &[""]).map_err(|source| Error::Join {
-                        pid: pid.as_raw_nonzero().get(),
-                        path,
-                        source,
-                    })?;
-                    join_dir(&inner, pid)?;
-                }
-                None => match (join_dir(dir, pid), init) {
-                    (
-                        Err(Error::Join {
-                            source: Errno::BUSY,
-                            ..
-                        }),
-                        Some(init),
-                    ) if self.is_v2 => {
-                        join_dir(&unified_of(init)?, pid)?;
-                    }
-                    (joined, _) => joined?,
-                },
+        let door = |dir: &Dir| {
+            let (file, path) = match below.iter().find(|sub| sub.concerns(dir)) {
+                Some(sub) => (sub.path.join("tasks"), dir.path().join(&sub.path)),
+                None => ("tasks".into(), dir.path().to_owned()),
+            };
+            match openat(dir, &file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+                Ok(file) => Ok((file, path)),
+                Err(source) => Err(Error::Enter { path, source }),
             }
+        };
+        let v1 = self.dirs.iter().filter(|dir| !dir.serves(""));
+        v1.map(door).collect::<Result<_, _>>().map(Doors)
+    }
+
+    /// The cgroup2 for a new process (`CLONE_INTO_CGROUP`), if the host has one:
+    /// the container's own or the given one below it.
+    pub(crate) fn birthplace(&self, below: &[SubCgroup]) -> Result<Option<Dir>, Error> {
+        let Some(dir) = self.unified() else {
+            return Ok(None);
+        };
+        let sub = below.iter().find(|sub| sub.concerns(dir));
+        let path = sub.map_or(dir.path().to_owned(), |sub| dir.path().join(&sub.path));
+        match Dir::open(&path, &[""]) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(source) => Err(Error::Enter { path, source }),
         }
-        Ok(())
+    }
+
+    /// Moves process `pid`, which could not be born there, into a cgroup2.
+    ///
+    /// The container may have made children of its cgroup2 and moved its
+    /// processes there, after which the cgroup itself holds none (EBUSY): then
+    /// that of its `init` is joined.
+    pub(crate) fn join(&self, birthplace: &Dir, pid: Pid, init: Option<Pid>) -> Result<(), Error> {
+        match (join_dir(birthplace, pid), init) {
+            (
+                Err(Error::Join {
+                    source: Errno::BUSY,
+                    ..
+                }),
+                Some(init),
+            ) if self.is_v2 => join_dir(&unified_of(init)?, pid),
+            (joined, _) => joined,
+        }
     }
 }
 
 impl SubCgroup {
+    /// The same cgroup in every hierarchy.
+    #[cfg(test)]
+    pub(super) fn whole(path: &str) -> Self {
+        Self {
+            controllers: Vec::new(),
+            path: path.into(),
+        }
+    }
+
+    /// Whether it names a cgroup in this hierarchy.
+    fn concerns(&self, dir: &Dir) -> bool {
+        self.controllers.is_empty() || self.controllers.iter().any(|name| dir.serves(name))
+    }
+
     /// Parses the values of `exec --cgroup`: `[CONTROLLER[,CONTROLLER]:]PATH`,
     /// on cgroup2 the path alone, as runc has it.
     pub(crate) fn parse(values: &[String], is_v2: bool) -> Result<Vec<Self>, Error> {
@@ -114,7 +147,7 @@ impl SubCgroup {
                     .components()
                     .any(|part| part == Component::ParentDir)
                 {
-                    return Err(invalid(value, "`..` could leave the container's cgroup"));
+                    return Err(Error::Invalid(format!("{path} is not a sub cgroup path")));
                 }
                 let controllers = controllers
                     .split(',')

@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 pub(crate) use group::Group;
-pub(crate) use join::SubCgroup;
+pub(crate) use join::{Doors, SubCgroup};
 pub(crate) use layout::{Layout, Paths};
 pub(crate) use plan::Plan;
 pub(crate) use remove::remove;
@@ -71,6 +71,9 @@ pub(crate) enum Error {
         path: PathBuf,
         source: Errno,
     },
+    /// The first words are those that tests know from runc.
+    #[error("adding pid to cgroup {path}", path = path.display())]
+    Enter { path: PathBuf, source: Errno },
     #[error("adding pid {pid} to cgroup {path}", path = path.display())]
     Join {
         pid: i32,

@@ -223,30 +223,24 @@ fn make(
         time_offsets: init.namespaces.time_offsets.clone(),
         oom_score_adj: init.process.oom_score_adj,
     };
-    let into = if paths.is_v2() {
-        group.unified().map(AsFd::as_fd)
-    } else {
-        None
-    };
-    let in_cgroup = into.is_some();
+    // Before anyone is there: while device rules are written, version 1 may
+    // deny every device.
+    group.apply(&cgroups)?;
+    let birthplace = group.birthplace(&[])?;
     let extras = Extras {
         start,
         console,
         page: child_page,
         cgroups: view,
+        doors: group.doors(&[])?,
     };
-    let launched = launch::init(init, extras, into)?;
-    let brought_up = introduce(&launched, locked, state, &orders)
-        .and_then(|()| {
-            // Init works on its mounts meanwhile. The limits come first: while
-            // device rules are written, version 1 may deny every device.
-            group.apply(&cgroups)?;
-            if !in_cgroup {
-                group.join(launched.pid)?;
-            }
-            let joined = launched.socket.send(ToInit::Joined);
-            joined.map_err(Error::at("talk to", "init"))
-        })
+    let launched = launch::init(init, extras, birthplace.as_ref().map(AsFd::as_fd))?;
+    let stranger = birthplace.filter(|_| !launched.in_cgroup);
+    let join = || match &stranger {
+        Some(birthplace) => Ok(group.join(birthplace, launched.pid, None)?),
+        None => Ok(()),
+    };
+    let brought_up = introduce(&launched, locked, state, &orders, join)
         .and_then(|()| converse(&launched, &spec, state))
         .and_then(|master| finish(request, &launched, locked, state).map(|()| master));
     match brought_up {
@@ -286,12 +280,14 @@ fn shared_page(init: &init::Plan, locked: &Locked, run: bool) -> Result<Option<S
         .map_err(Error::on("map", FAILURE))
 }
 
-/// Names the child on disk, maps its ids, and lets it begin.
+/// Names the child on disk, maps its ids, moves it by `join` where it was not
+/// born in its cgroup, and lets it begin.
 fn introduce(
     init: &Launched,
     locked: &mut Locked,
     state: &mut State,
     orders: &Orders,
+    join: impl FnOnce() -> Result<(), Error>,
 ) -> Result<(), Error> {
     let pid = init.pid.as_raw_nonzero().get();
     if let Some((uids, gids)) = &orders.maps {
@@ -310,6 +306,7 @@ fn introduce(
         .ok_or_else(|| Error::State("init ended before its first step".into()))?
         .start;
     locked.name_init(state.pid, state.start_ticks)?;
+    join()?;
     let talk = || Error::at("talk to", "init");
     init.socket.send(ToInit::Go).map_err(talk())?;
     if orders.time_offsets.is_empty() {

@@ -90,11 +90,15 @@ pub(crate) fn exec(request: Request<'_>) -> Result<Started, Error> {
         joins_user,
         preserve_fds,
         console: request.console,
+        doors: group.doors(&below)?,
     };
-    let child = launch::exec(plan, init, child_page, None)?;
+    let birthplace = group.birthplace(&below)?;
+    let child = launch::exec(plan, init, child_page, birthplace.as_ref().map(AsFd::as_fd))?;
     let pid = child.pid.as_raw_nonzero().get();
     let begun = (|| {
-        group.join_exec(child.pid, Pid::from_raw(state.pid), &below)?;
+        if let Some(birthplace) = birthplace.filter(|_| !child.in_cgroup) {
+            group.join(&birthplace, child.pid, Pid::from_raw(state.pid))?;
+        }
         if let Some(value) = oom_score_adj {
             proc::write_child(pid, "oom_score_adj", &value.to_string())
                 .map_err(Error::on("set oom_score_adj to", value))?;

@@ -9,6 +9,7 @@ use rustix::thread::ThreadNameSpaceType;
 use super::cgroup_view::View;
 use super::protocol::{InitEnd, ToInit};
 use super::{Failure, Plan, Step, gate, sysctl};
+use crate::cgroup::Doors;
 use crate::process::apply::{self, Prepared};
 use crate::process::terminal::{self, Terminal};
 use crate::rootfs::plan::MountOp;
@@ -49,6 +50,8 @@ pub(crate) struct Inherited {
     pub page: Option<SharedPage>,
     /// How cgroups look from inside.
     pub cgroups: View,
+    /// How to join those of version 1.
+    pub doors: Doors,
 }
 
 impl Inherited {
@@ -56,6 +59,7 @@ impl Inherited {
     fn descriptors(&self) -> Vec<RawFd> {
         let mut all = vec![self.socket.0.as_raw_fd()];
         all.extend(self.join.iter().map(|(_, _, fd)| fd.as_raw_fd()));
+        all.extend(self.doors.descriptors());
         if let Start::Gate(gate) = &self.start {
             all.push(gate.as_raw_fd());
         }
@@ -200,13 +204,13 @@ impl Init {
         (connection, failure)
     }
 
-    /// Waits until the runtime has moved us, then leaves the namespace: it
-    /// shows as root what we are in at this moment.
+    /// Joins the cgroups that we were not born in, then leaves the namespace:
+    /// it shows as root what we are in at this moment.
     fn enter_cgroups(&mut self) -> Result<(), Failure> {
         if self.joined {
             return Ok(());
         }
-        self.inherited.socket.expect(ToInit::Joined)?;
+        enter(std::mem::take(&mut self.inherited.doors))?;
         self.joined = true;
         if self.unshare_cgroup {
             namespace::unshare_cgroup()?;
@@ -318,6 +322,15 @@ pub(crate) struct ExecPlan {
     pub preserve_fds: u32,
     /// Where the terminal goes.
     pub console: Console,
+    /// How to join the cgroups of version 1.
+    pub doors: Doors,
+}
+
+/// Joins the cgroups of version 1.
+fn enter(doors: Doors) -> Result<(), Failure> {
+    doors
+        .enter()
+        .map_err(|(errno, path)| Step::Cgroup.on(path.display().to_string())(errno))
 }
 
 /// Runs a process of `exec`; leaves only by execve or _exit.
@@ -328,6 +341,7 @@ pub(crate) fn exec_main(
     page: Option<SharedPage>,
 ) -> ! {
     let mut keep = vec![socket.0.as_raw_fd(), init.as_raw_fd()];
+    keep.extend(plan.doors.descriptors());
     if let Console::Socket(console) = &plan.console {
         keep.push(console.as_raw_fd());
     }
@@ -346,6 +360,7 @@ pub(crate) fn exec_main(
 fn exec_prepare(plan: ExecPlan, socket: &InitEnd, init: OwnedFd) -> Result<Prepared, Failure> {
     sys::reset_signals();
     socket.expect(ToInit::Go)?;
+    enter(plan.doors)?;
     rustix::thread::move_into_thread_name_spaces(init.as_fd(), plan.join)
         .map_err(Step::Join.on("namespaces of the container"))?;
     drop(init);

@@ -10,6 +10,7 @@ use super::cgroup_view::View;
 use super::child::{self, Console, ExecPlan, Inherited, Start};
 use super::protocol::{self, FromInit, InitEnd, RuntimeEnd};
 use super::{Failure, Plan};
+use crate::cgroup::Doors;
 use crate::error::Error;
 use crate::namespace;
 use crate::sys::{self, Forked, SharedPage};
@@ -23,6 +24,8 @@ pub(crate) struct Launched {
     pub pidfd: OwnedFd,
     /// Our end of the talk.
     pub socket: RuntimeEnd,
+    /// Whether it was born in the cgroup2 that was asked for.
+    pub in_cgroup: bool,
 }
 
 /// What init gets beside its plan.
@@ -36,6 +39,8 @@ pub(crate) struct Extras {
     pub page: Option<SharedPage>,
     /// How cgroups look from inside.
     pub cgroups: View,
+    /// How init joins those of version 1.
+    pub doors: Doors,
 }
 
 /// Makes init in its namespaces, on a host with cgroup2 alone in `cgroup`.
@@ -53,6 +58,7 @@ pub(crate) fn init(
         console,
         page,
         cgroups,
+        doors,
     } = extras;
     let inherit = |socket, join| Inherited {
         socket,
@@ -61,14 +67,17 @@ pub(crate) fn init(
         join,
         page,
         cgroups,
+        doors,
     };
     if !plan.namespaces.helper {
-        return match sys::clone3(flags, cgroup).map_err(Error::at("clone", "init"))? {
+        let (forked, in_cgroup) = clone_into(flags, cgroup).map_err(Error::at("clone", "init"))?;
+        return match forked {
             Forked::Child => child::main(plan, inherit(theirs, join)),
             Forked::Parent(pid, pidfd) => Ok(Launched {
                 pid,
                 pidfd,
                 socket: ours,
+                in_cgroup,
             }),
         };
     }
@@ -77,7 +86,8 @@ pub(crate) fn init(
             drop(ours);
             let joined = namespace::join(&join);
             let cloned = joined.and_then(|()| {
-                sys::clone3(flags | libc::CLONE_PARENT, cgroup)
+                // Not into the cgroup: in another user namespace it is not ours to enter.
+                sys::clone3(flags | libc::CLONE_PARENT, None)
                     .map_err(super::Step::Other.on("clone init"))
             });
             match cloned {
@@ -94,6 +104,24 @@ pub(crate) fn init(
             drop(join);
             adopt(ours, &helper)
         }
+    }
+}
+
+/// `clone3(2)` into a cgroup2, or beside it where that cannot be: one that has
+/// children with controllers (EBUSY), or that is not ours to enter. Whether the
+/// child is in it.
+fn clone_into(flags: i32, cgroup: Option<BorrowedFd<'_>>) -> std::io::Result<(Forked, bool)> {
+    match sys::clone3(flags, cgroup) {
+        Err(error)
+            if cgroup.is_some()
+                && matches!(
+                    error.raw_os_error(),
+                    Some(libc::EBUSY | libc::EACCES | libc::EOPNOTSUPP)
+                ) =>
+        {
+            Ok((sys::clone3(flags, None)?, false))
+        }
+        forked => Ok((forked?, cgroup.is_some())),
     }
 }
 
@@ -120,7 +148,12 @@ fn adopt(socket: RuntimeEnd, helper: &OwnedFd) -> Result<Launched, Error> {
             // Our unreaped child: the number cannot mean another process.
             let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
                 .map_err(Error::at("open", "pidfd of init"))?;
-            Ok(Launched { pid, pidfd, socket })
+            Ok(Launched {
+                pid,
+                pidfd,
+                socket,
+                in_cgroup: false,
+            })
         }
         FromInit::Failed(failure) => Err(Error::Init(failure)),
         _ => Err(gone()),
@@ -143,17 +176,19 @@ pub(crate) fn exec(
         match move_into_thread_name_spaces(init.as_fd(), pid_ns) {
             Ok(()) => plan.join.remove(pid_ns),
             Err(Errno::PERM) if plan.joins_user => {
-                return exec_helped(plan, init, page, cgroup, (ours, theirs));
+                return exec_helped(plan, init, page, (ours, theirs));
             }
             Err(errno) => return Err(Error::at("join", "pid namespace of the container")(errno)),
         }
     }
-    match sys::clone3(0, cgroup).map_err(Error::at("clone", "process"))? {
+    let (forked, in_cgroup) = clone_into(0, cgroup).map_err(Error::at("clone", "process"))?;
+    match forked {
         Forked::Child => child::exec_main(plan, theirs, init, page),
         Forked::Parent(pid, pidfd) => Ok(Launched {
             pid,
             pidfd,
             socket: ours,
+            in_cgroup,
         }),
     }
 }
@@ -162,7 +197,6 @@ fn exec_helped(
     mut plan: ExecPlan,
     init: OwnedFd,
     page: Option<SharedPage>,
-    cgroup: Option<BorrowedFd<'_>>,
     (ours, theirs): (RuntimeEnd, InitEnd),
 ) -> Result<Launched, Error> {
     let first = ThreadNameSpaceType::USER | ThreadNameSpaceType::PROCESS_ID;
@@ -172,7 +206,7 @@ fn exec_helped(
             let cloned = move_into_thread_name_spaces(init.as_fd(), first)
                 .map_err(super::Step::Join.on("user and pid namespace of the container"))
                 .and_then(|()| {
-                    sys::clone3(libc::CLONE_PARENT, cgroup)
+                    sys::clone3(libc::CLONE_PARENT, None)
                         .map_err(super::Step::Other.on("clone process"))
                 });
             match cloned {

@@ -5,7 +5,6 @@
 //!     --> Go                       named in the state, id maps written
 //!     <-- Unshared                 only with time offsets: /proc/PID/timens_offsets waits
 //!     --> Offset
-//!     --> Joined                   all cgroups are joined
 //!     <-- Mounted                  only with hooks: the old root is still visible
 //!     --> Hooked
 //!     <-- Terminal + descriptor    only in the foreground with a terminal
@@ -95,6 +94,8 @@ steps! {
     Session = "start a session",
     /// setns(2).
     Join = "join",
+    /// A cgroup of version 1, by the process itself.
+    Cgroup = "join cgroup",
     /// unshare(2).
     Unshare = "unshare",
     /// Ids inside the user namespace.
@@ -226,8 +227,6 @@ pub(crate) enum ToInit {
     Go = 1,
     /// Time offsets are written.
     Offset,
-    /// All cgroups are joined.
-    Joined,
     /// The hooks of this moment have run.
     Hooked,
     /// Become the program.
