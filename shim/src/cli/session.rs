@@ -1,7 +1,7 @@
 //! Staying with a container: its output to ours, our input, signals and window
 //! size to it, its exit status as ours.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
@@ -84,19 +84,23 @@ impl Session {
             shutdown(&attach, Shutdown::Write).call("shutdown")?;
         }
         let signals = sys::signalfd(&SIGNALS).call("signalfd")?;
-        let (block, exit) = (Vec::new(), None);
-        Ok(Self {
+        let session = Self {
             name,
             connection,
             attach,
             signals,
             terminal,
             input,
-            block,
+            block: Vec::new(),
             output_ended: false,
             control_ended: false,
-            exit,
-        })
+            exit: None,
+        };
+        if terminal && let Some(size) = window_size() {
+            // Before the program starts and asks for it. It may have ended: that is told by the other answer.
+            let _: Answer = session.connection.ask(size)?;
+        }
+        Ok(session)
     }
 
     /// For requests before [`Session::run`].
@@ -112,9 +116,6 @@ impl Session {
         } else {
             None
         };
-        if self.terminal {
-            self.send_window_size()?;
-        }
         while !(self.output_ended && self.control_ended) {
             if !self.turn()? {
                 return Ok(STATUS_BROKEN_PIPE);
@@ -264,20 +265,18 @@ impl Session {
     }
 
     fn send_window_size(&self) -> Result<(), Error> {
-        let size = [
-            rustix::stdio::stdin().as_fd(),
-            rustix::stdio::stdout().as_fd(),
-        ]
-        .into_iter()
-        .find_map(|fd| tcgetwinsize(fd).ok());
-        match size {
-            Some(size) if size.ws_row > 0 => self.connection.send(Request::Resize {
-                rows: size.ws_row,
-                columns: size.ws_col,
-            }),
-            _ => Ok(()),
-        }
+        window_size().map_or(Ok(()), |size| self.connection.send(size))
     }
+}
+
+/// The size of our own terminal's window.
+fn window_size() -> Option<Request> {
+    let sizes = [rustix::stdio::stdin(), rustix::stdio::stdout()].map(|fd| tcgetwinsize(fd).ok());
+    let size = sizes.into_iter().flatten().find(|size| size.ws_row > 0)?;
+    Some(Request::Resize {
+        rows: size.ws_row,
+        columns: size.ws_col,
+    })
 }
 
 /// Writes everything; `false`: nobody reads.
