@@ -56,6 +56,14 @@ pub enum Error {
     /// No container has this name or id.
     #[error("no such container {0:?}; `teu ps -a` lists them")]
     NoSuchContainer(String),
+    /// A container's folder does not say what it must.
+    #[error("container {id} is broken; remove it (`teu rm -f {id}`)")]
+    Broken {
+        /// Whose.
+        id: String,
+        /// What is wrong.
+        source: Box<Error>,
+    },
     /// The id prefix fits more than one container.
     #[error("{0:?} is the start of more than one container id; give more digits")]
     Ambiguous(String),
@@ -124,6 +132,13 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
     fn call(self, call: &'static str) -> Result<T, Error> {
         self.map_err(|err| Error::System(call, err.into()))
     }
+}
+
+/// Writes an error to standard error. That this fails (a closed terminal, a
+/// full disk under a log) must not end anyone.
+pub fn warn(program: &str, err: &dyn std::error::Error) {
+    use io::Write as _;
+    let _: io::Result<()> = writeln!(io::stderr(), "{program}: {}", chain(err));
 }
 
 /// The error and its causes on one line, joined by `: `.

@@ -134,7 +134,8 @@ impl Store {
 
     /// `pull`; what it says goes to standard error, since standard output is the container's.
     fn pull(&self, image: &str) -> Result<(), Error> {
-        eprintln!("teu: pulling {image}");
+        // That nobody reads it is no reason not to pull.
+        let _: std::io::Result<()> = writeln!(std::io::stderr(), "teu: pulling {image}");
         let status = self
             .command()
             .args(["pull", image])

@@ -28,7 +28,7 @@ use clap::{Parser, Subcommand};
 
 use crate::Error;
 use crate::container::Place;
-use crate::error::chain;
+use crate::error::warn;
 use crate::runtime::{STATUS_OWN_ERROR, status_of};
 
 /// Builds images and runs containers, without a daemon.
@@ -105,7 +105,7 @@ pub fn main() -> ExitCode {
     match place.and_then(|place| dispatch(&place, arguments.command)) {
         Ok(status) => ExitCode::from(status),
         Err(err) => {
-            eprintln!("teu: {}", chain(&err));
+            warn("teu", &err);
             ExitCode::from(match &err {
                 Error::Runtime { message } if own_error == STATUS_OWN_ERROR => status_of(message),
                 _ => own_error,
@@ -140,7 +140,7 @@ fn for_each(names: &[String], mut action: impl FnMut(&str) -> Result<(), Error>)
         match action(name) {
             Ok(()) => say(name),
             Err(err) => {
-                eprintln!("teu: {}", chain(&err));
+                warn("teu", &err);
                 status = 1;
             }
         }

@@ -8,7 +8,7 @@ use crate::Error;
 use crate::container::record::{Network, Port};
 use crate::container::status::{Status, observe};
 use crate::container::{Exit, Folder, Place, Record};
-use crate::error::chain;
+use crate::error::warn;
 
 /// Longest command shown, in characters.
 const COMMAND_CHARS_MAX: usize = 24;
@@ -47,10 +47,12 @@ pub(super) fn run(place: &Place, arguments: &Arguments) -> Result<u8, Error> {
         {
             Ok(pair) => found.push(pair),
             Err(_) if !folder.path.exists() => {} // removed meanwhile
-            Err(err) => eprintln!(
-                "teu: container {} is broken: {}; remove it (`teu rm -f`)",
-                folder.id.short(),
-                chain(&err)
+            Err(source) => warn(
+                "teu",
+                &Error::Broken {
+                    id: folder.id.short().to_owned(),
+                    source: Box::new(source),
+                },
             ),
         }
     }

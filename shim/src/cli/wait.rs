@@ -4,7 +4,7 @@ use super::handle::{Ended, Handle};
 use crate::Error;
 use crate::container::status::{Status, observe};
 use crate::container::{Exit, Folder, Place};
-use crate::error::chain;
+use crate::error::warn;
 
 /// `teu wait`
 #[derive(Debug, clap::Args)]
@@ -25,7 +25,7 @@ pub(super) fn run(place: &Place, arguments: &Arguments) -> Result<u8, Error> {
                 result = 1;
             }
             Err(err) => {
-                eprintln!("teu: {}", chain(&err));
+                warn("teu", &err);
                 result = 1;
             }
         }

@@ -31,7 +31,7 @@ use rustix::process::{set_child_subreaper, setsid, umask};
 
 use crate::Error;
 use crate::container::{ContainerId, Exit, Folder, Lock, Place, Record, exit};
-use crate::error::{At as _, chain};
+use crate::error::{At as _, chain, warn};
 use crate::runtime::Runtime;
 use event_loop::Supervisor;
 
@@ -60,10 +60,11 @@ pub struct Container {
 /// [`report`] on standard output.
 #[must_use]
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    crate::sys::close_inherited();
     match parse(arguments).and_then(|(place, id)| supervise(place, &id)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
-            eprintln!("teu-shim: {}", chain(&err));
+            warn("teu-shim", &err);
             ExitCode::FAILURE
         }
     }
@@ -103,7 +104,7 @@ fn supervise(place: Place, id: &ContainerId) -> Result<(), Error> {
             hint: "",
         })?,
     };
-    let reporter = detach(&folder)?;
+    let mut reporter = Some(detach(&folder)?);
     let result = folder.record().and_then(|record| {
         let runtime = Runtime {
             program: record.runtime.clone(),
@@ -118,11 +119,11 @@ fn supervise(place: Place, id: &ContainerId) -> Result<(), Error> {
                 runtime,
             },
             lock,
-            &reporter,
+            &mut reporter,
         )
     });
     if let Err(err) = &result {
-        tell(&reporter, report::FAILED, &chain(err));
+        tell(&mut reporter, report::FAILED, &chain(err));
     }
     result
 }
@@ -156,7 +157,7 @@ fn detach(folder: &Folder) -> Result<OwnedFd, Error> {
 }
 
 /// From the record to the end.
-fn live(container: &Container, lock: Lock, reporter: &OwnedFd) -> Result<(), Error> {
+fn live(container: &Container, lock: Lock, reporter: &mut Option<OwnedFd>) -> Result<(), Error> {
     let signals = crate::sys::signalfd(&event_loop::SIGNALS).call("signalfd")?;
     let mut undo = setup::Undo::default();
     let ready = setup::create(container, &mut undo)
@@ -187,12 +188,14 @@ fn live(container: &Container, lock: Lock, reporter: &OwnedFd) -> Result<(), Err
 /// Writes an error down that must not stop what follows; standard error is the folder's shim.log.
 fn complain(result: Result<(), Error>) {
     if let Err(err) = result {
-        eprintln!("teu-shim: {}", chain(&err));
+        warn("teu-shim", &err);
     }
 }
 
-/// One line for who started the shim. That nobody listens any more is no error.
-fn tell(reporter: &OwnedFd, word: &str, reason: &str) {
-    let line = format!("{word} {}\n", reason.replace('\n', " "));
-    let _: rustix::io::Result<usize> = rustix::io::write(reporter, line.as_bytes());
+/// One line for who started the shim, once; then end of file. That nobody listens any more is no error.
+fn tell(reporter: &mut Option<OwnedFd>, word: &str, reason: &str) {
+    if let Some(fd) = reporter.take() {
+        let line = format!("{word} {}\n", reason.replace('\n', " "));
+        let _: rustix::io::Result<usize> = rustix::io::write(&fd, line.as_bytes());
+    }
 }
