@@ -146,6 +146,7 @@ fn mount_by_descriptor(
     target: &Path,
 ) -> rustix::io::Result<()> {
     let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&overlay, "source", "overlay")?; // what mount(8) shows
     for layer in lower {
         fsconfig_set_string(&overlay, "lowerdir+", layer)?;
     }
