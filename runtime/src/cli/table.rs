@@ -32,13 +32,6 @@ pub(crate) struct CommandSpec {
     pub flags: &'static [FlagSpec],
 }
 
-impl CommandSpec {
-    /// Whether processes of a container come to life by it.
-    pub(crate) fn makes_processes(&self) -> bool {
-        matches!(self.name, "create" | "run" | "exec")
-    }
-}
-
 const fn switch(name: &'static str, help: &'static str) -> FlagSpec {
     FlagSpec {
         name,
