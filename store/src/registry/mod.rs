@@ -18,6 +18,8 @@ mod proxy;
 mod realm;
 mod resolve;
 mod retry;
+#[cfg(test)]
+mod scenes;
 mod trust;
 mod upload;
 
