@@ -147,6 +147,25 @@ pub enum Error {
         /// Why not.
         source: BundleError,
     },
+    /// What a name leads to.
+    #[error("image {name}")]
+    Name {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
+    /// A directory that `mount` did not make.
+    #[error("{0:?} is not a directory that `mount` made")]
+    NotMounted(PathBuf),
+    /// An image id with several names, of which one must be chosen.
+    #[error("image {id} has several names: {names}; name one, or use --force to remove all")]
+    SeveralNames {
+        /// Its short id.
+        id: String,
+        /// Its names.
+        names: String,
+    },
     /// A directory to unpack to that has something in it.
     #[error("{0:?} is not empty")]
     NotEmpty(PathBuf),
@@ -172,4 +191,15 @@ impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
             source: source.into(),
         })
     }
+}
+
+/// An error and its causes on one line.
+pub(crate) fn chain(err: &dyn std::error::Error) -> String {
+    let mut text = err.to_string();
+    let mut cause = err.source();
+    while let Some(err) = cause {
+        text = format!("{text}: {err}");
+        cause = err.source();
+    }
+    text
 }

@@ -70,6 +70,37 @@ impl Store {
         self.set_ref(new, &target)
     }
 
+    /// Takes names away: `name` itself, or the single name of the image whose id it is, or, by `force`, all its names.
+    /// The names that went. Their content stays until [`Store::gc`].
+    pub fn untag(&self, name: &str, force: bool) -> Result<Vec<Reference>, Error> {
+        if let Ok(reference) = Reference::from_str(name)
+            && self.remove_ref(&reference)?
+        {
+            return Ok(vec![reference]);
+        }
+        let image = self.find_image(name)?;
+        let mut names = Vec::new();
+        for record in self.list_refs()? {
+            if self
+                .resolve(record.target, None)
+                .is_ok_and(|other| other.id() == image.id())
+            {
+                names.push(record.name);
+            }
+        }
+        if names.len() > 1 && !force {
+            let names: Vec<String> = names.iter().map(Reference::familiar).collect();
+            return Err(Error::SeveralNames {
+                id: image.id().short(),
+                names: names.join(", "),
+            });
+        }
+        for name in &names {
+            self.remove_ref(name)?;
+        }
+        Ok(names)
+    }
+
     /// The image that `reference` names.
     pub fn image(&self, reference: &Reference) -> Result<Image, Error> {
         self.try_image(reference)?

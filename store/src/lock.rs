@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
-use rustix::io::retry_on_intr;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::{Context, Error};
 
@@ -32,6 +32,20 @@ impl Lock {
         };
         retry_on_intr(|| flock(&file, operation)).context("lock", path)?;
         Ok(Lock { _file: file })
+    }
+
+    /// Takes the lock at `path`, whose file must be there, for this process alone; `None` where another one holds it.
+    pub(crate) fn try_exclusive(path: &Path) -> Result<Option<Lock>, Error> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .context("open", path)?;
+        match retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
+            Ok(()) => Ok(Some(Lock { _file: file })),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(errno) => Err(errno).context("lock", path),
+        }
     }
 }
 

@@ -104,6 +104,11 @@ impl Store {
         self.drop_views()
     }
 
+    /// Whether there is a root `id`.
+    pub(crate) fn has_root(&self, id: &str) -> bool {
+        self.root_file(id).exists()
+    }
+
     /// All roots.
     pub(crate) fn root_records(&self) -> Result<Vec<RootRecord>, Error> {
         let folder = self.folder("roots");

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::error::{Context, Error};
+use crate::images::Image;
 use crate::lock::{Lock, Mode};
 use crate::mount;
 use crate::probe::Backend;
@@ -91,6 +92,51 @@ impl Store {
         }
     }
 
+    /// Shows `image` as a read-only directory at `target` (made if missing, by default a folder of the store) in this
+    /// mount namespace, until [`Store::unmount_image`]. The directory's absolute path.
+    pub fn mount_image(&self, image: &Image, target: Option<&Path>) -> Result<PathBuf, Error> {
+        let target = match target {
+            Some(target) => target.to_owned(),
+            None => {
+                let folder = self.folder("mnt");
+                store::make_directory(&folder)?;
+                folder.join(image.id().short())
+            }
+        };
+        fs::create_dir_all(&target).context("create directory", &target)?;
+        let target = target.canonicalize().context("resolve", &target)?;
+        let id = mount_id(&target);
+        let layers = &image.config.rootfs.diff_ids;
+        let root = self.pin(&id, layers, Some(image.manifest_digest()))?;
+        let attached = self.view(layers).and_then(|view| {
+            let directory = File::open(&target).context("open", &target)?;
+            mount::attach(view.as_fd(), directory.as_fd()).context("mount on", &target)
+        });
+        match attached {
+            Ok(()) => Ok(target),
+            Err(err) => {
+                // The error that is reported is the first one.
+                let _ = root.release();
+                Err(err)
+            }
+        }
+    }
+
+    /// Takes the image at `target` away.
+    pub fn unmount_image(&self, target: &Path) -> Result<(), Error> {
+        let target = target.canonicalize().context("resolve", target)?;
+        let id = mount_id(&target);
+        if !self.has_root(&id) {
+            return Err(Error::NotMounted(target));
+        }
+        mount::detach(&target).context("unmount", &target)?;
+        if target.starts_with(self.folder("mnt")) {
+            // Another mount on the same place keeps it.
+            let _ = fs::remove_dir(&target);
+        }
+        self.release_root(&id)
+    }
+
     fn layer_view(&self, layer: &DiffId) -> PathBuf {
         self.folder("mounts").join(file_name("layer", &layer.0))
     }
@@ -98,6 +144,11 @@ impl Store {
     fn corrections_view(&self, chain: &ChainId) -> PathBuf {
         self.folder("mounts").join(file_name("image", &chain.0))
     }
+}
+
+/// The pin of an image that is mounted at `target`.
+fn mount_id(target: &Path) -> String {
+    format!("mount:{}", target.display())
 }
 
 fn file_name(kind: &str, digest: &Digest) -> String {

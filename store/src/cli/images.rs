@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use teu_store::{Image, RefRecord, Reference, Store};
 
-use super::Outcome;
+use super::{Outcome, people_bytes};
 
 /// List the images of the store
 #[derive(Debug, Args)]
@@ -111,25 +111,6 @@ fn write_table<const N: usize>(
     Ok(())
 }
 
-/// A number of bytes for people, in decimal units as docker prints them.
-fn people_bytes(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 999.5 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    let digits = if unit == 0 || value >= 99.95 {
-        0
-    } else if value >= 9.995 {
-        1
-    } else {
-        2
-    };
-    format!("{value:.digits$} {}", UNITS[unit])
-}
-
 /// Give an image another name
 #[derive(Debug, Args)]
 pub(crate) struct Tag {
@@ -142,6 +123,79 @@ pub(crate) struct Tag {
 impl Tag {
     pub(crate) fn run(self, store: &Store) -> Outcome {
         store.tag(&self.image, &self.name)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Take names of images away, and remove what nothing needs any more
+#[derive(Debug, Args)]
+pub(crate) struct Rmi {
+    /// Names, or ids of images
+    #[arg(required = true)]
+    images: Vec<String>,
+    /// An id takes all names of its image away
+    #[arg(short, long)]
+    force: bool,
+}
+
+impl Rmi {
+    pub(crate) fn run(self, store: &Store) -> Outcome {
+        let mut out = std::io::stdout().lock();
+        for image in &self.images {
+            for name in store.untag(image, self.force)? {
+                writeln!(out, "untagged {}", name.familiar())?;
+            }
+        }
+        let removed = store.gc()?;
+        if removed.files > 0 {
+            writeln!(
+                out,
+                "removed {} files, {}",
+                removed.files,
+                people_bytes(removed.bytes)
+            )?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Print all that is known of images, as a JSON list
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// Names or ids of images of the store
+    #[arg(required = true)]
+    images: Vec<String>,
+}
+
+impl Inspect {
+    pub(crate) fn run(self, store: &Store) -> Outcome {
+        let mut list = Vec::new();
+        for name in &self.images {
+            let image = store.find_image(name)?;
+            let records = store.list_refs()?;
+            let names: Vec<&Reference> = records
+                .iter()
+                .filter(|record| {
+                    store
+                        .image(&record.name)
+                        .is_ok_and(|other| other.id() == image.id())
+                })
+                .map(|record| &record.name)
+                .collect();
+            list.push(json!({
+                "id": image.id(),
+                "names": names,
+                "descriptor": image.manifest_descriptor,
+                "manifest": image.manifest,
+                "config": image.config,
+                "size": packed_bytes(&image),
+            }));
+        }
+        writeln!(
+            std::io::stdout().lock(),
+            "{}",
+            serde_json::to_string_pretty(&list)?
+        )?;
         Ok(ExitCode::SUCCESS)
     }
 }

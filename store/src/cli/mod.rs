@@ -1,8 +1,10 @@
 //! The command line: what is global, and one variant a command. A group of commands is a file.
 
 mod bundle;
+mod care;
 mod exchange;
 mod images;
+mod mounts;
 mod transfer;
 
 use std::error::Error;
@@ -46,8 +48,14 @@ enum BackendName {
 enum Command {
     Images(images::Images),
     Tag(images::Tag),
+    Rmi(images::Rmi),
+    Inspect(images::Inspect),
     Bundle(bundle::Bundle),
     Unpack(bundle::Unpack),
+    Mount(mounts::Mount),
+    Umount(mounts::Umount),
+    Verify(care::Verify),
+    Gc(care::Gc),
     Pull(transfer::Pull),
     Push(transfer::Push),
     Import(exchange::Import),
@@ -67,8 +75,14 @@ impl Cli {
         match self.command {
             Command::Images(command) => command.run(&store),
             Command::Tag(command) => command.run(&store),
+            Command::Rmi(command) => command.run(&store),
+            Command::Inspect(command) => command.run(&store),
             Command::Bundle(command) => command.run(&store),
             Command::Unpack(command) => command.run(&store),
+            Command::Mount(command) => command.run(&store),
+            Command::Umount(command) => command.run(&store),
+            Command::Verify(command) => command.run(&store),
+            Command::Gc(command) => command.run(&store),
             Command::Pull(command) => command.run(&store),
             Command::Push(command) => command.run(&store),
             Command::Import(command) => command.run(&store),
@@ -87,6 +101,25 @@ fn default_root() -> Result<PathBuf, Box<dyn Error>> {
             .join(".local/share"),
     };
     Ok(data.join("teu/store"))
+}
+
+/// A number of bytes for people, in decimal units as docker prints them.
+pub(crate) fn people_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let digits = if unit == 0 || value >= 99.95 {
+        0
+    } else if value >= 9.995 {
+        1
+    } else {
+        2
+    };
+    format!("{value:.digits$} {}", UNITS[unit])
 }
 
 /// An error and its causes on one line: what: why: errno.
