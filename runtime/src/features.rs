@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::process::caps;
 use crate::rootfs::options;
 use crate::spec::OCI_VERSION;
+use crate::spec::seccomp::{Action, Arch, Flag, Operator};
 
 /// The whole report.
 #[derive(Debug, Serialize)]
@@ -27,6 +28,7 @@ struct Linux {
     namespaces: [&'static str; 8],
     capabilities: &'static [&'static str],
     cgroup: Cgroup,
+    seccomp: Seccomp,
     apparmor: Enabled,
     selinux: Enabled,
     intel_rdt: Enabled,
@@ -45,6 +47,17 @@ struct Cgroup {
 }
 
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Seccomp {
+    enabled: bool,
+    actions: &'static [Action],
+    operators: &'static [Operator],
+    archs: &'static [Arch],
+    known_flags: &'static [Flag],
+    supported_flags: &'static [Flag],
+}
+
+#[derive(Debug, Serialize)]
 struct Enabled {
     enabled: bool,
 }
@@ -53,6 +66,18 @@ struct Enabled {
 struct Extensions {
     idmap: Enabled,
 }
+
+/// Seccomp actions that are carried out: all that ask no agent.
+const ACTIONS: [Action; 8] = [
+    Action::Allow,
+    Action::Errno,
+    Action::Kill,
+    Action::KillProcess,
+    Action::KillThread,
+    Action::Log,
+    Action::Trace,
+    Action::Trap,
+];
 
 /// The report on this version.
 pub(crate) fn features() -> Features {
@@ -80,6 +105,15 @@ pub(crate) fn features() -> Features {
                 systemd: false,
                 systemd_user: false,
                 rdma: true,
+            },
+            seccomp: Seccomp {
+                enabled: true,
+                actions: &ACTIONS,
+                operators: &Operator::ALL,
+                archs: &Arch::ALL,
+                known_flags: &Flag::ALL,
+                // The last one is about a listener.
+                supported_flags: &[Flag::Tsync, Flag::Log, Flag::SpecAllow],
             },
             apparmor: enabled(true),
             selinux: enabled(true),

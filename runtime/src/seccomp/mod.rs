@@ -193,7 +193,7 @@ fn compile_for(profile: &Seccomp, host: &[Abi]) -> Result<Option<Program>, Error
         count if count > INSTRUCTIONS_MAX => Err(Error::TooLong { count }),
         _ => Ok(Some(Program {
             filter,
-            flags: flags(profile),
+            flags: flags(profile, notifies),
             notifies,
         })),
     }
@@ -323,12 +323,13 @@ fn result_of(action: Action, errno: Option<u32>) -> Result<u32, Error> {
 /// The flags of seccomp(2). Without a word about flags the mitigation of
 /// speculative store bypass, which costs all programs for the few that run
 /// foreign code, is left off, as runc has it; an empty list means none.
-fn flags(profile: &Seccomp) -> u32 {
+fn flags(profile: &Seccomp, notifies: bool) -> u32 {
     let bit = |flag: &Flag| match flag {
         Flag::Tsync => 0,
         Flag::Log => 1 << 1,
         Flag::SpecAllow => 1 << 2,
-        Flag::WaitKillableRecv => 1 << 5,
+        // The kernel refuses it where there is no listener.
+        Flag::WaitKillableRecv => u32::from(notifies) << 5,
     };
     profile.flags.as_ref().map_or(1 << 2, |flags| {
         flags.iter().map(bit).fold(0, |all, bit| all | bit)

@@ -441,7 +441,7 @@ fn unknown_names_are_skipped_and_flags_are_summed() {
         ],
     );
     profile.flags = Some(vec![Flag::Log, Flag::Tsync, Flag::WaitKillableRecv]);
-    assert_eq!(check(&profile, false).flags, 0b10_0010);
+    assert_eq!(check(&profile, false).flags, 0b00_0010);
     profile.flags = Some(Vec::new());
     assert_eq!(check(&profile, false).flags, 0);
 }
