@@ -29,7 +29,7 @@ fn a_command_that_the_image_lacks() {
     let _ = run(&["nosuch"]).fails(127, &["nosuch", "executable file not found in $PATH"]);
     let _ = run(&["/no/such"]).fails(127, &["/no/such", "no such file or directory"]);
     let _ = run(&["/etc/passwd"]).fails(126, &["/etc/passwd", "permission denied"]);
-    let _ = run(&["sh", "-c", "kill -TERM $$"]).exits(143);
+    let _ = run(&["sh", "-c", "sh -c 'kill -TERM $$'; exit $?"]).exits(143);
 }
 
 #[test]
