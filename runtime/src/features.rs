@@ -119,7 +119,7 @@ pub(crate) fn features() -> Features {
             selinux: enabled(true),
             intel_rdt: enabled(false),
             mount_extensions: Extensions {
-                idmap: enabled(false),
+                idmap: enabled(true),
             },
             net_devices: enabled(false),
         },

@@ -121,7 +121,8 @@ fn link_type(kind: NamespaceType) -> LinkNameSpaceType {
     }
 }
 
-fn map_text(maps: &[IdMapping]) -> String {
+/// The text of an id map, a line each (`user_namespaces(7)`).
+pub(crate) fn map_text(maps: &[IdMapping]) -> String {
     maps.iter()
         .map(|map| format!("{} {} {}\n", map.container, map.host, map.size))
         .collect()

@@ -6,7 +6,7 @@ use super::table::Args;
 use super::{Context, absolute, container_id, named};
 use crate::container::create::{self as creation, Created, Request};
 use crate::container::exec as execution;
-use crate::container::foreground::Foreground;
+use crate::container::foreground::{Foreground, caller_size};
 use crate::container::{delete, start};
 use crate::error::Error;
 use crate::id::ContainerId;
@@ -135,9 +135,12 @@ fn stay(
 pub(super) fn exec(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
     let id = container_id(args)?;
     let started = (|| {
-        let process = process(context, args, &id)?;
+        let mut process = process(context, args, &id)?;
         process.check("process")?;
         let detached = args.flag("detach");
+        if !detached && process.console_size.is_none() {
+            process.console_size = caller_size();
+        }
         let path = |name: &str| {
             args.value(name)
                 .filter(|path| !path.is_empty())

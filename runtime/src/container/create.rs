@@ -8,6 +8,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
 
 use crate::cgroup::{self, Group, Layout};
+use crate::container::foreground::caller_size;
 use crate::error::Error;
 use crate::id::ContainerId;
 use crate::init::cgroup_view::View;
@@ -21,7 +22,7 @@ use crate::spec::seccomp::Seccomp;
 use crate::spec::{NamespaceType, Spec, invalid};
 use crate::state::{Locked, Phase, Root, State};
 use crate::sys::{self, SharedPage};
-use crate::{hook, proc, seccomp};
+use crate::{hook, proc, rootfs, seccomp};
 
 /// File with the compiled filter, in the state directory.
 pub(crate) const SECCOMP: &str = "seccomp";
@@ -124,6 +125,9 @@ fn prepare(request: &Request<'_>) -> Result<Prepared, Error> {
     let resources = spec.linux.resources.clone().unwrap_or_default();
     let cgroups = cgroup::Plan::new(&resources, &paths)?;
     let console = console(request, init.process.terminal.is_some())?;
+    if init.process.terminal == Some(None) && !request.detached {
+        init.process.terminal = Some(caller_size());
+    }
     if !init.rootfs.rootfs.is_dir() {
         return Err(invalid(
             "root.path",
@@ -233,6 +237,7 @@ fn make(
         page: child_page,
         cgroups: view,
         doors: group.doors(&[])?,
+        sources: rootfs::idmap::sources(&init.rootfs, &spec.linux)?,
     };
     let launched = launch::init(init, extras, birthplace.as_ref().map(AsFd::as_fd))?;
     let stranger = birthplace.filter(|_| !launched.in_cgroup);

@@ -13,6 +13,7 @@ use rustix::termios::{
 
 use crate::error::Error;
 use crate::init::launch::Launched;
+use crate::spec::ConsoleSize;
 use crate::sys;
 
 /// Bytes copied at once between terminals; a terminal gives at most 4096.
@@ -67,6 +68,15 @@ impl Drop for RawTerminal {
     fn drop(&mut self) {
         let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
     }
+}
+
+/// The size of the caller's terminal: a new one in the foreground begins with it.
+pub(crate) fn caller_size() -> Option<ConsoleSize> {
+    let size = tcgetwinsize(rustix::stdio::stdin()).ok()?;
+    Some(ConsoleSize {
+        height: size.ws_row,
+        width: size.ws_col,
+    })
 }
 
 /// A foreground that is prepared before the process starts, so that no signal

@@ -52,6 +52,8 @@ pub(crate) struct Inherited {
     pub cgroups: View,
     /// How to join those of version 1.
     pub doors: Doors,
+    /// Idmapped sources of mounts, by their place in the plan.
+    pub sources: Vec<(usize, OwnedFd)>,
 }
 
 impl Inherited {
@@ -60,6 +62,7 @@ impl Inherited {
         let mut all = vec![self.socket.0.as_raw_fd()];
         all.extend(self.join.iter().map(|(_, _, fd)| fd.as_raw_fd()));
         all.extend(self.doors.descriptors());
+        all.extend(self.sources.iter().map(|(_, fd)| fd.as_raw_fd()));
         if let Start::Gate(gate) = &self.start {
             all.push(gate.as_raw_fd());
         }
@@ -127,7 +130,8 @@ impl Init {
             self.enter_time_namespace(!plan.namespaces.time_offsets.is_empty())?;
         }
         rustix::process::umask(Mode::empty());
-        let (root, spares) = rootfs::apply::open(&plan.rootfs)?;
+        let (root, spares) =
+            rootfs::apply::open(&plan.rootfs, std::mem::take(&mut self.inherited.sources))?;
         if plan.namespaces.root_mapped {
             become_root()?;
         }

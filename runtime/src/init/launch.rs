@@ -41,6 +41,8 @@ pub(crate) struct Extras {
     pub cgroups: View,
     /// How init joins those of version 1.
     pub doors: Doors,
+    /// Idmapped sources of mounts, by their place in the plan.
+    pub sources: Vec<(usize, OwnedFd)>,
 }
 
 /// Makes init in its namespaces, on a host with cgroup2 alone in `cgroup`.
@@ -59,6 +61,7 @@ pub(crate) fn init(
         page,
         cgroups,
         doors,
+        sources,
     } = extras;
     let inherit = |socket, join| Inherited {
         socket,
@@ -68,6 +71,7 @@ pub(crate) fn init(
         page,
         cgroups,
         doors,
+        sources,
     };
     if !plan.namespaces.helper {
         let (forked, in_cgroup) = clone_into(flags, cgroup).map_err(Error::at("clone", "init"))?;

@@ -28,8 +28,12 @@ pub(crate) trait Caller {
 pub(crate) type Late<'a> = (&'a MountOp, OwnedFd);
 
 /// The part that needs the host's ids: propagation and the root itself, and
-/// copies of bind sources where the ids are about to change.
-pub(crate) fn open(plan: &Plan) -> Result<(RootDir, Vec<Option<OwnedFd>>), Failure> {
+/// copies of bind sources where the ids are about to change. `mapped` are the
+/// idmapped sources, by their place in the plan.
+pub(crate) fn open(
+    plan: &Plan,
+    mapped: Vec<(usize, OwnedFd)>,
+) -> Result<(RootDir, Vec<Option<OwnedFd>>), Failure> {
     let fail = || format!("{:?}", plan.rootfs);
     if !plan.own_mounts {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -45,11 +49,17 @@ pub(crate) fn open(plan: &Plan) -> Result<(RootDir, Vec<Option<OwnedFd>>), Failu
     let root = clone_host(&plan.rootfs, true).map_err(Step::Rootfs.on(fail()))?;
     let empty_from = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     move_mount(root.as_fd(), "", CWD, &plan.rootfs, empty_from).map_err(Step::Rootfs.on(fail()))?;
-    let spares = if plan.bind_devices {
+    let mut spares = if plan.bind_devices {
         super::mount::spares(&plan.mounts)
     } else {
         Vec::new()
     };
+    if !mapped.is_empty() {
+        spares.resize_with(plan.mounts.len(), || None);
+    }
+    for (index, source) in mapped {
+        spares[index] = Some(source);
+    }
     Ok((RootDir(root), spares))
 }
 

@@ -8,6 +8,7 @@
 pub(crate) mod apply;
 mod copyup;
 mod device;
+pub(crate) mod idmap;
 pub(crate) mod mount;
 pub(crate) mod options;
 pub(crate) mod plan;

@@ -67,17 +67,12 @@ pub(super) fn apply(
             maps,
         } => {
             let named = || format!("{source:?} to {:?}", op.target);
-            let tree = match (clone_host(source, *recursive), spare) {
-                (Err(Errno::ACCESS), Some(spare)) => {
-                    spare.try_clone().map_err(Step::Mount.on(named()))?
-                }
-                (result, _) => result.map_err(Step::Mount.on(named()))?,
+            let mapped = maps.is_some() || op.options.idmap.is_some();
+            let tree = match (mapped, spare) {
+                // Made by the runtime, with its ids mapped.
+                (true, Some(spare)) => spare.try_clone().map_err(Step::Mount.on(named()))?,
+                _ => source_tree(source, *recursive, spare).map_err(Step::Mount.on(named()))?,
             };
-            if maps.is_some() || op.options.idmap.is_some() {
-                return Err(
-                    Step::Mount.says(format!("{}: idmapped mounts are not supported", named()))
-                );
-            }
             let stub = if is_directory(&tree).map_err(Step::Mount.on(named()))? {
                 Stub::Directory
             } else {
@@ -97,6 +92,19 @@ pub(super) fn apply(
         }
         // Done by the caller, who knows the cgroups.
         What::Cgroup => Ok(()),
+    }
+}
+
+/// A detached copy of a bind source; the spare one where a mapped root may not
+/// look it up.
+fn source_tree(
+    source: &Path,
+    recursive: bool,
+    spare: Option<&OwnedFd>,
+) -> std::io::Result<OwnedFd> {
+    match (clone_host(source, recursive), spare) {
+        (Err(Errno::ACCESS), Some(spare)) => spare.try_clone(),
+        (result, _) => Ok(result?),
     }
 }
 
