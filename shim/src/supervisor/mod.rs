@@ -71,27 +71,19 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 /// The command line. It is `teu`'s to write, so there is one form only.
-fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<(Place, ContainerId), Error> {
-    let usage = || {
-        Error::Invalid(
-            "usage: teu-shim run --root DATA --state STATE ID (`teu run` starts it)".into(),
-        )
-    };
-    let mut next = |word: Option<&str>| {
-        let argument = arguments.next()?;
-        word.is_none_or(|word| argument == word).then_some(argument)
-    };
-    let mut parts = || {
-        next(Some("run"))?;
-        next(Some("--root"))?;
-        let data = PathBuf::from(next(None)?);
-        next(Some("--state"))?;
-        let state = PathBuf::from(next(None)?);
-        let id = next(None)?.into_string().ok()?;
-        Some((Place { data, state }, id))
-    };
-    let (place, id) = parts().ok_or_else(usage)?;
-    Ok((place, id.parse()?))
+fn parse(arguments: impl Iterator<Item = OsString>) -> Result<(Place, ContainerId), Error> {
+    let arguments: Vec<OsString> = arguments.collect();
+    match arguments.as_slice() {
+        [run, root, data, state_flag, state, id]
+            if run == "run" && root == "--root" && state_flag == "--state" =>
+        {
+            let (data, state) = (PathBuf::from(data), PathBuf::from(state));
+            Ok((Place { data, state }, id.to_string_lossy().parse()?))
+        }
+        _ => Err(Error::Invalid(format!(
+            "{arguments:?} is not `run --root DATA --state STATE ID`; `teu run` starts this program"
+        ))),
+    }
 }
 
 fn supervise(place: Place, id: &ContainerId) -> Result<(), Error> {
