@@ -9,6 +9,14 @@ use clap::Parser as _;
 fn main() -> ExitCode {
     match cli::Cli::parse().run() {
         Ok(code) => code,
+        // Whoever reads our output has seen enough.
+        Err(err)
+            if err
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|err| err.kind() == std::io::ErrorKind::BrokenPipe) =>
+        {
+            ExitCode::SUCCESS
+        }
         Err(err) => {
             eprintln!("teu-store: {}", cli::chain(err.as_ref()));
             ExitCode::FAILURE

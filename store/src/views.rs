@@ -24,7 +24,7 @@ impl Store {
         let mut lowers = Vec::new();
         if self.backend()? == Backend::Directory {
             lowers.extend(corrections);
-            lowers.extend(layers.iter().rev().map(|layer| self.dir_path(layer)));
+            lowers.extend(distinct(layers).map(|layer| self.dir_path(layer)));
             return Ok(lowers);
         }
         let _mounting = Lock::acquire(&self.lock_path("mounts"), Mode::Exclusive)?;
@@ -32,7 +32,7 @@ impl Store {
             let tars: Vec<PathBuf> = layers.iter().map(|layer| self.tar_path(layer)).collect();
             lowers.push(self.make_view(&self.corrections_view(&chain), &image, &tars)?);
         }
-        for layer in layers.iter().rev() {
+        for layer in distinct(layers) {
             lowers.push(self.make_view(
                 &self.layer_view(layer),
                 &self.index_path(layer),
@@ -144,6 +144,16 @@ impl Store {
     fn corrections_view(&self, chain: &ChainId) -> PathBuf {
         self.folder("mounts").join(file_name("image", &chain.0))
     }
+}
+
+/// The layers, top first, each once: overlay file systems refuse one twice, and what lies below
+/// its own repetition cannot show anything that the repetition does not.
+fn distinct(layers: &[DiffId]) -> impl Iterator<Item = &DiffId> {
+    let mut seen = HashSet::new();
+    layers
+        .iter()
+        .rev()
+        .filter(move |layer| seen.insert(**layer))
 }
 
 /// The pin of an image that is mounted at `target`.

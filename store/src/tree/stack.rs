@@ -7,8 +7,10 @@
 //! one small tree more, laid on top.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
 
 use super::{Content, Directory, File, LayerError, Node, NodeId, Tree, shown};
+use crate::tar::TarError;
 
 /// Most symbolic links followed for one directory.
 const LINKS_MAX: usize = 40;
@@ -40,6 +42,36 @@ enum Rules {
 /// The tree to lay on top of `layers` (bottom first) so that their overlay shows what unpacking them would give.
 /// `None`: nothing. Its files' `layer` is an index into `layers`.
 pub(crate) fn corrections(layers: &[&Tree]) -> Result<Option<Tree>, LayerError> {
+    on_deep_stack(|| compare(layers))
+}
+
+/// The tree that unpacking `layers` one after another gives; its files' `layer` is an index into `layers`.
+pub(crate) fn flatten(layers: &[&Tree]) -> Result<Tree, LayerError> {
+    on_deep_stack(|| unpacked(layers))
+}
+
+/// The functions here call themselves for every directory level, of which a layer may have [`super::DEPTH_MAX`]:
+/// more than the stack of any thread has room for.
+fn on_deep_stack<T: Send>(
+    work: impl FnOnce() -> Result<T, LayerError> + Send,
+) -> Result<T, LayerError> {
+    /// 16 KiB a level, of which a debug build needs a third; memory is only taken for what is used.
+    const STACK_BYTES: usize = super::DEPTH_MAX * 16 * 1024;
+    let died = || {
+        LayerError::from(TarError::from(io::Error::other(
+            "the thread that stacks the layers died",
+        )))
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, work);
+        let thread = thread.map_err(TarError::from)?;
+        thread.join().unwrap_or_else(|_| Err(died()))
+    })
+}
+
+fn compare(layers: &[&Tree]) -> Result<Option<Tree>, LayerError> {
     let right = merge(layers, Rules::Unpack)?;
     let shown = merge(layers, Rules::Overlay)?;
     let mut difference = Difference {
@@ -55,8 +87,7 @@ pub(crate) fn corrections(layers: &[&Tree]) -> Result<Option<Tree>, LayerError> 
     Ok((difference.tree.len() > 1 || !difference.made.is_empty()).then_some(difference.tree))
 }
 
-/// The tree that unpacking `layers` one after another gives; its files' `layer` is an index into `layers`.
-pub(crate) fn flatten(layers: &[&Tree]) -> Result<Tree, LayerError> {
+fn unpacked(layers: &[&Tree]) -> Result<Tree, LayerError> {
     let right = merge(layers, Rules::Unpack)?;
     let shown = Merged {
         nodes: vec![MergedNode {
