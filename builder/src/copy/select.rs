@@ -222,16 +222,15 @@ fn children(origin: &Origin<'_>, path: &Path) -> Result<Vec<OsString>, TreeError
     crate::tree::list(directory.as_fd(), &resolved)
 }
 
-/// Says why a source is not there: excluded, or mistyped.
+/// Says why a source is not there: excluded, a link to nowhere, or mistyped.
 fn missing(origin: &Origin<'_>, path: &Path) -> CopyError {
     let text = shown(path);
-    let hint = match (
-        origin.rules.deciding(&text).filter(|rule| !rule.reincludes),
-        origin.ignore_file,
-    ) {
-        (Some(rule), Some(file)) => {
+    let excluded = origin.rules.deciding(&text).filter(|rule| !rule.reincludes);
+    let hint = match (excluded, origin.ignore_file, origin.root.read_link(path)) {
+        (Some(rule), Some(file), _) => {
             format!(" (excluded by {file} line {}: {})", rule.line, rule.text)
         }
+        (_, _, Ok(target)) => format!(" (a symbolic link to {target:?}, which is not there)"),
         _ => near(origin, path)
             .map(|name| format!(" (did you mean {name:?}?)"))
             .unwrap_or_default(),

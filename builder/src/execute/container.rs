@@ -13,6 +13,16 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// Bytes of output read at once.
 const READ_BYTES: usize = 16 * 1024;
 
+/// Largest log of the runtime that is read, in bytes. It writes a line or two.
+const LOG_BYTES_MAX: u64 = 64 * 1024;
+
+/// One line of runc's JSON log; the keys are part of its interface.
+#[derive(serde::Deserialize)]
+struct LogLine {
+    level: String,
+    msg: String,
+}
+
 /// How the runtime is called for one container.
 #[derive(Debug, Clone)]
 pub(crate) struct Runtime {
@@ -52,6 +62,10 @@ impl Runtime {
     fn start(&self, bundle: &Path) -> io::Result<(PipeReader, Child)> {
         let (reader, writer) = io::pipe()?;
         let mut command = self.command();
+        command
+            .arg("--log")
+            .arg(self.log(bundle))
+            .args(["--log-format", "json"]);
         command.arg("run").arg("--bundle").arg(bundle).arg(&self.id);
         command
             .stdin(Stdio::null())
@@ -61,6 +75,22 @@ impl Runtime {
         command.process_group(0);
         let child = command.spawn()?;
         Ok((reader, child))
+    }
+
+    fn log(&self, bundle: &Path) -> PathBuf {
+        bundle.join("log.json")
+    }
+
+    /// What the runtime itself had to say, if it failed before the command could.
+    pub(crate) fn complaint(&self, bundle: &Path) -> Option<String> {
+        let mut text = String::new();
+        let file = std::fs::File::open(self.log(bundle)).ok()?;
+        file.take(LOG_BYTES_MAX).read_to_string(&mut text).ok()?;
+        let errors = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<LogLine>(line).ok())
+            .filter(|line| line.level == "error");
+        errors.map(|line| line.msg).next_back()
     }
 
     fn command(&self) -> Command {

@@ -175,11 +175,8 @@ impl Executor<'_> {
             return Ok(());
         }
         runtime.delete();
-        Err(RunError::Status {
-            ending: ending(status),
-            output,
-        }
-        .into())
+        let ending = runtime.complaint(bundle).unwrap_or_else(|| ending(status));
+        Err(RunError::Status { ending, output }.into())
     }
 
     /// Makes the folders and mounts the root file system.
