@@ -11,7 +11,10 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use teu_store::image::Platform;
-use teu_store::{Reference, Store};
+use teu_store::{Backend, Reference, Store};
+
+/// The flags that may stand before a command.
+const GLOBAL_FLAGS: [&str; 2] = ["--root", "--backend"];
 
 /// Builds an image from a Dockerfile, without a daemon.
 #[derive(Debug, Parser)]
@@ -20,6 +23,9 @@ pub struct Cli {
     /// The store that base images come from and the result goes to.
     #[arg(long, value_name = "DIR", global = true)]
     root: Option<PathBuf>,
+    /// Back-end for layers, instead of the one that works best here.
+    #[arg(long, value_enum, global = true)]
+    backend: Option<BackendName>,
     #[command(subcommand)]
     command: Command,
 }
@@ -84,6 +90,15 @@ enum ProgressStyle {
     Quiet,
 }
 
+/// The store's back-ends by name.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum BackendName {
+    /// Layers as EROFS views of their tars.
+    Erofs,
+    /// Layers as directories.
+    Directory,
+}
+
 /// A command line that cannot be followed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -138,9 +153,14 @@ impl Cli {
         };
         let style = arguments.style();
         let iidfile = arguments.iidfile.clone();
+        let mut store = Store::open(root).map_err(|error| CliError::Store(Box::new(error)))?;
+        match self.backend {
+            Some(BackendName::Erofs) => store.force_backend(Backend::Erofs),
+            Some(BackendName::Directory) => store.force_backend(Backend::Directory),
+            None => {}
+        }
         Ok(Task {
-            request: arguments
-                .request(Store::open(root).map_err(|error| CliError::Store(Box::new(error)))?)?,
+            request: arguments.request(store)?,
             plan_only,
             style,
             iidfile,
@@ -148,15 +168,15 @@ impl Cli {
     }
 }
 
-/// Inserts `build` where no command stands.
+/// Inserts `build` where no command stands: what follows the flags that any command has.
 fn with_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let mut at = 1;
     while let Some(text) = arguments
         .get(at)
         .and_then(|argument| argument.to_str())
-        .filter(|text| text.starts_with("--root"))
+        .filter(|text| GLOBAL_FLAGS.iter().any(|flag| text.starts_with(flag)))
     {
-        at += if text == "--root" { 2 } else { 1 };
+        at += if text.contains('=') { 1 } else { 2 };
     }
     let next = arguments.get(at).and_then(|argument| argument.to_str());
     if !matches!(
