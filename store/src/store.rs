@@ -8,6 +8,7 @@
 //! ├── index/<alg>/<hex>         EROFS metadata over that tar
 //! ├── dirs/<alg>/<hex>/         directory back-end: the layer in overlay form
 //! ├── layers/<alg>/<hex>        a layer's record: sizes, checksum of the index; written last, so it vouches for the above
+//! ├── packed/<alg>/<hex>        which blobs unpack to a layer, named by its diff id; true whatever is here, so no part of gc
 //! ├── images/<alg>/<hex>        a chain's corrections over its plain stack of layers, named by its chain id
 //! ├── mounts/<kind>-<alg>-<hex>/  where layers and corrections are mounted, once a host
 //! ├── refs/<escaped name>       one small file a reference, replaced by rename

@@ -65,6 +65,7 @@ fn as_json(record: &RefRecord, image: &Image) -> serde_json::Value {
         "id": image.id(),
         "manifest": image.manifest_digest(),
         "target": record.target.digest,
+        "pushed": record.pushed.as_ref().map(|pushed| pushed.digest),
         "created": image.config.created,
         "updated": record.updated,
         "architecture": image.config.architecture,

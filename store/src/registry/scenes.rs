@@ -126,7 +126,7 @@ fn serve(
     answer: &(dyn Fn(&Request, usize) -> Reply + Send + Sync),
 ) {
     let mut reader = BufReader::new(stream);
-    while let Some(request) = read_request(&mut reader) {
+    while let Some(request) = read_request(&mut reader, stream) {
         let number = {
             let mut log = log.lock().unwrap();
             log.push(request.clone());
@@ -161,7 +161,7 @@ fn serve(
     }
 }
 
-fn read_request(reader: &mut impl BufRead) -> Option<Request> {
+fn read_request(reader: &mut impl BufRead, mut ready: impl Write) -> Option<Request> {
     let mut line = String::new();
     reader
         .read_line(&mut line)
@@ -187,6 +187,9 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
         headers,
         body: Vec::new(),
     };
+    if request.header("expect").is_some() {
+        let _ = ready.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+    }
     let length = request
         .header("content-length")
         .map_or(0, |text| text.parse().unwrap());

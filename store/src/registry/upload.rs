@@ -4,7 +4,7 @@
 //! 2. POST with `mount` and `from`: what another repository there has is not
 //!    sent either. 202 instead of 201 is an ordinary session: it is continued.
 //! 3. PATCH: all the rest of the blob at once, which every registry takes; in
-//!    pieces where 413 says that this was too much.
+//!    pieces where 413 says that this was too much, or where all at once failed.
 //! 4. After a cut: GET says how far it came, PATCH sends the rest. A session
 //!    that is lost begins anew.
 //! 5. PUT with the digest ends it; the registry checks the content against it.
@@ -21,6 +21,10 @@ use ureq::http::{Method, Response, Uri, header};
 /// Length of a piece for registries (or proxies before them) that refuse more
 /// at once; nginx's own limit is 1 MiB, but who runs a registry behind it raises that.
 const PIECE_BYTES: u64 = 8 << 20;
+
+/// From this length on the registry is asked first whether it takes the bytes:
+/// a refusal then costs a round trip, and is not lost behind a cut connection.
+const EXPECT_BYTES_MIN: u64 = 1 << 20;
 
 /// Content that can be read again from any place: a file of the store.
 pub trait Source: Sync {
@@ -67,10 +71,13 @@ impl Client {
             return Ok(Uploaded::Present);
         }
         let mut mount = mount_from.filter(|from| *from != self.repository());
+        let mut piece = u64::MAX;
         retry::run(|| {
             let Some(mut session) = self.begin(digest, mount.take())? else {
                 return Ok(Uploaded::Mounted);
             };
+            // Some proxies cut what is too long for them instead of saying 413.
+            session.piece = std::mem::replace(&mut piece, PIECE_BYTES);
             while session.offset < size {
                 self.patch(&mut session, digest, size, source)?;
             }
@@ -162,6 +169,9 @@ impl Client {
                 open: &open,
                 length,
             });
+        if length >= EXPECT_BYTES_MIN {
+            call = call.header(header::EXPECT, "100-continue");
+        }
         // Whole blobs go without: some registries take the header for a promise of pieces.
         if offset > 0 || length < size {
             call = call.header(

@@ -77,7 +77,7 @@ pub(crate) fn image(
         match parse(&here, &bytes)? {
             Document::Manifest(manifest) => {
                 let id = manifest.config.digest;
-                let layers = content(work, origin, &here, &manifest, progress)?;
+                let layers = content(work, origin, &here, &manifest, platform, progress)?;
                 return Ok(Taken {
                     target: named,
                     manifest: here,
@@ -119,6 +119,7 @@ fn content(
     origin: &dyn Origin,
     descriptor: &Descriptor,
     manifest: &Manifest,
+    platform: &Platform,
     progress: &Progress,
 ) -> Result<Vec<Layer>, Error> {
     if !matches!(
@@ -135,6 +136,12 @@ fn content(
             source,
         })?;
     crate::images::check_layers(descriptor, manifest, &config)?;
+    let is_for = config_platform(&config);
+    if !platform.accepts(&is_for) {
+        progress.note(format_args!(
+            "this image is for {is_for}, not for {platform}"
+        ));
+    }
     let mut seen = BTreeSet::new();
     let mut layers = Vec::new();
     for (blob, diff_id) in manifest.layers.iter().zip(&config.rootfs.diff_ids) {
@@ -149,6 +156,16 @@ fn content(
         layer(work, origin, blob, diff_id, progress, stop)
     })?;
     Ok(fetched.into_iter().flatten().collect())
+}
+
+fn config_platform(config: &ImageConfig) -> Platform {
+    Platform {
+        architecture: config.architecture.clone(),
+        os: config.os.clone(),
+        variant: config.variant.clone(),
+        os_version: None,
+        os_features: Vec::new(),
+    }
 }
 
 fn layer(
