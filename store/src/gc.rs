@@ -19,7 +19,9 @@ use crate::lock::{Lock, Mode};
 use crate::store::{self, Store};
 
 /// A layer's record vouches for its other files, so it goes first.
-const FOLDERS: [&str; 6] = ["layers", "images", "index", "dirs", "tars", "blobs"];
+const FOLDERS: [&str; 7] = [
+    "layers", "images", "index", "dirs", "tars", "packed", "blobs",
+];
 /// Largest file of the builder's cache that is searched for digests, in bytes; a step's record has some KiB.
 const CACHE_FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Deepest folder below the cache that is searched.
@@ -80,6 +82,10 @@ impl Store {
         let cache = self.folder("cache");
         search_cache(&cache, CACHE_DEPTH_MAX, &mut kept).context("read", &cache)?;
         for record in self.list_refs()? {
+            // What was packed for a registry is kept for the next one, as far as it is here.
+            if let Some(pushed) = &record.pushed {
+                let _ = self.keep_all_of(&pushed.digest, &mut kept);
+            }
             let named = self.keep_all_of(&record.target.digest, &mut kept);
             named.map_err(|source| Error::Name {
                 name: record.name.familiar(),

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{Algorithm, DiffId, Digest, Hasher};
 use crate::error::{Context, Error};
 use crate::image::Descriptor;
-use crate::image::media_type;
 use crate::probe::Backend;
 use crate::store::{self, Store};
 use crate::tar::FileSource;
@@ -81,7 +80,7 @@ impl Transaction {
         self.store().has_layer(layer)
     }
 
-    /// The layer, if it is here and mountable. Its blob is described as its uncompressed tar.
+    /// The layer, if it is here and mountable. Its blob is the one that it came as; of a layer made here, its tar.
     pub fn layer(&self, layer: &DiffId) -> Result<Option<Layer>, Error> {
         if !self.has_layer(layer)? {
             return Ok(None);
@@ -89,7 +88,7 @@ impl Transaction {
         let Some(record) = self.store().record(layer)? else {
             return Ok(None);
         };
-        let blob = Descriptor::new(media_type::OCI_LAYER, layer.0, record.tar_size);
+        let blob = self.layer_blob(layer, record.tar_size)?;
         Ok(Some(Layer {
             diff_id: *layer,
             size: record.tar_size,

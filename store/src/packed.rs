@@ -2,8 +2,8 @@
 //! packed forms that were seen, each checked when it was unpacked or packed here.
 //!
 //! What it says is true of the bytes as such and stays true, whatever the store
-//! holds: that a blob unpacks to a layer is decided by their digests. So it
-//! takes no part in gc, and a lost update only costs some work later. It
+//! holds: that a blob unpacks to a layer is decided by their digests. So a lost
+//! update only costs some work later; `gc` forgets it with the layer. It
 //! answers two questions: whether a manifest's pairing of blob and diff id may
 //! be believed without unpacking (a registry could pair anything with what is
 //! here), and what a layer that is kept as a tar is called in packed form.
@@ -106,13 +106,38 @@ impl Transaction {
             source,
         })?;
         let path = self.store().packed_path(diff_id);
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).context("create directory", folder)?;
-        }
         let unfinished = self.scratch().join(store::unique_name("packed")?);
         fs::write(&unfinished, text).context("write", &unfinished)?;
         // Not synced: after a power cut an empty or old list only means work.
         fs::rename(&unfinished, &path).context("rename to", path)
+    }
+
+    /// How a manifest that is made here names a layer that is here, whose tar has `tar_size` bytes: by the tar if that
+    /// is a blob, else by the first of its packed forms that is here. So an image built on a pulled one names the
+    /// same blobs as that, and a registry that has them need not be sent them again.
+    pub(crate) fn layer_blob(&self, diff_id: &DiffId, tar_size: u64) -> Result<Descriptor, Error> {
+        let forms = self.store().packed_forms(diff_id);
+        self.want(forms.iter().map(|form| &form.digest).chain([&diff_id.0]))?;
+        let tar = Descriptor::new(media_type::OCI_LAYER, diff_id.0, tar_size);
+        if self.store().has_blob(&diff_id.0) {
+            return Ok(tar);
+        }
+        let here = forms
+            .iter()
+            .find(|form| self.store().has_blob(&form.digest));
+        if let Some(form) = here {
+            let kind = match form.format {
+                Format::Tar => media_type::OCI_LAYER,
+                Format::Gzip => media_type::OCI_LAYER_GZIP,
+                Format::Zstd => media_type::OCI_LAYER_ZSTD,
+            };
+            return Ok(Descriptor::new(kind, form.digest, form.size));
+        }
+        let unfinished = self.scratch().join(store::unique_name("blob")?);
+        let path = self.store().tar_path(diff_id);
+        fs::hard_link(&path, &unfinished).context("link", &path)?;
+        store::name_file(&unfinished, &self.store().blob_path(&diff_id.0))?;
+        Ok(tar)
     }
 
     /// Whether `blob` is here, and the layer it was seen to unpack to, so that
@@ -186,5 +211,40 @@ mod tests {
                 .has_packed_layer(&blob, &DiffId(Digest::of(b"tar")))
                 .unwrap()
         );
+    }
+
+    // An image built on a pulled one names the blobs of that.
+    #[test]
+    fn a_layer_is_named_by_the_blob_it_came_as() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path()).unwrap();
+        store.force_backend(crate::Backend::Directory);
+        let work = store.begin().unwrap();
+        let mut tar = crate::tar::Writer::new(Vec::new());
+        let attributes = crate::tar::Attributes::default();
+        tar.file(b"file", &attributes, 2, &b"hi"[..]).unwrap();
+        let tar = tar.finish().unwrap();
+        let mut gzip = Vec::new();
+        crate::pack::gzip(&tar[..], &mut gzip).unwrap();
+        let blob = Descriptor::new(
+            media_type::OCI_LAYER_GZIP,
+            Digest::of(&gzip),
+            gzip.len() as u64,
+        );
+        let layer = work
+            .ingest_layer(&gzip[..], &blob, None, &mut |_| {})
+            .unwrap();
+        work.note_packed(&blob, &layer.diff_id).unwrap();
+        assert_eq!(work.layer(&layer.diff_id).unwrap().unwrap().blob, blob);
+        assert!(work.has_packed_layer(&blob, &layer.diff_id).unwrap());
+        // Without its blob the tar becomes one, so that a manifest never names what is not here.
+        fs::remove_file(store.blob_path(&blob.digest)).unwrap();
+        let named = work.layer(&layer.diff_id).unwrap().unwrap().blob;
+        assert_eq!(
+            (named.digest, named.size),
+            (layer.diff_id.0, tar.len() as u64)
+        );
+        assert!(store.has_blob(&named.digest));
+        assert!(!work.has_packed_layer(&blob, &layer.diff_id).unwrap());
     }
 }

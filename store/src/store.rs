@@ -8,7 +8,7 @@
 //! ├── index/<alg>/<hex>         EROFS metadata over that tar
 //! ├── dirs/<alg>/<hex>/         directory back-end: the layer in overlay form
 //! ├── layers/<alg>/<hex>        a layer's record: sizes, checksum of the index; written last, so it vouches for the above
-//! ├── packed/<alg>/<hex>        which blobs unpack to a layer, named by its diff id; true whatever is here, so no part of gc
+//! ├── packed/<alg>/<hex>        which blobs unpack to a layer, named by its diff id
 //! ├── images/<alg>/<hex>        a chain's corrections over its plain stack of layers, named by its chain id
 //! ├── mounts/<kind>-<alg>-<hex>/  where layers and corrections are mounted, once a host
 //! ├── refs/<escaped name>       one small file a reference, replaced by rename
@@ -32,7 +32,9 @@ use crate::lock::{Lock, Mode};
 /// What VERSION says; another number means another layout.
 const VERSION: &str = "1";
 /// Folders with one sub-folder an algorithm.
-const BY_DIGEST: [&str; 6] = ["blobs", "tars", "index", "dirs", "layers", "images"];
+const BY_DIGEST: [&str; 7] = [
+    "blobs", "tars", "index", "dirs", "layers", "packed", "images",
+];
 /// The other folders.
 const PLAIN: [&str; 6] = ["refs", "roots", "tmp", "lock", "cache", "mounts"];
 
