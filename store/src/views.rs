@@ -161,16 +161,6 @@ fn mount_id(target: &Path) -> String {
     format!("mount:{}", target.display())
 }
 
-/// Each layer once, top first. One that occurs again further down adds nothing to what it shows further up (empty
-/// layers do so all the time), and an overlay refuses to have a directory twice.
-fn distinct(layers: &[DiffId]) -> impl Iterator<Item = &DiffId> {
-    let mut seen = HashSet::new();
-    layers
-        .iter()
-        .rev()
-        .filter(move |layer| seen.insert(**layer))
-}
-
 fn file_name(kind: &str, digest: &Digest) -> String {
     format!("{kind}-{}-{}", digest.algorithm().name(), digest.hex())
 }
