@@ -25,6 +25,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup;
+use crate::container::agent::Agent;
 use crate::error::Error;
 use crate::id::ContainerId;
 use crate::spec::{Hook, NamespaceType};
@@ -85,6 +86,8 @@ pub(crate) struct State {
     pub cgroups: cgroup::Paths,
     /// Namespaces that are not the host's.
     pub namespaces: Vec<NamespaceType>,
+    /// Who decides on system calls that the filter does not settle.
+    pub agent: Option<Agent>,
     /// Hooks that are still to be run.
     pub hooks: LaterHooks,
     /// Annotations of the configuration.
@@ -127,6 +130,7 @@ impl State {
                 .iter()
                 .map(|namespace| namespace.kind)
                 .collect(),
+            agent: Agent::of(spec.linux.seccomp.as_ref()),
             hooks: LaterHooks {
                 poststart: spec.hooks.poststart.clone(),
                 poststop: spec.hooks.poststop.clone(),

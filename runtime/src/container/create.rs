@@ -148,15 +148,10 @@ fn compile(profile: &Seccomp) -> Result<Option<Filter>, Error> {
     let Some(program) = seccomp::compile(profile)? else {
         return Ok(None);
     };
-    if program.notifies {
-        return Err(invalid(
-            "linux.seccomp.syscalls",
-            "SCMP_ACT_NOTIFY is not supported",
-        ));
-    }
+    let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
     Ok(Some(Filter {
         program: program.filter,
-        flags: program.flags.into(),
+        flags: u64::from(program.flags) | if program.notifies { listener } else { 0 },
     }))
 }
 

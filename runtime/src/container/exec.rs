@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
 
 use crate::cgroup::{Group, SubCgroup};
+use crate::container::agent::{self, Filtered};
 use crate::container::create::SECCOMP;
 use crate::container::delete::init_of;
 use crate::container::status::Status;
@@ -107,16 +108,22 @@ pub(crate) fn exec(request: Request<'_>) -> Result<Started, Error> {
             .socket
             .send(ToInit::Go)
             .map_err(Error::at("talk to", "process"))?;
+        if let (Some(agent), Some(page)) = (&state.agent, &page) {
+            let (pidfd, socket) = (&child.pidfd, &child.socket);
+            let process = Filtered {
+                pid,
+                pidfd,
+                page,
+                socket,
+            };
+            agent::introduce(agent, &process, &state, "running")?;
+        }
         let master = until_started(&child, page.as_ref())?;
-        if let Some(path) = &request.pidfd_socket {
-            let socket = super::create::connect(path)?;
-            let name = path.as_os_str().as_encoded_bytes();
-            crate::init::protocol::send_with_fd(socket, name, &child.pidfd)
-                .map_err(Error::on("send pidfd to", path))?;
-        }
-        if let Some(path) = &request.pid_file {
-            crate::file::write_pid(path, pid)?;
-        }
+        announce(
+            request.pidfd_socket.as_deref(),
+            request.pid_file.as_deref(),
+            &child,
+        )?;
         Ok(master)
     })();
     match begun {
@@ -170,6 +177,24 @@ fn namespaces(state: &State) -> Result<(ThreadNameSpaceType, bool), Error> {
         ThreadNameSpaceType::from_bits_retain(flags as u32),
         joins_user,
     ))
+}
+
+/// Tells the caller which process it is.
+fn announce(
+    pidfd_socket: Option<&Path>,
+    pid_file: Option<&Path>,
+    child: &Launched,
+) -> Result<(), Error> {
+    if let Some(path) = pidfd_socket {
+        let socket = super::create::connect(path)?;
+        let name = path.as_os_str().as_encoded_bytes();
+        crate::init::protocol::send_with_fd(socket, name, &child.pidfd)
+            .map_err(Error::on("send pidfd to", path))?;
+    }
+    match pid_file {
+        Some(path) => crate::file::write_pid(path, child.pid.as_raw_nonzero().get()),
+        None => Ok(()),
+    }
 }
 
 /// Waits until the process has become its program.

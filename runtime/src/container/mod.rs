@@ -1,5 +1,6 @@
 //! The life of a container: one file a verb.
 
+pub(crate) mod agent;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod exec;

@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 
+use crate::container::agent::{self, Filtered};
 use crate::container::create::{Created, FAILURE, run_hooks};
 use crate::container::delete::{init_of, kill_init};
 use crate::container::status::Status;
@@ -44,25 +45,32 @@ pub(crate) fn start(root: &Root, id: &ContainerId) -> Result<(), Error> {
         .map_err(Error::at("talk to", "init"))?;
     locked.reached(Phase::Running)?;
     locked.remove_file(gate::NAME)?;
+    let page = page(&locked);
+    if let (Some(agent), Some(page), Some(pidfd)) = (&state.agent, &page, init_of(&state)?) {
+        let (pid, pidfd, socket) = (state.pid, &pidfd, &connection);
+        let process = Filtered {
+            pid,
+            pidfd,
+            page,
+            socket,
+        };
+        agent::introduce(agent, &process, &state, "created")
+            .inspect_err(|_| drop(kill_init(&state, pidfd)))?;
+    }
     let spoken = gate::outcome(&connection).map_err(Error::at("talk to", "init"))?;
-    if let Some(failure) = spoken.or(unspoken(&locked)) {
+    let unspoken = || page.and_then(|page| Failure::decode(&page.load()));
+    if let Some(failure) = spoken.or_else(unspoken) {
         return Err(Error::Init(failure));
     }
     after_start(&state)
 }
 
-/// What init left in the shared page because its filter forbade to speak.
-fn unspoken(locked: &Locked) -> Option<Failure> {
+/// The page in which init leaves what its filter forbids to say.
+fn page(locked: &Locked) -> Option<SharedPage> {
     use rustix::fs::{Mode, OFlags};
-    let file = rustix::fs::openat(
-        locked.dir(),
-        FAILURE,
-        OFlags::RDWR | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .ok()?;
-    let page = SharedPage::map(Some(file.as_fd())).ok()?;
-    Failure::decode(&page.load())
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(locked.dir(), FAILURE, flags, Mode::empty()).ok()?;
+    SharedPage::map(Some(file.as_fd())).ok()
 }
 
 /// Starts what `run` has just created.
@@ -74,6 +82,16 @@ pub(crate) fn begin(created: &mut Created) -> Result<(), Error> {
         .map_err(Error::at("talk to", "init"))?;
     created.state.phase = Phase::Running;
     created.locked.reached(Phase::Running)?;
+    if let (Some(agent), Some(page)) = (&created.state.agent, &created.page) {
+        let (pidfd, socket) = (&created.init.pidfd, &created.init.socket);
+        let process = Filtered {
+            pid: created.state.pid,
+            pidfd,
+            page,
+            socket,
+        };
+        agent::introduce(agent, &process, &created.state, "created")?;
+    }
     let spoken = gate::outcome(&created.init.socket).map_err(Error::at("talk to", "init"))?;
     let unspoken = || {
         created

@@ -20,7 +20,7 @@ use crate::sys::{self, CStrings, SharedPage};
 pub(crate) struct Filter {
     /// The program.
     pub program: Vec<libc::sock_filter>,
-    /// `SECCOMP_FILTER_FLAG_*`.
+    /// `SECCOMP_FILTER_FLAG_*`, `NEW_LISTENER` where an agent decides.
     pub flags: u64,
 }
 
@@ -34,6 +34,9 @@ pub(crate) struct Prepared {
     /// Whether CAP_SYS_ADMIN is still permitted, for the filter alone.
     elevated: bool,
 }
+
+/// How long the runtime may take to pass the listener on; it may have died.
+const AGENT_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(10);
 
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
@@ -169,18 +172,17 @@ impl Prepared {
     /// after the filter is loaded says so through `page`, since nothing else
     /// may be allowed any more.
     pub(crate) fn execute(&self, filter: Option<&Filter>, page: Option<&SharedPage>) -> Failure {
-        if let Err(failure) = self.filter(filter) {
-            return failure;
-        }
-        let error = sys::execve(&self.path, &self.args, &self.env);
-        let failure = explained(&self.path, error);
+        let failure = match self.filter(filter, page) {
+            Ok(()) => explained(&self.path, sys::execve(&self.path, &self.args, &self.env)),
+            Err(failure) => failure,
+        };
         if let (Some(_), Some(page)) = (filter, page) {
             page.store(&failure.encode());
         }
         failure
     }
 
-    fn filter(&self, filter: Option<&Filter>) -> Result<(), Failure> {
+    fn filter(&self, filter: Option<&Filter>, page: Option<&SharedPage>) -> Result<(), Failure> {
         let Some(filter) = filter else { return Ok(()) };
         let Sets {
             effective,
@@ -196,13 +198,31 @@ impl Prepared {
             )
             .map_err(Step::Capabilities.on("capset"))?;
         }
-        sys::seccomp_load(&filter.program, filter.flags).map_err(Step::Seccomp.on(""))?;
+        let listener =
+            sys::seccomp_load(&filter.program, filter.flags).map_err(Step::Seccomp.on(""))?;
+        if let (Some(listener), Some(page)) = (listener, page) {
+            wait_for_agent(listener, page)?;
+        }
         if self.elevated {
             caps::set(effective, permitted, inheritable)
                 .map_err(Step::Capabilities.on("capset under the filter"))?;
         }
         Ok(())
     }
+}
+
+/// Spins until the runtime has taken the listener. Any system call might
+/// already wait for an agent that is not there yet; reading the clock is none.
+fn wait_for_agent(listener: i32, page: &SharedPage) -> Result<(), Failure> {
+    page.offer(listener);
+    let begun = std::time::Instant::now();
+    while !page.accepted() {
+        if begun.elapsed() > AGENT_WAIT_MAX {
+            return Err(Step::Seccomp.says("the agent did not take the listener"));
+        }
+        std::hint::spin_loop();
+    }
+    Ok(())
 }
 
 /// The failure of an execve, with what the file itself tells about it.

@@ -11,7 +11,7 @@ pub(crate) mod bpf;
 use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
@@ -325,9 +325,38 @@ impl SharedPage {
         unsafe { std::slice::from_raw_parts(self.0, Self::BYTES) }
     }
 
+    /// A word at the end of the page: the listener's number plus one.
+    fn word(&self, from_end: usize) -> &AtomicU32 {
+        // SAFETY: the page is aligned, both words lie inside it, behind every
+        // record, and only atomic operations touch them.
+        unsafe { &*self.0.add(Self::BYTES - from_end).cast::<AtomicU32>() }
+    }
+
+    /// Child: leaves the number of its seccomp listener. No system call.
+    pub(crate) fn offer(&self, listener: RawFd) {
+        self.word(4)
+            .store(listener.unsigned_abs() + 1, Ordering::Release);
+    }
+
+    /// Runtime: the number that the child has left.
+    pub(crate) fn offered(&self) -> Option<RawFd> {
+        let number = self.word(4).load(Ordering::Acquire).checked_sub(1)?;
+        RawFd::try_from(number).ok()
+    }
+
+    /// Runtime: says that the listener is in good hands.
+    pub(crate) fn accept(&self) {
+        self.word(8).store(1, Ordering::Release);
+    }
+
+    /// Child: whether the listener is in good hands. No system call.
+    pub(crate) fn accepted(&self) -> bool {
+        self.word(8).load(Ordering::Acquire) == 1
+    }
+
     /// Stores `record`, cut to what fits, behind its length.
     pub(crate) fn store(&self, record: &[u8]) {
-        let record = &record[..record.len().min(Self::BYTES - 2)];
+        let record = &record[..record.len().min(Self::BYTES - 10)];
         for (to, from) in self.bytes()[2..].iter().zip(record) {
             to.store(*from, Ordering::Relaxed);
         }
