@@ -68,13 +68,14 @@ struct Extensions {
 }
 
 /// Seccomp actions that are carried out: all that ask no agent.
-const ACTIONS: [Action; 8] = [
+const ACTIONS: [Action; 9] = [
     Action::Allow,
     Action::Errno,
     Action::Kill,
     Action::KillProcess,
     Action::KillThread,
     Action::Log,
+    Action::Notify,
     Action::Trace,
     Action::Trap,
 ];
@@ -112,8 +113,8 @@ pub(crate) fn features() -> Features {
                 operators: &Operator::ALL,
                 archs: &Arch::ALL,
                 known_flags: &Flag::ALL,
-                // The last one is about a listener.
-                supported_flags: &[Flag::Tsync, Flag::Log, Flag::SpecAllow],
+
+                supported_flags: &Flag::ALL,
             },
             apparmor: enabled(true),
             selinux: enabled(true),
