@@ -32,7 +32,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// A program of ours or a plugin is not installed.
-    #[error("{program}: not beside this program and not in PATH; {hint}")]
+    #[error("{program} was not found: {hint}")]
     Missing {
         /// Its name.
         program: String,

@@ -23,7 +23,7 @@ pub fn find(name: &str) -> Result<PathBuf, Error> {
         .find(|candidate| is_executable(candidate))
         .ok_or_else(|| Error::Missing {
             program: name.to_owned(),
-            hint: "install all programs of teu into one folder".to_owned(),
+            hint: "neither beside this program nor in PATH; install all programs of teu into one folder".to_owned(),
         })
 }
 

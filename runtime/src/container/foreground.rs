@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::termios::{
-    OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+    OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
 };
 
 use crate::error::Error;
@@ -53,6 +53,8 @@ impl RawTerminal {
         let before = tcgetattr(&terminal).map_err(Error::at("read the modes of", "terminal"))?;
         let mut raw = before.clone();
         raw.make_raw();
+        // The container's terminal does not add carriage returns (ONLCR): this one must go on doing so.
+        raw.output_modes |= before.output_modes & OutputModes::OPOST;
         tcsetattr(&terminal, OptionalActions::Now, &raw)
             .map_err(Error::at("set the modes of", "terminal"))?;
         Ok(RawTerminal { terminal, before })

@@ -53,9 +53,10 @@ impl Connection {
         let mut message = [0; MESSAGE_BYTES_MAX];
         loop {
             match recv(&self.fd, &mut message[..], RecvFlags::empty()) {
-                Ok((0, _)) | Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+                Ok((0, _)) => return Ok(None),
                 Ok((n, _)) => return Ok(decode(&message[..n])),
-                Err(rustix::io::Errno::INTR) => {}
+                // A reset (it left a request unread) is said once, before what it had sent.
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => {}
                 Err(err) => return Err(err).call("recv"),
             }
         }

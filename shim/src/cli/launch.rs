@@ -56,15 +56,20 @@ pub(super) fn launch(place: &Place, folder: &Folder, lock: Lock) -> Result<(), F
         .unwrap_or((line.trim_end(), ""))
     {
         (report::CREATED, _) => Ok(()),
-        (report::FAILED, reason) => {
-            let error = Error::Runtime {
+        // The exit status is derived from the runtime's own words only.
+        (report::REFUSED, reason) => Err(Failure {
+            error: Error::Runtime {
                 message: reason.to_owned(),
-            };
-            Err(Failure {
-                error,
-                supervised: true,
-            })
-        }
+            },
+            supervised: true,
+        }),
+        (report::FAILED, reason) => Err(Failure {
+            error: Error::Child {
+                program: "teu-shim".into(),
+                message: reason.to_owned(),
+            },
+            supervised: true,
+        }),
         _ => {
             let died = child
                 .wait()

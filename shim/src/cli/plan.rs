@@ -21,6 +21,8 @@ const HOSTNAME_BYTES_MAX: usize = 64;
 pub(super) struct Caller<'a> {
     pub(super) cwd: &'a Path,
     pub(super) lookup: &'a dyn Fn(&str) -> Option<String>,
+    /// The host's name.
+    pub(super) hostname: String,
     /// The environment files' texts.
     pub(super) env_files: Vec<String>,
     /// The runtime that is used where no flag names one.
@@ -261,11 +263,7 @@ fn hostname(
     network: &Network,
     caller: &Caller<'_>,
 ) -> Result<String, Error> {
-    let host = || {
-        (*network == Network::Host)
-            .then(|| (caller.lookup)("HOSTNAME"))
-            .flatten()
-    };
+    let host = || (*network == Network::Host).then(|| caller.hostname.clone());
     let hostname = arguments
         .hostname
         .clone()
@@ -374,6 +372,7 @@ mod tests {
         let caller = Caller {
             cwd: Path::new("/cwd"),
             lookup: &lookup,
+            hostname: "host".into(),
             env_files: vec!["F=f\n".into()],
             runtime: "/rt".into(),
         };

@@ -15,6 +15,7 @@ use crate::container::folder::sweep;
 use crate::container::record::{Network, Stdin};
 use crate::container::{ContainerId, Folder, Lock, Name, Place};
 use crate::error::At as _;
+use crate::network::cni::Plugins;
 use crate::network::files;
 use crate::supervisor::machine::Answer;
 use crate::supervisor::protocol::Request;
@@ -211,9 +212,13 @@ fn reserve(
     let caller = Caller {
         cwd: &cwd,
         lookup: &lookup,
+        hostname: hostname()?,
         env_files,
         runtime: runtime.clone(),
     };
+    if arguments.network == "bridge" {
+        Plugins::find()?; // before anything is made or pulled
+    }
     sweep(place)?;
     for _ in 0..NAME_TRIES {
         let name = arguments.name.clone().map_or_else(Name::generate, Ok)?;
@@ -236,6 +241,13 @@ fn executable(given: &Path) -> Result<PathBuf, Error> {
         return std::path::absolute(given).at("resolve", given);
     }
     siblings::find(&given.to_string_lossy())
+}
+
+/// The host's name. `proc_sys_kernel(5)`
+fn hostname() -> Result<String, Error> {
+    let path = Path::new("/proc/sys/kernel/hostname");
+    let name = std::fs::read_to_string(path).at("read", path)?;
+    Ok(name.trim_end().to_owned())
 }
 
 fn read_env_file(path: &Path) -> Result<String, Error> {

@@ -205,8 +205,10 @@ impl Session {
         let mut packet = [0; 1 + BLOCK_BYTES];
         let len = match recv(&self.attach, &mut packet[..], RecvFlags::DONTWAIT) {
             Ok((len, _)) => len,
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(true),
-            Err(rustix::io::Errno::CONNRESET) => 0,
+            // A reset (the container left input unread) is said once, before the output that was on its way.
+            Err(
+                rustix::io::Errno::AGAIN | rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET,
+            ) => return Ok(true),
             Err(err) => return Err(err).call("recv"),
         };
         if len == 0 {

@@ -35,10 +35,13 @@ pub(super) fn run(place: &Place, arguments: &Arguments) -> Result<u8, Error> {
 
 fn status(place: &Place, name: &str) -> Result<Option<i32>, Error> {
     let folder = Folder::resolve(place, name)?;
-    if let Some(handle) = Handle::open(&folder, name)? {
+    while let Some(handle) = Handle::open(&folder, name)? {
         handle.ask_wait()?;
-        if let Ended::Yes(Exit { status, .. }) = handle.ended(place, &folder, name, None)? {
-            return Ok(status);
+        match handle.ended(place, &folder, name, None) {
+            Ok(Ended::Yes(Exit { status, .. })) => return Ok(status),
+            // The supervisor died: the process itself can still be watched.
+            Ok(Ended::NotYet) | Err(Error::SupervisorDied { .. }) => {}
+            Err(err) => return Err(err),
         }
     }
     match observe(&folder)? {

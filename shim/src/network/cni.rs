@@ -83,7 +83,7 @@ impl Plugins {
     pub fn find() -> Result<Self, Error> {
         FOLDERS.iter().map(PathBuf::from).find(|folder| is_executable(&folder.join("bridge"))).map(Self).ok_or_else(
             || Error::Missing {
-                program: "CNI plugin bridge".to_owned(),
+                program: "the CNI plugin \"bridge\"".to_owned(),
                 hint: format!(
                     "looked in {}; install Debian's package containernetworking-plugins, or use --network host or --network none",
                     FOLDERS.join(" and ")

@@ -26,6 +26,8 @@ pub(crate) struct Client {
     owed: bool,
     /// Output that waits for it after the container's end.
     tail: VecDeque<Box<[u8]>>,
+    /// It takes no more output; what it has sent as input counts nevertheless.
+    deaf: bool,
     /// It sends no more input.
     pub(crate) input_ended: bool,
     /// It is gone.
@@ -51,6 +53,7 @@ impl Clients {
                 fd,
                 owed: false,
                 tail: VecDeque::new(),
+                deaf: false,
                 input_ended: false,
                 dead: false,
                 watched: None,
@@ -61,7 +64,7 @@ impl Clients {
     /// A new block of output is on its way: everybody is owed it.
     pub(crate) fn owe_all(&mut self) {
         for client in &mut self.list {
-            client.owed = true;
+            client.owed = !client.deaf;
         }
     }
 
@@ -129,8 +132,16 @@ impl Client {
                 self.owed = false;
             }
             Ok(false) => {}
-            Err(_) => self.dead = true,
+            Err(_) => self.deafen(),
         }
+    }
+
+    /// It has closed its end. Its input is read to the end, if that is not already so.
+    fn deafen(&mut self) {
+        self.deaf = true;
+        self.owed = false;
+        self.tail.clear();
+        self.dead |= self.input_ended;
     }
 
     fn flush(&mut self) {
@@ -140,10 +151,7 @@ impl Client {
                     self.tail.pop_front();
                 }
                 Ok(false) => return,
-                Err(_) => {
-                    self.dead = true;
-                    return;
-                }
+                Err(_) => return self.deafen(),
             }
         }
     }

@@ -57,7 +57,10 @@ impl Control {
         match recv(fd, &mut message[..], RecvFlags::DONTWAIT) {
             Ok((0, _)) => self.drop_connection(asker),
             Ok((n, _)) => Request::parse(&message[..n]).map_or(Heard::Nonsense, Heard::Request),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Heard::Nothing,
+            // A reset (it left an answer unread) is said once, before what it had sent.
+            Err(
+                rustix::io::Errno::AGAIN | rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET,
+            ) => Heard::Nothing,
             Err(_) => self.drop_connection(asker),
         }
     }

@@ -60,7 +60,10 @@ impl Input {
         match received {
             Ok((0, _)) => self.block.clear(),
             Ok((n, _)) => self.block.truncate(n),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {
+            // A client that left output unread makes a reset, said once, before the input that it had sent.
+            Err(
+                rustix::io::Errno::AGAIN | rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET,
+            ) => {
                 self.block.clear();
                 return Taken::Some;
             }

@@ -39,8 +39,10 @@ use event_loop::Supervisor;
 pub mod report {
     /// The container exists; `ctl` and `attach` are there.
     pub const CREATED: &str = "created";
-    /// It could not be created; the reason follows after a blank.
+    /// It could not be set up; the reason follows after a blank.
     pub const FAILED: &str = "failed";
+    /// The runtime refused to create it; its reason follows after a blank.
+    pub const REFUSED: &str = "refused";
 }
 
 /// Everything about the container that the supervisor works on.
@@ -115,7 +117,11 @@ fn supervise(place: Place, id: &ContainerId) -> Result<(), Error> {
         )
     });
     if let Err(err) = &result {
-        tell(&mut reporter, report::FAILED, &chain(err));
+        let word = match err {
+            Error::Runtime { .. } => report::REFUSED,
+            _ => report::FAILED,
+        };
+        tell(&mut reporter, word, &chain(err));
     }
     result
 }
