@@ -113,7 +113,6 @@ pub(crate) fn features() -> Features {
                 operators: &Operator::ALL,
                 archs: &Arch::ALL,
                 known_flags: &Flag::ALL,
-
                 supported_flags: &Flag::ALL,
             },
             apparmor: enabled(true),

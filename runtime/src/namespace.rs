@@ -9,6 +9,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 
 use crate::error::Error;
 use crate::init::{Failure, Step};
+use crate::proc;
 use crate::spec::{IdMapping, Linux, NamespaceType, TimeOffset, invalid};
 
 /// What happens to each namespace.
@@ -142,6 +143,48 @@ fn offsets_text<'a>(
         text.push_str(&format!("{clock} {} {}\n", offset.secs, offset.nanosecs));
     }
     Ok(text)
+}
+
+/// Writes the id maps of a child in a new user namespace. An ordinary user may
+/// map only itself, and no groups may be dropped then (`user_namespaces(7)`);
+/// further ids are mapped by newuidmap(1) and newgidmap(1), who know which
+/// ones the user owns.
+pub(crate) fn write_maps(pid: i32, uids: &str, gids: &str) -> Result<(), Error> {
+    if !rustix::process::geteuid().is_root() && uids.lines().count() == 1 {
+        proc::write_child(pid, "setgroups", "deny")
+            .map_err(Error::on("deny setgroups of pid", pid))?;
+    }
+    for (file, text, helper) in [
+        ("uid_map", uids, "newuidmap"),
+        ("gid_map", gids, "newgidmap"),
+    ] {
+        match proc::write_child(pid, file, text) {
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                map_with_helper(helper, pid, text)?;
+            }
+            result => result.map_err(Error::on(
+                "write id map",
+                format!("{file}: {}", text.trim_end()),
+            ))?,
+        }
+    }
+    Ok(())
+}
+
+fn map_with_helper(helper: &'static str, pid: i32, text: &str) -> Result<(), Error> {
+    let mut command = std::process::Command::new(helper);
+    command.arg(pid.to_string()).args(text.split_whitespace());
+    let output = command.output().map_err(Error::on("run", helper))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr)
+        .trim_end()
+        .to_owned();
+    Err(Error::State(format!(
+        "{helper} {pid} {}: {said}",
+        text.trim_end()
+    )))
 }
 
 /// An opened namespace that will be joined.

@@ -23,8 +23,7 @@ const OWN: &str = "/proc/self/exe";
 /// Makes sure that this process's binary cannot be written to through it, and
 /// that no other process may look into it. May execute the program anew.
 pub(crate) fn own_binary() -> Result<(), Error> {
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .map_err(Error::at("set", "PR_SET_DUMPABLE"))?;
+    hide().map_err(Error::at("set", "PR_SET_DUMPABLE"))?;
     let filesystem = rustix::fs::statvfs(OWN).map_err(Error::on("stat", OWN))?;
     if filesystem.f_flag.contains(StatVfsMountFlags::RDONLY) || is_sealed() {
         return Ok(());
@@ -45,6 +44,18 @@ pub(crate) fn own_binary() -> Result<(), Error> {
         }
         Err(_) => Err(again(sealed_copy()?)),
     }
+}
+
+/// Lets others look into this process again, for as long as an ordinary user
+/// makes a child in a new user namespace: the child's files in procfs, its id
+/// maps among them, belong to root otherwise.
+pub(crate) fn show() -> rustix::io::Result<()> {
+    set_dumpable_behavior(DumpableBehavior::Dumpable)
+}
+
+/// Lets no other process look into this one.
+pub(crate) fn hide() -> rustix::io::Result<()> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
 /// Executes `program` with our own arguments and environment.

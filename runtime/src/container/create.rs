@@ -22,7 +22,7 @@ use crate::spec::seccomp::Seccomp;
 use crate::spec::{NamespaceType, Spec, invalid};
 use crate::state::{Locked, Phase, Root, State};
 use crate::sys::{self, SharedPage};
-use crate::{hook, proc, rootfs, seccomp};
+use crate::{hook, namespace, proc, rootfs, seccomp};
 
 /// File with the compiled filter, in the state directory.
 pub(crate) const SECCOMP: &str = "seccomp";
@@ -291,10 +291,7 @@ fn introduce(
 ) -> Result<(), Error> {
     let pid = init.pid.as_raw_nonzero().get();
     if let Some((uids, gids)) = &orders.maps {
-        proc::write_child(pid, "uid_map", uids)
-            .map_err(Error::on("write user id map", uids.trim_end()))?;
-        proc::write_child(pid, "gid_map", gids)
-            .map_err(Error::on("write group id map", gids.trim_end()))?;
+        namespace::write_maps(pid, uids, gids)?;
     }
     if let Some(value) = orders.oom_score_adj {
         proc::write_child(pid, "oom_score_adj", &value.to_string())

@@ -15,7 +15,7 @@ use crate::process::terminal::{self, Terminal};
 use crate::rootfs::plan::MountOp;
 use crate::rootfs::{self, RootDir};
 use crate::sys::{self, SharedPage};
-use crate::{hook, namespace};
+use crate::{hook, namespace, protect};
 
 /// Where the master side of the terminal goes.
 #[derive(Debug)]
@@ -124,6 +124,9 @@ impl rootfs::apply::Caller for Init {
 impl Init {
     fn prepare(&mut self, plan: Plan) -> Result<Ready, Failure> {
         self.inherited.socket.expect(ToInit::Go)?;
+        if plan.namespaces.clone_flags & libc::CLONE_NEWUSER != 0 {
+            protect::hide().map_err(Step::Attribute.on("PR_SET_DUMPABLE"))?;
+        }
         rustix::process::setsid().map_err(Step::Session.on(""))?;
         namespace::join(&self.inherited.join)?;
         if plan.namespaces.unshare_time {

@@ -12,8 +12,8 @@ use super::protocol::{self, FromInit, InitEnd, RuntimeEnd};
 use super::{Failure, Plan};
 use crate::cgroup::Doors;
 use crate::error::Error;
-use crate::namespace;
 use crate::sys::{self, Forked, SharedPage};
+use crate::{namespace, protect};
 
 /// A child that waits for our first word.
 #[derive(Debug)]
@@ -115,6 +115,19 @@ pub(crate) fn init(
 /// children with controllers (EBUSY), or that is not ours to enter. Whether the
 /// child is in it.
 fn clone_into(flags: i32, cgroup: Option<BorrowedFd<'_>>) -> std::io::Result<(Forked, bool)> {
+    if flags & libc::CLONE_NEWUSER == 0 || rustix::process::geteuid().is_root() {
+        return clone_placed(flags, cgroup);
+    }
+    // The child hides itself when it is mapped.
+    protect::show()?;
+    let forked = clone_placed(flags, cgroup);
+    if !matches!(forked, Ok((Forked::Child, _))) {
+        protect::hide()?;
+    }
+    forked
+}
+
+fn clone_placed(flags: i32, cgroup: Option<BorrowedFd<'_>>) -> std::io::Result<(Forked, bool)> {
     match sys::clone3(flags, cgroup) {
         Err(error)
             if cgroup.is_some()
