@@ -70,9 +70,9 @@ struct BuildArguments {
     /// A secret for RUN --mount=type=secret: id=NAME[,src=FILE|,env=VARIABLE]; repeatable.
     #[arg(long = "secret", value_name = "SECRET")]
     secrets: Vec<String>,
-    /// The cgroup below which steps run.
-    #[arg(long, value_name = "PATH", default_value = "/teu")]
-    cgroup_parent: String,
+    /// The cgroup below which steps run [default: the top].
+    #[arg(long, value_name = "PATH")]
+    cgroup_parent: Option<String>,
     /// The OCI runtime that executes RUN steps [default: teu-runtime beside this program].
     #[arg(long, value_name = "PROGRAM")]
     runtime: Option<PathBuf>,
@@ -229,7 +229,7 @@ impl BuildArguments {
             },
             settings: Settings {
                 runtime: self.runtime.unwrap_or_else(|| sibling("teu-runtime")),
-                cgroup_parent: self.cgroup_parent,
+                cgroup_parent: self.cgroup_parent.unwrap_or_default(),
                 secrets: self
                     .secrets
                     .iter()

@@ -29,7 +29,7 @@ use teu_store::DiffId;
 pub struct Settings {
     /// The runtime's program.
     pub runtime: PathBuf,
-    /// The cgroup below which steps run.
+    /// The cgroup below which steps run; empty is the top.
     pub cgroup_parent: String,
     /// Secrets by id.
     pub secrets: Vec<(String, SecretSource)>,

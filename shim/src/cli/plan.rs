@@ -116,7 +116,7 @@ pub(super) fn plan(
 ) -> Result<Plan, Error> {
     let network = network(arguments)?;
     let hostname = hostname(arguments, &id, &network, caller)?;
-    let cgroups_path = cgroups_path(&arguments.cgroup_parent, &id)?;
+    let cgroups_path = cgroups_path(arguments.cgroup_parent.as_deref(), &id)?;
     let mut command: Vec<String> = arguments
         .entrypoint
         .iter()
@@ -278,7 +278,12 @@ fn hostname(
     Ok(hostname)
 }
 
-fn cgroups_path(parent: &str, id: &ContainerId) -> Result<String, Error> {
+/// Without a parent of the user's choice the cgroup stands at the top: a parent
+/// of ours would be left behind by the last container, or be removed under the next.
+fn cgroups_path(parent: Option<&str>, id: &ContainerId) -> Result<String, Error> {
+    let Some(parent) = parent else {
+        return Ok(format!("/teu-{id}"));
+    };
     match flags::container_path(parent) {
         Ok(parent) => Ok(format!("{parent}/{id}")),
         Err(_) => Err(Error::Invalid(format!(
@@ -394,7 +399,7 @@ mod tests {
             json!({"path": format!("/s/netns/{}", "a".repeat(64))})
         );
         assert_eq!(request["hostname"], "aaaaaaaaaaaa");
-        assert_eq!(request["cgroups_path"], format!("/teu/{}", "a".repeat(64)));
+        assert_eq!(request["cgroups_path"], format!("/teu-{}", "a".repeat(64)));
         assert_eq!(request.get("args"), None);
         assert_eq!(request.get("resources"), None);
         assert_eq!(request["mounts"].as_array().unwrap().len(), 3);

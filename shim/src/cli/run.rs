@@ -91,9 +91,9 @@ pub(super) struct CreateArguments {
     /// Limit the number of processes; -1 for none
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) pids_limit: Option<i64>,
-    /// Put its cgroup below this one
-    #[arg(long, value_name = "PATH", default_value = "/teu")]
-    pub(super) cgroup_parent: String,
+    /// Put its cgroup below this one [default: at the top, as teu-ID]
+    #[arg(long, value_name = "PATH")]
+    pub(super) cgroup_parent: Option<String>,
     /// Ask it to stop by this signal [default: the image's, else TERM]
     #[arg(long, value_name = "SIGNAL")]
     pub(super) stop_signal: Option<String>,
