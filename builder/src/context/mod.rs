@@ -75,7 +75,7 @@ impl Context {
             path: path.to_owned(),
             source,
         })?;
-        let root = Root::open(&full)?;
+        let root = Root::open(&full)?.remembering();
         let (rules, ignore_file) = match own_ignore_file(dockerfile)? {
             Some(found) => found,
             None => context_ignore_file(&root)?,

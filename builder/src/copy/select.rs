@@ -8,7 +8,6 @@ use crate::plan::CopySource;
 use crate::tree::walk::{Excluding, Filter, Found, walk};
 use crate::tree::{Kind, Meta, Root, TreeError};
 use std::ffi::OsString;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 /// A tree that files are copied from.
@@ -218,8 +217,12 @@ fn children(origin: &Origin<'_>, path: &Path) -> Result<Vec<OsString>, TreeError
     {
         return Ok(Vec::new());
     }
-    let directory = origin.root.open_directory(&resolved)?;
-    crate::tree::list(directory.as_fd(), &resolved)
+    Ok(origin
+        .root
+        .list(&resolved)?
+        .iter()
+        .map(|(name, _)| name.clone())
+        .collect())
 }
 
 /// Says why a source is not there: excluded, a link to nowhere, or mistyped.

@@ -4,11 +4,13 @@ use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags, openat2, readlinkat, statx,
 };
 use rustix::io::Errno;
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How often a lookup that a rename on the host disturbed is asked again; `openat2(2)`, EAGAIN.
 const AGAIN_MAX: usize = 128;
@@ -91,12 +93,22 @@ impl Meta {
 
 /// A directory tree. Paths start at it, whatever symbolic links they meet; a leading `/` changes nothing.
 #[derive(Debug)]
-pub struct Root(OwnedFd);
+pub struct Root {
+    directory: OwnedFd,
+    /// What directories were found to hold; `None` asks every time.
+    listings: Option<Mutex<HashMap<PathBuf, Listing>>>,
+}
+
+/// The names in a directory, sorted by their bytes, and what they stand for.
+pub type Listing = Arc<[(OsString, Meta)]>;
 
 impl Root {
     /// Takes a directory descriptor as a root.
     pub fn new(directory: OwnedFd) -> Self {
-        Self(directory)
+        Self {
+            directory,
+            listings: None,
+        }
     }
 
     /// Opens a directory of the host as a root.
@@ -107,7 +119,46 @@ impl Root {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty())
             .map_err(|source| error("open", path, source))?;
-        Ok(Self(fd))
+        Ok(Self::new(fd))
+    }
+
+    /// Lists each directory once: several instructions shall see one state of the tree, and ask for it once.
+    #[must_use]
+    pub fn remembering(self) -> Self {
+        Self {
+            listings: Some(Mutex::default()),
+            ..self
+        }
+    }
+
+    /// What a directory holds.
+    ///
+    /// # Errors
+    /// As `openat2(2)`, `getdents(2)` and `statx(2)`.
+    pub fn list(&self, path: &Path) -> Result<Listing, TreeError> {
+        let lock = |listings| Mutex::lock(listings).unwrap_or_else(PoisonError::into_inner);
+        if let Some(listing) = self
+            .listings
+            .as_ref()
+            .and_then(|listings| lock(listings).get(path).cloned())
+        {
+            return Ok(listing);
+        }
+        let directory = self.open_directory(path)?;
+        let mut found = Vec::new();
+        for name in names(directory.as_fd()).map_err(|source| error("list", path, source))? {
+            match meta_at(directory.as_fd(), &name) {
+                Ok(meta) => found.push((name, meta)),
+                // Removed since the directory was listed.
+                Err(Errno::NOENT) => {}
+                Err(source) => return Err(error("look up", &path.join(name), source)),
+            }
+        }
+        let listing = Listing::from(found);
+        if let Some(listings) = &self.listings {
+            lock(listings).insert(path.to_owned(), listing.clone());
+        }
+        Ok(listing)
     }
 
     /// Opens a name for reading its content; a symbolic link at the end is followed within the tree.
@@ -150,7 +201,7 @@ impl Root {
         let mut tries = 0;
         loop {
             match openat2(
-                &self.0,
+                &self.directory,
                 path,
                 flags | OFlags::CLOEXEC,
                 Mode::empty(),
@@ -231,7 +282,7 @@ impl Root {
 
 impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.directory.as_fd()
     }
 }
 

@@ -1,8 +1,7 @@
 //! Walking a tree in the order of names, leaving out what rules exclude.
 
-use super::root::{Meta, Root, TreeError, error, meta_at, names};
+use super::root::{Meta, Root, TreeError, error};
 use crate::pattern::ignore::{Matched, Rules};
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 /// Deepest directory that is entered. Archives of two thousand levels exist as tests.
@@ -97,19 +96,12 @@ impl Walker<'_> {
         if depth > DEPTH_MAX {
             return Err(error("enter", &path, rustix::io::Errno::NAMETOOLONG));
         }
-        let directory = self.root.open_directory(&path)?;
-        for name in names(directory.as_fd()).map_err(|source| error("list", &path, source))? {
-            let child = relative.join(&name);
+        for (name, meta) in self.root.list(&path)?.iter() {
+            let (child, meta) = (relative.join(name), *meta);
             let shown = if shown.is_empty() {
                 name.to_string_lossy().into_owned()
             } else {
                 format!("{shown}/{}", name.to_string_lossy())
-            };
-            let meta = match meta_at(directory.as_fd(), &name) {
-                Ok(meta) => meta,
-                // Removed since the directory was listed.
-                Err(rustix::io::Errno::NOENT) => continue,
-                Err(source) => return Err(error("look up", &self.start.join(&child), source)),
             };
             if !meta.is_directory() {
                 if self.filter.file(state, &shown) {
