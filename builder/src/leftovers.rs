@@ -1,8 +1,8 @@
 //! What builds that were killed left behind: containers that still run, roots that still pin.
 //!
-//! A build's files lie in `tmp/<work>/`, whose `lock` it holds while it lives; the store's gc
-//! removes the files. Its containers' states lie there, too, and its roots are called
-//! `build-<work>-<number>`: both are put away here, at the start of the next build.
+//! A build's files lie in `tmp/<work>/`, whose `lock` it holds while it lives; the folder
+//! `runtime` in it, its containers' states, tells it from other work in the store. Its roots are
+//! called `build-<work>-<number>`. All three are put away here, at the start of the next build.
 
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
@@ -24,6 +24,7 @@ pub fn put_away(store: &Store, runtime: &Path) {
         let states = folder.join(STATES);
         if states.is_dir() && is_dead(&folder) {
             end_containers(&states, runtime);
+            let _ = std::fs::remove_dir_all(&folder);
         }
     }
     for root in folders(&store.root_path().join("roots")) {

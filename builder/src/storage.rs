@@ -60,6 +60,11 @@ impl Storage {
     /// As [`Store::begin`].
     pub fn begin(store: &Store) -> Result<Self, StorageError> {
         let work = store.begin()?;
+        let states = work.scratch().join(crate::leftovers::STATES);
+        std::fs::create_dir(&states).map_err(|source| StorageError::Folder {
+            path: states,
+            source,
+        })?;
         let folder = work
             .scratch()
             .file_name()

@@ -152,7 +152,7 @@ impl Executor<'_> {
         id: String,
         shown: &Shown<'_>,
     ) -> Result<(), StepError> {
-        let state = make_folder(self.storage.scratch().join(STATES))?;
+        let state = self.storage.scratch().join(STATES);
         let runtime = Runtime {
             program: self.settings.runtime.clone(),
             state,
