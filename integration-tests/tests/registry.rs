@@ -56,6 +56,40 @@ fn an_image_comes_back_from_a_registry_with_the_digest_it_got_there() {
     assert_eq!(digest(&copied.succeeds()), there);
 }
 
+// The main path: built here on a pulled image, pushed, forgotten, pulled back, run.
+#[test]
+fn a_built_image_goes_round_and_runs() {
+    let scene = Scene::new("build, push, forget, pull, run");
+    let registry = Registry::tls(&scene, "alice", "secret");
+    let access = ["-q", "--cert-dir", "authority", "--creds", "alice:secret"];
+    let transfer = |verb: &str, name: &str| {
+        let args = [&[verb], &access[..], &[name]].concat();
+        scene.run("teu-store", args).succeeds()
+    };
+    let (base, app) = (registry.name("base:1"), registry.name("app:1"));
+    scene.busybox(&base);
+    transfer("push", &base);
+    forget_everything(&scene);
+    transfer("pull", &base);
+    scene.write("context/Dockerfile", format!("FROM {base}\nCOPY greeting /\nRUN echo made >> /greeting\nCMD [\"cat\", \"/greeting\"]\n"));
+    scene.write("context/greeting", "hello\n");
+    scene
+        .run("teu", ["build", "-t", &app, "context"])
+        .succeeds();
+    let pushed = transfer("push", &app);
+    // The base's blob is the one that was pulled: the registry has it.
+    let layers = |repository: &str| {
+        let manifest = format!("https://{}/v2/{repository}/manifests/1", registry.host());
+        let accept = "Accept: application/vnd.oci.image.manifest.v1+json";
+        scene.shell(&format!("curl -fsS --cacert authority/ca.crt -u alice:secret -H '{accept}' {manifest} | jq -r '.layers[].digest'"))
+    };
+    assert!(layers("app").starts_with(&layers("base")));
+    forget_everything(&scene);
+    assert_eq!(transfer("pull", &app), pushed);
+    let run = scene.run("teu", ["run", "--rm", "--network", "none", &app]);
+    assert_eq!(run.succeeds(), "hello\nmade");
+}
+
 #[test]
 fn what_peers_push_is_pulled_in_every_packing() {
     let scene = Scene::new("skopeo pushes");

@@ -44,12 +44,17 @@ impl Progress {
     }
 
     /// A line of its own, for what has no length: `resolving docker.io/library/alpine:latest`.
+    /// Words of a registry may be in it: control characters never reach the terminal.
     pub fn note(&self, line: impl fmt::Display) {
+        if matches!(self.0, Kind::Quiet) {
+            return;
+        }
+        let line = line.to_string().replace(char::is_control, "");
         match &self.0 {
             Kind::Quiet => {}
             Kind::Lines => eprintln!("{line}"),
             Kind::Bars(bars) => {
-                let _ = bars.println(line.to_string());
+                let _ = bars.println(line);
             }
         }
     }

@@ -122,7 +122,8 @@ pub(crate) fn people_bytes(bytes: u64) -> String {
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
-/// An error and its causes on one line: what: why: errno.
+/// An error and its causes on one line: what: why: errno. Words of a registry or an archive may be in it: control
+/// characters are shown as such and never reach the terminal.
 pub(crate) fn chain(err: &dyn Error) -> String {
     let mut text = err.to_string();
     let mut cause = err.source();
@@ -130,5 +131,9 @@ pub(crate) fn chain(err: &dyn Error) -> String {
         text = format!("{text}: {err}");
         cause = err.source();
     }
-    text
+    let visible = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().map(visible).collect()
 }
