@@ -1,6 +1,6 @@
 //! Commands that change a container: start, kill, delete, pause, resume.
 
-use super::table::Args;
+use super::args::Args;
 use super::{Context, container_id, named};
 use crate::cgroup::freezer;
 use crate::container::status::Status;

@@ -1,6 +1,7 @@
 //! The command line: runc's commands and flags.
 
 mod act;
+mod args;
 mod help;
 mod query;
 mod run;
@@ -15,7 +16,8 @@ use crate::error::Error;
 use crate::id::ContainerId;
 use crate::log::{Format, Log};
 use crate::state::Root;
-use table::{Args, COMMANDS, CommandSpec, GLOBAL};
+use args::Args;
+use table::{COMMANDS, CommandSpec, GLOBAL};
 
 /// Exit code of `exec` where the process itself did not run; other commands
 /// exit with 1.
@@ -36,7 +38,7 @@ const ROOT_DEFAULT: &str = "/run/teu-runtime";
 pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, Error> {
     let mut parser = lexopt::Parser::from_args(args);
     let mut globals = Args::default();
-    let name = table::parse_until_value(&mut parser, GLOBAL, &mut globals)?;
+    let name = args::parse_until_value(&mut parser, GLOBAL, &mut globals)?;
     let Some(name) = name else {
         return Ok(Invocation {
             help: globals.flag("help"),
@@ -55,7 +57,7 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, 
     let spec = spec.ok_or_else(|| {
         Error::Usage(format!("unknown command {name:?} (see teu-runtime --help)"))
     })?;
-    let args = table::parse_command(&mut parser, spec)?;
+    let args = args::parse_command(&mut parser, spec)?;
     Ok(Invocation {
         help: args.flag("help"),
         globals,

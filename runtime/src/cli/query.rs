@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::table::Args;
+use super::args::Args;
 use super::{Context, container_id, named};
 use crate::cgroup::procs;
 use crate::container::status::{Report, Status};

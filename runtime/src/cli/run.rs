@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::table::Args;
+use super::args::Args;
 use super::{Context, absolute, container_id, named};
 use crate::container::create::{self as creation, Created, Request};
 use crate::container::exec as execution;

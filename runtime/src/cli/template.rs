@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 
 use super::absolute;
-use super::table::Args;
+use super::args::Args;
 use crate::error::Error;
 use crate::spec::{IdMapping, Mount, Namespace, NamespaceType, Spec};
 

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 
-use super::table::Args;
+use super::args::Args;
 use super::{Context, container_id, named};
 use crate::cgroup::{Group, Plan};
 use crate::container::status::Status;
