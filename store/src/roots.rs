@@ -81,7 +81,8 @@ impl Store {
         })?;
         {
             let _gc = self.gc_lock(Mode::Shared)?;
-            store::replace_file(work.scratch(), &self.root_file(id), &text)?;
+            // Not durable: after a power cut nobody uses the layers any more.
+            store::replace_file_volatile(work.scratch(), &self.root_file(id), &text)?;
         }
         let lowers = self.make_views(layers)?;
         Ok(Root {
@@ -124,10 +125,11 @@ impl Store {
     }
 }
 
-/// A root's record; `None` where it has just been released.
+/// A root's record; `None` where it has just been released, or a power cut has emptied it.
 fn read(path: &Path) -> Result<Option<RootRecord>, Error> {
     let text = match fs::read(path) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Ok(text) if text.is_empty() => return Ok(None),
         other => other.context("read", path)?,
     };
     serde_json::from_slice(&text)

@@ -185,6 +185,14 @@ pub(crate) fn replace_file(tmp: &Path, target: &Path, bytes: &[u8]) -> Result<()
     sync_parent(target)
 }
 
+/// Replaces `target` whole with `bytes`, for what a power cut may take: then the file can be the old one, the new one,
+/// missing or empty.
+pub(crate) fn replace_file_volatile(tmp: &Path, target: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let unfinished = tmp.join(unique_name("file")?);
+    fs::write(&unfinished, bytes).context("write", &unfinished)?;
+    fs::rename(&unfinished, target).context("rename to", target)
+}
+
 /// Gives a finished, synced file its name. Success means a file is there under that name, not that it is this one:
 /// names are digests, so the one that was there first is as good.
 pub(crate) fn name_file(unfinished: &Path, target: &Path) -> Result<(), Error> {

@@ -14,12 +14,14 @@ pub(super) enum Dialect {
 }
 
 impl Header<'_> {
-    pub(super) fn dialect(&self) -> Dialect {
+    /// `None`: one that readers would take for different ones.
+    pub(super) fn dialect(&self) -> Option<Dialect> {
         match (&self.0[257..263], &self.0[263..265], &self.0[508..512]) {
-            (b"ustar\0", _, b"tar\0") => Dialect::Star,
-            (b"ustar\0", _, _) => Dialect::Ustar,
-            (b"ustar ", b" \0", _) => Dialect::Gnu,
-            _ => Dialect::V7,
+            (b"ustar\0", b"00", b"tar\0") => Some(Dialect::Star),
+            (b"ustar\0", b"00", _) => Some(Dialect::Ustar),
+            (b"ustar ", b" \0", _) => Some(Dialect::Gnu),
+            (magic, _, _) if magic.starts_with(b"ustar") => None,
+            _ => Some(Dialect::V7),
         }
     }
 
@@ -31,9 +33,9 @@ impl Header<'_> {
     pub(super) fn name(&self) -> Vec<u8> {
         let name = text(&self.0[0..100]);
         let prefix = match self.dialect() {
-            Dialect::Ustar => text(&self.0[345..500]),
-            Dialect::Star => text(&self.0[345..476]),
-            Dialect::Gnu | Dialect::V7 => b"",
+            Some(Dialect::Ustar) => text(&self.0[345..500]),
+            Some(Dialect::Star) => text(&self.0[345..476]),
+            Some(Dialect::Gnu | Dialect::V7) | None => b"",
         };
         if prefix.is_empty() {
             name.to_vec()
@@ -69,7 +71,7 @@ impl Header<'_> {
     /// Major and minor; V7 headers have none.
     pub(super) fn device(&self) -> Option<(i128, i128)> {
         match self.dialect() {
-            Dialect::V7 => Some((0, 0)),
+            Some(Dialect::V7) => Some((0, 0)),
             _ => Some((number(&self.0[329..337])?, number(&self.0[337..345])?)),
         }
     }
@@ -117,7 +119,8 @@ pub(super) fn number(field: &[u8]) -> Option<i128> {
         );
     }
     let blank = |byte: &u8| *byte == b' ' || *byte == 0;
-    let digits = field.iter().skip_while(|byte| blank(byte));
+    // A NUL ends the number, even one at its start, where some readers go on.
+    let digits = field.iter().skip_while(|byte| **byte == b' ');
     let mut value = 0;
     let mut ended = false;
     for byte in digits {
@@ -136,13 +139,14 @@ mod tests {
 
     #[test]
     fn numbers() {
-        let rows: [(&[u8], Option<i128>); 9] = [
+        let rows: [(&[u8], Option<i128>); 10] = [
             (b"0000755\0", Some(0o755)),
             (b"   755 \0", Some(0o755)),
             (b"\0\0\0\0\0\0\0\0", Some(0)),
             (b"77777777", Some(0o77_777_777)),
             (b"0000788\0", None),
             (b"12 34\0\0\0", None),
+            (b"\x000000005", None),
             (b"-0000001", None),
             (b"\x80\0\0\0\0\0\x01\0", Some(256)),
             (b"\xff\xff\xff\xff\xff\xff\xff\xfe", Some(-2)),

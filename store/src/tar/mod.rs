@@ -5,6 +5,8 @@ mod pax;
 mod reader;
 mod source;
 mod sparse;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use reader::Reader;

@@ -80,6 +80,14 @@ impl<S: Source> Reader<S> {
             if !header.checksum_is_right() {
                 return Err(self.bad(None, "bad header checksum"));
             }
+            match (header.dialect(), header.typeflag()) {
+                (None, _) => return Err(self.bad(None, "an unknown version of the format")),
+                // Some readers take these for extensions, others for files.
+                (Some(Dialect::V7), b'x' | b'g' | b'L' | b'K') => {
+                    return Err(self.bad(None, "an extended header in a format that has none"));
+                }
+                _ => {}
+            }
             let size = self.tape_size(&header)?;
             match header.typeflag() {
                 b'x' => set_once(&mut extensions.pax, pax::parse(&self.extension(size)?)),
@@ -236,6 +244,9 @@ impl<S: Source> Reader<S> {
         link: Vec<u8>,
     ) -> Result<Entry, TarError> {
         let attributes = attributes(header, &extended).map_err(|why| self.bad(None, &why))?;
+        if path.is_empty() {
+            return Err(self.bad(None, "a member without a name"));
+        }
         let size = extended.size.unwrap_or(header_size);
         if i64::try_from(size).is_err() {
             return Err(self.bad(None, "bad size"));
@@ -259,9 +270,10 @@ impl<S: Source> Reader<S> {
             } else {
                 self.file(size)
             }),
-            b'S' if header.dialect() == Dialect::Gnu => {
+            b'S' if header.dialect() == Some(Dialect::Gnu) => {
                 Kind::File(self.old_gnu_sparse(header, size)?)
             }
+            b'1' if link.is_empty() => return Err(self.bad(None, "a hard link to nothing")),
             b'1' => Kind::HardLink(link),
             b'2' => Kind::Symlink(self.symlink_target(link)?),
             b'3' | b'4' => Kind::Device(self.device(header, typeflag == b'4')?),
