@@ -16,6 +16,7 @@ pub mod flags;
 pub mod heredoc;
 pub mod instruction;
 pub mod lines;
+mod pairs;
 pub mod parse;
 pub mod suggest;
 pub mod word;

@@ -34,14 +34,14 @@ pub fn parse(source: &str) -> Result<Dockerfile> {
 }
 
 /// One instruction's line, taken apart.
-struct Args<'a> {
-    line: &'a Line,
-    escape: char,
+pub(super) struct Args<'a> {
+    pub(super) line: &'a Line,
+    pub(super) escape: char,
     /// Where the instruction's name stands in the line's text.
     name: Span,
     flags: Vec<flags::Flag>,
     /// Where the arguments start in the line's text.
-    start: usize,
+    pub(super) start: usize,
 }
 
 impl<'a> Args<'a> {
@@ -131,11 +131,15 @@ impl<'a> Args<'a> {
     }
 
     /// A problem at the instruction's name.
-    fn problem(&self, title: impl Into<String>, label: &str) -> Problem {
+    pub(super) fn problem(&self, title: impl Into<String>, label: &str) -> Problem {
         Problem::new(title, self.line.source(self.name.clone()), label)
     }
 
-    fn flags(&self, instruction: &'static str, known: &'static [&'static str]) -> Result<Flags> {
+    pub(super) fn flags(
+        &self,
+        instruction: &'static str,
+        known: &'static [&'static str],
+    ) -> Result<Flags> {
         let placed = self
             .flags
             .iter()
@@ -148,11 +152,11 @@ impl<'a> Args<'a> {
         Ok(self)
     }
 
-    fn rest(&self) -> &'a str {
+    pub(super) fn rest(&self) -> &'a str {
         &self.line.text[self.start..]
     }
 
-    fn text(&self, range: Span) -> Text {
+    pub(super) fn text(&self, range: Span) -> Text {
         Text {
             raw: self.line.text[range.clone()].to_owned(),
             span: self.line.source(range),
@@ -160,7 +164,7 @@ impl<'a> Args<'a> {
     }
 
     /// The arguments as one value, which must be there.
-    fn whole(&self, name: &str) -> Result<Text> {
+    pub(super) fn whole(&self, name: &str) -> Result<Text> {
         if self.rest().is_empty() {
             return Err(self
                 .problem(format!("{name} needs an argument"), "nothing follows")
@@ -332,99 +336,6 @@ impl<'a> Args<'a> {
             chmod: flags.value("chmod")?,
             link: flags.boolean("link")?.unwrap_or(false),
             exclude: flags.values("exclude")?,
-        })
-    }
-
-    fn arg(self) -> Result<Instruction> {
-        self.flags("ARG", &[])?;
-        self.whole("ARG")?;
-        let argument = |range: Span| match self.line.text[range.clone()].find('=') {
-            Some(0) => Err(Problem::new(
-                "ARG needs a name",
-                self.line.source(range),
-                "nothing before the `=`",
-            )
-            .into()),
-            Some(at) => {
-                let at = range.start + at;
-                Ok(Argument {
-                    name: self.text(range.start..at),
-                    default: Some(self.text(at + 1..range.end)),
-                })
-            }
-            None => Ok(Argument {
-                name: self.text(range),
-                default: None,
-            }),
-        };
-        let arguments = self
-            .quoted_words()
-            .into_iter()
-            .map(argument)
-            .collect::<Result<_>>()?;
-        Ok(Instruction::Arg(arguments))
-    }
-
-    /// The places of the arguments, split at white space outside of quotes.
-    fn quoted_words(&self) -> Vec<Span> {
-        let shift = |range: Span| range.start + self.start..range.end + self.start;
-        word::split_raw(self.rest(), self.escape)
-            .into_iter()
-            .map(shift)
-            .collect()
-    }
-
-    /// `name=value...`, or the old form `name value with spaces`.
-    fn pairs(&self, name: &str) -> Result<Vec<Pair>> {
-        self.whole(name)?;
-        let words = self.quoted_words();
-        let old_form = words
-            .first()
-            .is_some_and(|first| !self.line.text[first.clone()].contains('='));
-        if old_form {
-            return Ok(vec![self.old_pair(name, &words)?]);
-        }
-        words
-            .into_iter()
-            .map(|range| self.pair(name, range))
-            .collect()
-    }
-
-    fn pair(&self, name: &str, range: Span) -> Result<Pair> {
-        let fail = |label: &str| {
-            Problem::new(
-                format!("{name} takes name=value pairs"),
-                self.line.source(range.clone()),
-                label,
-            )
-        };
-        match self.line.text[range.clone()].find('=') {
-            Some(0) => Err(fail("nothing before the `=`").into()),
-            Some(at) => {
-                let at = range.start + at;
-                Ok(Pair {
-                    name: self.text(range.start..at),
-                    value: self.text(at + 1..range.end),
-                })
-            }
-            None => Err(fail("no `=` here")
-                .help("put quotes around a value with spaces".to_owned())
-                .into()),
-        }
-    }
-
-    fn old_pair(&self, name: &str, words: &[Span]) -> Result<Pair> {
-        let [key, value, ..] = words else {
-            return Err(self
-                .problem(
-                    format!("{name} needs a name and a value"),
-                    "too few arguments",
-                )
-                .into());
-        };
-        Ok(Pair {
-            name: self.text(key.clone()),
-            value: self.text(value.start..self.line.text.len()),
         })
     }
 
