@@ -13,6 +13,7 @@ mod logs;
 mod pass;
 mod plan;
 mod ps;
+mod request;
 mod rm;
 mod run;
 mod session;

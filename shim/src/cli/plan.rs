@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::flags::{self, CPU_PERIOD, Source};
+use super::flags::{self, Source};
+use super::request::request;
 use super::run::CreateArguments;
 use crate::container::record::{self, LogFull, Network, Record, Stdin, Volume};
 use crate::container::{ContainerId, Name, Place};
-use crate::network::{files, netns};
+use crate::network::files;
 use crate::{Error, clock};
 
 /// Seconds between the stop signal and SIGKILL, as docker's.
@@ -290,70 +291,6 @@ fn cgroups_path(parent: Option<&str>, id: &ContainerId) -> Result<String, Error>
             "--cgroup-parent {parent:?}: give an absolute path other than /"
         ))),
     }
-}
-
-fn request(
-    place: &Place,
-    id: &ContainerId,
-    arguments: &CreateArguments,
-    caller: &Caller<'_>,
-    network: &Network,
-    hostname: &str,
-    cgroups_path: &str,
-) -> Result<Value, Error> {
-    let mut env = vec![format!("HOSTNAME={hostname}")];
-    for text in &caller.env_files {
-        env.extend(flags::variables_of_file(text, caller.lookup)?);
-    }
-    for text in &arguments.env {
-        env.extend(flags::variable(text, caller.lookup)?);
-    }
-    let network = match network {
-        Network::Host => json!("host"),
-        Network::None => json!("none"),
-        Network::Bridge { .. } => json!({"path": netns::path(place, id)}),
-    };
-    let mut request = json!({
-        "env": env, "hostname": hostname, "terminal": arguments.tty, "readonly": arguments.read_only,
-        "network": network, "cgroups_path": cgroups_path,
-    });
-    if !arguments.command.is_empty() {
-        request["args"] = json!(arguments.command);
-    }
-    if let Some(entrypoint) = &arguments.entrypoint {
-        request["entrypoint"] = json!([entrypoint]);
-    }
-    if let Some(cwd) = &arguments.workdir {
-        if !cwd.starts_with('/') {
-            return Err(Error::Invalid(format!(
-                "--workdir {cwd:?}: give an absolute path in the container"
-            )));
-        }
-        request["cwd"] = json!(cwd);
-    }
-    if let Some(user) = &arguments.user {
-        request["user"] = json!(user);
-    }
-    let resources = resources(arguments)?;
-    if resources != json!({}) {
-        request["resources"] = resources;
-    }
-    Ok(request)
-}
-
-/// OCI `LinuxResources` of the limits that are set.
-fn resources(arguments: &CreateArguments) -> Result<Value, Error> {
-    let mut resources = json!({});
-    if let Some(text) = &arguments.memory {
-        resources["memory"] = json!({"limit": flags::bytes(text)?});
-    }
-    if let Some(text) = &arguments.cpus {
-        resources["cpu"] = json!({"quota": flags::cpu_quota(text)?, "period": CPU_PERIOD});
-    }
-    if let Some(limit) = arguments.pids_limit {
-        resources["pids"] = json!({"limit": limit});
-    }
-    Ok(resources)
 }
 
 #[cfg(test)]
