@@ -240,7 +240,10 @@ fn executable(given: &Path) -> Result<PathBuf, Error> {
     if given.components().count() > 1 {
         return std::path::absolute(given).at("resolve", given);
     }
-    siblings::find(&given.to_string_lossy())
+    siblings::find(&given.to_string_lossy()).map_err(|_| Error::Missing {
+        program: format!("the runtime {given:?}"),
+        hint: "it is not in PATH; give the path of an OCI runtime".to_owned(),
+    })
 }
 
 /// The host's name. `proc_sys_kernel(5)`
