@@ -29,7 +29,11 @@ pub(crate) fn delete(root: &Root, id: &ContainerId, force: bool, log: &Log) -> R
         // Before the lock: a `create` that hangs holds it until its child dies.
         end(&state)?;
     }
-    let locked = dir.lock()?;
+    let locked = match dir.lock() {
+        // Another `delete` was faster.
+        Err(Error::State(_)) if force => return Ok(()),
+        result => result?,
+    };
     let state = match locked.dir().load() {
         Ok(state) => state,
         // A torn or missing state names nothing that could be cleaned.
