@@ -3,7 +3,7 @@
 //! This is the one place where image metadata turns into something that steers a host, and it only does so by the
 //! fields named here: labels, annotations and names of an image never do.
 //!
-//! [`write`] pins the image, makes its layers available as directories and writes the bundle; the caller
+//! [`write()`] pins the image, makes its layers available as directories and writes the bundle; the caller
 //! mounts the overlay on `rootfs`, because that mount belongs to whoever supervises the container.
 
 mod defaults;

@@ -90,7 +90,7 @@ pub struct Device {
 pub struct FileData {
     /// The file's length in bytes, holes included.
     pub size: u64,
-    /// Where its data starts in the archive, in bytes; a multiple of [`BLOCK`].
+    /// Where its data starts in the archive, in bytes; a multiple of the block size.
     pub offset: u64,
     /// What a plain map of blocks cannot show.
     pub odd: Option<Odd>,

@@ -3,6 +3,7 @@
 //! tar -> [`build`] -> [`Tree`] -> an EROFS index or a directory. Nothing here touches a file system.
 
 mod build;
+mod merge;
 mod stack;
 
 use std::collections::BTreeMap;
