@@ -207,3 +207,48 @@ fn deep_paths() {
         root.release().unwrap();
     }
 }
+
+// security.md, S20 and S25.
+#[test]
+fn attributes_that_steer_or_do_not_fit() {
+    for backend in BACKENDS {
+        let Some(scratch) = Scratch::new("attributes_that_steer_or_do_not_fit", backend) else {
+            continue;
+        };
+        let tar = |names: &[(&str, usize)]| {
+            let mut attributes = crate::tar::Attributes {
+                mode: 0o755,
+                ..Default::default()
+            };
+            for (name, size) in names {
+                attributes
+                    .xattrs
+                    .insert(name.as_bytes().into(), vec![b'y'; *size].into());
+            }
+            let mut tar = crate::tar::Writer::new(Vec::new());
+            tar.directory(b"d", &attributes).unwrap();
+            tar.finish().unwrap()
+        };
+        let steering = [
+            ("trusted.overlay.opaque", 1),
+            ("trusted.overlay.redirect", 2),
+            ("user.overlay.opaque", 1),
+            ("com.apple.provenance", 3),
+            ("user.kept", 1),
+        ];
+        let layer = scratch.layer(&tar(&steering)).unwrap();
+        let root = scratch.store.root("test", &[layer]).unwrap();
+        assert_eq!(
+            xattrs(&root.lowers()[0].join("d")),
+            [("user.kept".to_owned(), b"y".to_vec())]
+        );
+        root.release().unwrap();
+        let long = format!("user.{}", "n".repeat(251));
+        for refused in [(long.as_str(), 1), ("user.large", 70_000)] {
+            assert!(matches!(
+                scratch.layer(&tar(&[refused])),
+                Err(Error::Layer { .. })
+            ));
+        }
+    }
+}
