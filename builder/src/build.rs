@@ -179,7 +179,7 @@ impl Request {
             |step| executor.step(step),
             || cancel.stop(),
         );
-        context.hashes.save();
+        context.hashes.save(&context.root);
         if cancel.is_interrupted() {
             return Err(BuildError::Interrupted);
         }

@@ -16,10 +16,11 @@ use crate::tree::{Kind, Meta, Root, Time, TreeError};
 use rustix::time::{ClockId, clock_gettime};
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What a file's content and extended attributes hash to.
 pub type Fingerprint = [u8; 32];
@@ -31,10 +32,6 @@ const INDEX_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
 /// Coarsest step of file times in nanoseconds: a jiffy at 100 Hz, doubled.
 const GRANULARITY_NS: i128 = 20_000_000;
-
-/// Entries of files that this build did not meet are kept up to this number beyond four times
-/// the ones it met: another Dockerfile on the same context may want them.
-const SPARE_ENTRIES: usize = 10_000;
 
 /// Bytes read at once while hashing.
 const READ_BYTES: usize = 256 * 1024;
@@ -53,7 +50,8 @@ struct Entry {
 pub struct HashIndex {
     file: PathBuf,
     known: HashMap<Vec<u8>, Entry>,
-    met: Mutex<HashMap<Vec<u8>, (Entry, bool)>>,
+    /// Hashed by this build, and whether that will still be true in the next.
+    learned: Mutex<HashMap<Vec<u8>, (Entry, bool)>>,
 }
 
 impl HashIndex {
@@ -70,7 +68,7 @@ impl HashIndex {
         Self {
             file,
             known,
-            met: Mutex::default(),
+            learned: Mutex::default(),
         }
     }
 
@@ -86,67 +84,62 @@ impl HashIndex {
         let mut found = vec![Fingerprint::default(); files.len()];
         let mut missing = Vec::new();
         for (index, (path, meta)) in files.iter().enumerate() {
-            match self
-                .known
-                .get(path.as_os_str().as_bytes())
-                .filter(|entry| entry.fits(meta))
-            {
-                Some(entry) => found[index] = entry.hash,
+            match self.remembered(path, meta) {
+                Some(hash) => found[index] = hash,
                 None => missing.push(index),
             }
         }
-        let hashed = hash_all(
-            root,
-            &missing
-                .iter()
-                .map(|index| files[*index].0)
-                .collect::<Vec<_>>(),
-        )?;
-        let mut met = self
-            .met
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let paths: Vec<&Path> = missing.iter().map(|index| files[*index].0).collect();
+        let hashed = hash_all(root, &paths)?;
+        let mut learned = self.learned();
         for (index, (hash, now, after)) in missing.iter().zip(hashed) {
             found[*index] = hash;
             let (path, meta) = &files[*index];
-            if after == *meta && !racy(meta, now) {
-                met.insert(
+            if after == *meta {
+                let lasting = !racy(meta, now);
+                learned.insert(
                     path.as_os_str().as_bytes().to_vec(),
-                    (Entry::new(meta, hash), true),
+                    (Entry::new(meta, hash), lasting),
                 );
-            }
-        }
-        for (path, meta) in files {
-            let path = path.as_os_str().as_bytes();
-            if let Some(entry) = self.known.get(path).filter(|entry| entry.fits(meta)) {
-                met.entry(path.to_vec())
-                    .or_insert_with(|| (entry.clone(), false));
             }
         }
         Ok(found)
     }
 
-    /// Writes what was learned, if anything was. Failure costs only time in the next build.
-    pub fn save(&self) {
-        let met = self
-            .met
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if !met.values().any(|(_, new)| *new) {
-            return;
-        }
-        let mut entries: Vec<(&[u8], &Entry)> = met
-            .iter()
+    fn remembered(&self, path: &Path, meta: &Meta) -> Option<Fingerprint> {
+        let path = path.as_os_str().as_bytes();
+        let fits = |entry: &Entry| entry.fits(meta).then_some(entry.hash);
+        self.known
+            .get(path)
+            .and_then(fits)
+            .or_else(|| self.learned().get(path).and_then(|(entry, _)| fits(entry)))
+    }
+
+    fn learned(&self) -> MutexGuard<'_, HashMap<Vec<u8>, (Entry, bool)>> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what was learned, if anything was, without what `root` was seen not to hold any more.
+    /// Failure costs only time in the next build.
+    pub fn save(&self, root: &Root) {
+        let learned = self.learned();
+        let lasting = learned.iter().filter(|(_, (_, lasting))| *lasting);
+        let mut entries: Vec<(&[u8], &Entry)> = lasting
             .map(|(path, (entry, _))| (path.as_slice(), entry))
             .collect();
-        if self.known.len() <= 4 * met.len() + SPARE_ENTRIES {
-            entries.extend(
-                self.known
-                    .iter()
-                    .filter(|(path, _)| !met.contains_key(*path))
-                    .map(|(path, entry)| (path.as_slice(), entry)),
-            );
+        if entries.is_empty() {
+            return;
         }
+        let stays = |path: &[u8]| {
+            !learned.contains_key(path)
+                && root.was_seen(Path::new(OsStr::from_bytes(path))) != Some(false)
+        };
+        entries.extend(
+            self.known
+                .iter()
+                .filter(|(path, _)| stays(path))
+                .map(|(path, entry)| (path.as_slice(), entry)),
+        );
         entries.sort_unstable_by_key(|(path, _)| *path);
         // Nobody waits for this file, and a torn one is noticed.
         let _ = write(&self.file, &encode(&entries));
@@ -387,7 +380,7 @@ mod tests {
         let print = index
             .fingerprints(&root, &[(Path::new("f"), meta)])
             .unwrap()[0];
-        index.save();
+        index.save(&root);
         (print, remembered)
     }
 
@@ -422,6 +415,32 @@ mod tests {
             .unwrap();
         let (second, remembered) = print(&context, &cache);
         assert!(!remembered && first != second);
+    }
+
+    #[test]
+    fn files_that_are_gone_are_forgotten() {
+        let (_dir, context, cache) = scene();
+        std::fs::write(context.join("g"), "g").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let all = || {
+            let (index, root) = (
+                HashIndex::load(&cache, &context),
+                Root::open(&context).unwrap().remembering(),
+            );
+            let listing = root.list(Path::new("")).unwrap();
+            let files: Vec<(&Path, Meta)> = listing
+                .iter()
+                .map(|(name, meta)| (Path::new(name), *meta))
+                .collect();
+            index.fingerprints(&root, &files).unwrap();
+            index.save(&root);
+            HashIndex::load(&cache, &context).known.len()
+        };
+        assert_eq!(all(), 2);
+        std::fs::remove_file(context.join("g")).unwrap();
+        std::fs::write(context.join("h"), "h").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert_eq!(all(), 2);
     }
 
     #[test]

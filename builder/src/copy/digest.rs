@@ -9,7 +9,6 @@ use crate::context::Fingerprint;
 use crate::modes::ModeChange;
 use crate::tree::{Kind, Meta, Root, TreeError};
 use sha2::{Digest as _, Sha256};
-use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -41,12 +40,9 @@ pub fn digest(
         .filter(|item| item.meta.kind == Kind::File)
         .map(|item| (item.source.as_path(), item.meta))
         .collect();
-    let prints: HashMap<&Path, Fingerprint> = files
-        .iter()
-        .map(|(path, _)| *path)
-        .zip(fingerprints(origin.root, &files)?)
-        .collect();
-    let mut hash = Hash(Sha256::new());
+    // In the order of the items, as the files are.
+    let mut prints = fingerprints(origin.root, &files)?.into_iter();
+    let mut hash = Hash::default();
     for group in groups {
         match group {
             Group::File(name, _) => hash.field(b"file", name.as_bytes()),
@@ -57,10 +53,15 @@ pub fn digest(
             }
         }
         for item in group.items() {
-            hash.item(origin.root, item, view, prints.get(item.source.as_path()))?;
+            let print = if item.meta.kind == Kind::File {
+                prints.next()
+            } else {
+                None
+            };
+            hash.item(origin.root, item, view, print)?;
         }
     }
-    Ok(hash.0.finalize().into())
+    Ok(hash.finish())
 }
 
 impl Group {
@@ -75,15 +76,31 @@ impl Group {
     }
 }
 
+/// Bytes that are hashed at once: a call for each short field would cost more than the hash.
+const BUFFER_BYTES: usize = 64 * 1024;
+
 /// A hash over fields that carry their lengths: no two lists of fields have the same bytes.
-struct Hash(Sha256);
+#[derive(Default)]
+struct Hash {
+    sum: Sha256,
+    buffer: Vec<u8>,
+}
 
 impl Hash {
     fn field(&mut self, name: &[u8], value: &[u8]) {
         for part in [name, value] {
-            self.0.update((part.len() as u64).to_le_bytes());
-            self.0.update(part);
+            self.buffer.extend((part.len() as u64).to_le_bytes());
+            self.buffer.extend(part);
         }
+        if self.buffer.len() >= BUFFER_BYTES {
+            self.sum.update(&self.buffer);
+            self.buffer.clear();
+        }
+    }
+
+    fn finish(mut self) -> Fingerprint {
+        self.sum.update(&self.buffer);
+        self.sum.finalize().into()
     }
 
     fn item(
@@ -91,7 +108,7 @@ impl Hash {
         root: &Root,
         item: &Item,
         view: &View<'_>,
-        print: Option<&Fingerprint>,
+        print: Option<Fingerprint>,
     ) -> Result<(), CopyError> {
         let directory = item.meta.is_directory();
         let mode = match view.mode {
@@ -109,7 +126,7 @@ impl Hash {
             );
         }
         match item.meta.kind {
-            Kind::File => self.field(b"content", print.map_or(&[][..], |print| print)),
+            Kind::File => self.field(b"content", &print.unwrap_or_default()),
             Kind::Directory => self.field(b"directory", b""),
             Kind::Symlink => self.field(
                 b"symlink",

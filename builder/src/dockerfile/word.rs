@@ -43,7 +43,7 @@ pub enum WordError {
     /// More than [`EXPANSION_BYTES_MAX`].
     #[error("the expansion is longer than {EXPANSION_BYTES_MAX} bytes")]
     TooLong,
-    /// More than [`NESTING_MAX`].
+    /// Nested deeper than people write.
     #[error("substitutions are nested more than {NESTING_MAX} deep")]
     TooDeep,
 }

@@ -267,7 +267,7 @@ pub struct Copy {
     pub unpack: bool,
 }
 
-/// One source of a [`Copy`].
+/// One source of a [`struct@Copy`].
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CopySource {

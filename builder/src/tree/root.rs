@@ -131,6 +131,22 @@ impl Root {
         }
     }
 
+    /// Whether a name was in its directory when that was listed; `None` if it never was.
+    pub fn was_seen(&self, path: &Path) -> Option<bool> {
+        let listings = self
+            .listings
+            .as_ref()?
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let listing = listings.get(path.parent()?)?;
+        let name = path.file_name()?;
+        Some(
+            listing
+                .binary_search_by(|(other, _)| other.as_os_str().cmp(name))
+                .is_ok(),
+        )
+    }
+
     /// What a directory holds.
     ///
     /// # Errors
