@@ -4,7 +4,7 @@
 //! anything is touched, so that the paths can be recorded and a bad limit is
 //! found first. Then [`Group::create`], [`Group::apply`] and [`Group::join`]
 //! act. What runs already is handled by its recorded [`Paths`]: [`Group::open`]
-//! to join or to change it, [`procs`], [`freezer`] and [`remove`] for the rest.
+//! to join or to change it, [`procs`], [`freezer`] and [`mod@remove`] for the rest.
 
 mod create;
 mod device_program;
