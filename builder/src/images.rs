@@ -1,9 +1,9 @@
 //! Base images: from the store, or pulled into it.
 
 use crate::plan;
-use crate::progress::Progress;
+use crate::progress::{Progress, Style};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use teu_store::{Reference, Store};
 
 /// Why a base image is not to be had.
@@ -64,19 +64,25 @@ impl plan::Images for StoreImages<'_> {
 }
 
 impl StoreImages<'_> {
+    /// Pulls an image. On a terminal the puller shows its own progress, and its own errors.
     fn pull(&self, reference: &Reference) -> Result<(), ImageError> {
         self.progress.note(&format!("pulling {reference}"));
+        let terminal = self.progress.style() == Style::Terminal;
         let mut command = Command::new(self.puller);
         command
             .arg("--root")
             .arg(self.store.root_path())
-            .args(["pull", "--quiet"])
-            .arg(reference.to_string());
-        let output = command
+            .arg("pull");
+        if terminal {
+            command.stderr(Stdio::inherit());
+        } else {
+            command.arg("--quiet").stderr(Stdio::piped());
+        }
+        command
+            .arg(reference.to_string())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .output();
+            .stdout(Stdio::null());
+        let output = command.spawn().and_then(Child::wait_with_output);
         let output = output.map_err(|source| ImageError::Execute {
             program: self.puller.to_owned(),
             source,

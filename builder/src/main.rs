@@ -51,25 +51,46 @@ fn main() -> ExitCode {
 
 enum Stop {
     Build(BuildError),
-    Output(std::io::Error),
+    Output(OutputError),
+}
+
+/// The result could not be handed over.
+#[derive(Debug, thiserror::Error)]
+#[error("write the {what} to {place}")]
+struct OutputError {
+    what: &'static str,
+    place: String,
+    source: std::io::Error,
+}
+
+fn unwritten(what: &'static str, place: impl Into<String>) -> impl FnOnce(std::io::Error) -> Stop {
+    let place = place.into();
+    move |source| {
+        Stop::Output(OutputError {
+            what,
+            place,
+            source,
+        })
+    }
 }
 
 fn run(task: &Task, source: &Source, cancel: &Cancel) -> Result<(), Stop> {
     let progress = Progress::new(task.style);
     if task.plan_only {
         let plan = task.request.plan(source, &progress).map_err(Stop::Build)?;
-        let text =
-            serde_json::to_string_pretty(&plan).map_err(|error| Stop::Output(error.into()))?;
-        return writeln!(std::io::stdout(), "{text}").map_err(Stop::Output);
+        let text = serde_json::to_string_pretty(&plan)
+            .map_err(|error| unwritten("plan", "standard output")(error.into()))?;
+        return writeln!(std::io::stdout(), "{text}").map_err(unwritten("plan", "standard output"));
     }
     let id = task
         .request
         .build(source, &progress, cancel)
         .map_err(Stop::Build)?;
     if let Some(path) = &task.iidfile {
-        std::fs::write(path, id.to_string()).map_err(Stop::Output)?;
+        std::fs::write(path, id.to_string())
+            .map_err(unwritten("image id", path.display().to_string()))?;
     }
-    writeln!(std::io::stdout(), "{id}").map_err(Stop::Output)
+    writeln!(std::io::stdout(), "{id}").map_err(unwritten("image id", "standard output"))
 }
 
 fn fail(error: &dyn std::error::Error) -> ExitCode {

@@ -62,6 +62,11 @@ impl Progress {
         }
     }
 
+    /// The style.
+    pub fn style(&self) -> Style {
+        self.style
+    }
+
     /// A step starts; `number` counts from 1.
     pub fn start(&self, number: usize, title: &str) -> Shown<'_> {
         let title = title.split_whitespace().collect::<Vec<_>>().join(" ");
