@@ -1,9 +1,12 @@
-//! Which back-end serves layers here, and where a container's changes can go: found by trying the whole stack
-//! (a view, an overlay on it, a file written) in the store's own folder. A store on overlayfs cannot hold an upper,
+//! Which back-end serves layers here, and where a container's changes can go: found by trying both in the store's own
+//! folder, a view and an overlay that is written to. A store on overlayfs cannot hold an upper,
 //! NFS neither; a user namespace cannot mount EROFS; kernels before 6.12 mount it only from block devices.
+//!
+//! No mount made here is ever attached to a directory: all end with their descriptors, so a killed probe leaves none.
+//! That is why the overlay lies on a plain directory: kernels before 6.15 stack it on attached mounts only.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -69,10 +72,14 @@ impl Store {
         }
         let work = self.begin()?;
         let folder = work.scratch();
-        let (backend, upper) = match try_erofs(folder) {
-            Ok(upper) => (Backend::Erofs, upper),
-            Err(_) => (Backend::Directory, try_directory(folder)?),
+        let upper = try_overlay(folder)?;
+        let backend = match (&upper, try_erofs(folder)) {
+            // Views serve nothing where they cannot be stacked.
+            (Some(_), Ok(())) => Backend::Erofs,
+            _ => Backend::Directory,
         };
+        // Where not even a tmpfs can hold an upper, mounting a container says so itself.
+        let upper = upper.unwrap_or(UpperPlace::Directory);
         let found = Found {
             here,
             backend,
@@ -100,96 +107,70 @@ fn here() -> String {
     )
 }
 
-/// Mounts an index over a small tar and an overlay on it.
-fn try_erofs(folder: &Path) -> io::Result<UpperPlace> {
+/// Content of the probe's only file.
+const PROBE: &[u8] = b"probe";
+
+/// Mounts an index over a small tar, and reads the file in it.
+fn try_erofs(folder: &Path) -> io::Result<()> {
     let (tar_path, index_path) = (folder.join("probe.tar"), folder.join("probe.index"));
-    let mut tar = Writer::new(
-        fs::File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&tar_path)?,
-    );
-    tar.file(
-        b"probe",
-        &Attributes {
-            mode: 0o644,
-            ..Attributes::default()
-        },
-        5,
-        &b"probe"[..],
-    )?;
+    let new_file = |path| {
+        let mut options = fs::File::options();
+        options.read(true).write(true).create_new(true).open(path)
+    };
+    let mut tar = Writer::new(new_file(&tar_path)?);
+    let attributes = Attributes {
+        mode: 0o644,
+        ..Attributes::default()
+    };
+    tar.file(b"probe", &attributes, PROBE.len() as u64, PROBE)?;
     let mut tar = tar.finish()?;
     tar.flush()?;
     let (tree, _) = tree::scan(FileSource::new(&tar)?).map_err(io::Error::other)?;
-    let mut index = fs::File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&index_path)?;
+    let mut index = new_file(&index_path)?;
     erofs::write(&tree, &[&tar], [0; 16], &mut index).map_err(io::Error::other)?;
-    let view = mount::erofs(&index_path, &[&tar_path])?;
-    let lower = folder.join("lower");
-    fs::create_dir(&lower)?;
-    mount::attach(view.as_fd(), fs::File::open(&lower)?.as_fd())?;
-    let upper = try_upper(folder, &lower);
-    mount::detach(&lower)?;
-    upper
+    read_probe(mount::erofs(&index_path, &[&tar_path])?)
 }
 
-/// An overlay on a plain directory.
-fn try_directory(folder: &Path) -> Result<UpperPlace, Error> {
-    let lower = folder.join("directory");
-    store::make_directory(&lower)?;
-    fs::write(lower.join("probe"), "probe").context("write", &lower)?;
-    // Where not even a tmpfs can hold an upper, mounting a container says so itself.
-    Ok(try_upper(folder, &lower).unwrap_or(UpperPlace::Directory))
-}
-
-fn try_upper(folder: &Path, lower: &Path) -> io::Result<UpperPlace> {
-    let (upper, work) = (folder.join("upper"), folder.join("upper-work"));
-    for path in [&upper, &work] {
-        fs::create_dir(path).or_else(|err| {
-            if err.kind() == io::ErrorKind::AlreadyExists {
-                Ok(())
-            } else {
-                Err(err)
-            }
-        })?;
+/// Where the upper of an overlay can lie; `None` where there are no overlays.
+fn try_overlay(folder: &Path) -> Result<Option<UpperPlace>, Error> {
+    let path = |name| folder.join(name);
+    let (lower, upper, work) = (path("lower"), path("upper"), path("upper-work"));
+    for directory in [&lower, &upper, &work] {
+        store::make_directory(directory)?;
     }
-    let stack = || -> io::Result<()> {
-        let root = mount::overlay(
-            &[lower],
-            Some(Upper {
-                upper: &upper,
-                work: &work,
-            }),
-        )?;
-        let below = openat(
-            &root,
-            c"probe",
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
-        let mut content = String::new();
-        io::Read::read_to_string(&mut fs::File::from(below), &mut content)?;
-        // Writing copies the file up: the part that fails on file systems without xattrs.
-        let file = openat(
-            &root,
-            c"probe",
-            OFlags::WRONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
-        fs::File::from(file).write_all(b"x")?;
-        if content == "probe" {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::InvalidData.into())
-        }
+    fs::write(lower.join("probe"), PROBE).context("write", &lower)?;
+    let layers = Upper {
+        upper: &upper,
+        work: &work,
     };
-    match stack() {
-        Ok(()) => Ok(UpperPlace::Directory),
-        // The lower is what matters for the choice of the back-end: a read-only overlay shows whether it serves.
-        Err(_) => mount::overlay(&[lower, lower], None).map(|_| UpperPlace::Tmpfs),
+    if try_upper(&lower, layers).is_ok() {
+        return Ok(Some(UpperPlace::Directory));
+    }
+    // A read-only overlay shows whether the store's file system can at least be the lower of one.
+    let read_only = mount::overlay(&[&lower, &upper], None).and_then(read_probe);
+    Ok(read_only.is_ok().then_some(UpperPlace::Tmpfs))
+}
+
+fn try_upper(lower: &Path, upper: Upper<'_>) -> io::Result<()> {
+    let root = mount::overlay(&[lower], Some(upper))?;
+    // Writing copies the file up: the part that fails on file systems without xattrs.
+    let file = openat(
+        &root,
+        c"probe",
+        OFlags::WRONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    fs::File::from(file).write_all(PROBE)?;
+    read_probe(root)
+}
+
+fn read_probe(root: impl AsFd) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let mut content = Vec::new();
+    fs::File::from(openat(root, c"probe", flags, Mode::empty())?).read_to_end(&mut content)?;
+    if content == PROBE {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::InvalidData.into())
     }
 }
