@@ -148,7 +148,8 @@ pub fn write_config_for(
 }
 
 /// A bundle with a root file system of its own in `folder/rootfs`, independent of the store; for any runtime.
-/// `folder` must be missing or empty.
+/// `folder` must be missing or empty. Where neither image nor request name a command it says `sh`, as umoci's bundles do:
+/// whoever unpacks may want the files alone, or write the command in afterwards.
 pub fn unpack(store: &Store, image: &Image, request: &Request, folder: &Path) -> Result<(), Error> {
     match fs::read_dir(folder) {
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => store::make_directory(folder)?,
@@ -165,8 +166,12 @@ pub fn unpack(store: &Store, image: &Image, request: &Request, folder: &Path) ->
         |name| name.to_string_lossy().into_owned(),
     );
     let opened = fs::File::open(&rootfs).context("open", &rootfs)?;
+    let mut request = request.clone();
+    if process::command(&image.config.config, &request).is_err() {
+        request.args = vec!["sh".into()];
+    }
     let config =
-        plan(&image.config.config, request, &name, &opened).map_err(|source| Error::Bundle {
+        plan(&image.config.config, &request, &name, &opened).map_err(|source| Error::Bundle {
             id: name.clone(),
             source,
         })?;

@@ -57,10 +57,13 @@ impl Verify {
                 people_bytes(found.bytes)
             )?;
         }
-        Ok(if found.problems.is_empty() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
+        match found.problems.as_slice() {
+            [] => Ok(ExitCode::SUCCESS),
+            [only] => Err(format!("1 problem: {} {}", only.kind, only.name).into()),
+            [first, ..] => {
+                let count = found.problems.len();
+                Err(format!("{count} problems, the first: {} {}", first.kind, first.name).into())
+            }
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! `images`, `tag`: names.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -173,19 +174,17 @@ impl Inspect {
         let mut list = Vec::new();
         for name in &self.images {
             let image = store.find_image(name)?;
-            let records = store.list_refs()?;
-            let names: Vec<&Reference> = records
-                .iter()
-                .filter(|record| {
-                    store
-                        .image(&record.name)
-                        .is_ok_and(|other| other.id() == image.id())
-                })
-                .map(|record| &record.name)
-                .collect();
+            let mut records = store.list_refs()?;
+            records.retain(|record| {
+                store
+                    .image(&record.name)
+                    .is_ok_and(|other| other.id() == image.id())
+            });
+            let names: Vec<&Reference> = records.iter().map(|record| &record.name).collect();
             list.push(json!({
                 "id": image.id(),
                 "names": names,
+                "digests": digests(&records),
                 "descriptor": image.manifest_descriptor,
                 "manifest": image.manifest,
                 "config": image.config,
@@ -201,9 +200,42 @@ impl Inspect {
     }
 }
 
+/// By which digests registries know an image: of its manifest as it left for them where that is another, or else
+/// of the one that is here. Docker's `RepoDigests`.
+fn digests(records: &[RefRecord]) -> BTreeSet<String> {
+    let digest = |record: &RefRecord| {
+        let sent = record.pushed.as_ref().unwrap_or(&record.target);
+        format!("{}@{}", record.name.familiar_name(), sent.digest)
+    };
+    records.iter().map(digest).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use teu_store::Digest;
+    use teu_store::image::Descriptor;
+
+    #[test]
+    fn digests_are_those_that_registries_know() {
+        let descriptor = |content: &[u8]| Descriptor::new("x/y", Digest::of(content), 1);
+        let record = |name: &str, pushed: Option<Descriptor>| RefRecord {
+            name: name.parse().unwrap(),
+            target: descriptor(b"here"),
+            pushed,
+            updated: String::new(),
+        };
+        let records = [
+            record("busybox:1", None),
+            record("busybox:2", None),
+            record("host:5000/a", Some(descriptor(b"sent"))),
+        ];
+        let wanted = [
+            format!("busybox@{}", Digest::of(b"here")),
+            format!("host:5000/a@{}", Digest::of(b"sent")),
+        ];
+        assert_eq!(digests(&records), BTreeSet::from(wanted));
+    }
 
     #[test]
     fn sizes_for_people() {
