@@ -195,9 +195,7 @@ pub enum MountKind {
         id: String,
         /// How two steps at once share it.
         sharing: Sharing,
-        /// What a new one starts with.
-        from: Option<Tree>,
-        /// The directory in `from`, or in the cache itself.
+        /// The directory in the cache.
         source: String,
         /// Whether writing is possible.
         writable: bool,
@@ -333,8 +331,7 @@ impl MountKind {
     fn tree(&self) -> Option<Tree> {
         match self {
             Self::Bind { origin, .. } => origin.tree(),
-            Self::Cache { from, .. } => *from,
-            Self::Tmpfs { .. } | Self::Secret { .. } => None,
+            Self::Cache { .. } | Self::Tmpfs { .. } | Self::Secret { .. } => None,
         }
     }
 }

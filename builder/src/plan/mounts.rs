@@ -24,7 +24,7 @@ impl Evaluator<'_, '_> {
             .map(|path| clean_absolute(&self.state.config.config.working_dir, &path));
         let parsed = match fields.kind.as_str() {
             "bind" => self.bind(&mut fields, target)?,
-            "cache" => self.cache(&mut fields, target)?,
+            "cache" => Self::cache(&mut fields, target)?,
             "tmpfs" => fields.tmpfs(target)?,
             "secret" => fields.secret(target)?,
             "ssh" => return Err(unsupported("RUN --mount=type=ssh", &mount.span)),
@@ -98,9 +98,12 @@ impl Evaluator<'_, '_> {
         })
     }
 
-    fn cache(&mut self, fields: &mut Fields<'_>, target: Option<String>) -> Result<Mount> {
+    fn cache(fields: &mut Fields<'_>, target: Option<String>) -> Result<Mount> {
         let target = fields.needed(target)?;
-        let from = self.tree_named_by(fields)?;
+        if fields.text("from").is_some() {
+            let what = "RUN --mount=type=cache with from=";
+            return Err(unsupported(what, fields.span));
+        }
         let sharing = match fields.text("sharing").as_deref() {
             None | Some("shared") => Sharing::Shared,
             Some("private") => Sharing::Private,
@@ -118,7 +121,6 @@ impl Evaluator<'_, '_> {
                 .filter(|id| !id.is_empty())
                 .unwrap_or_else(|| target.clone()),
             sharing,
-            from,
             source: clean_absolute("/", &fields.text("source").unwrap_or_default()),
             writable: fields.writable(true)?,
             mode: fields.octal("mode", 0o755)?,
