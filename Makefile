@@ -6,6 +6,8 @@ PREFIX ?= /usr/local
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 RELEASE := target/$(HOST)/release
 PROGRAMS := teu teu-build teu-runtime teu-shim teu-store
+# The programs without the benchmarks and the harness.
+BUILD := cargo build --release $(addprefix -p ,teu-runtime teu-shim teu-store teu-builder)
 
 # Boots a cgroup-v2 host and runs a command in it (see integration-tests/run-in-vm).
 VM ?= ../shared/tools/vm
@@ -13,16 +15,20 @@ VM ?= ../shared/tools/vm
 BUILD_PACKAGES := gcc libc6-dev
 DEMO_PACKAGES := $(BUILD_PACKAGES) busybox-static containernetworking-plugins curl iptables iproute2
 TEST_PACKAGES := $(DEMO_PACKAGES) apache2-utils attr buildah containerd crun docker-registry docker.io \
-	erofs-utils git jq mmdebstrap openssl podman runc skopeo strace uidmap umoci xz-utils zstd
+	erofs-utils git jq mmdebstrap openssl podman python3 runc skopeo strace uidmap umoci xz-utils zstd
 
-.PHONY: all demo test test-net lint bench install test-vm clean
+.PHONY: all help demo test test-net lint bench install test-vm clean
 
 all: ## build the release binaries
-	cargo build --release
+	$(BUILD)
+
+help: ## say what there is to make
+	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 demo: ## build everything and run the main job on real input
 	@.ci/packages $(DEMO_PACKAGES)
-	cargo build --release --quiet
+	@echo "building the programs (once, a few minutes)"
+	@$(BUILD) --quiet
 	@$(MAKE) --quiet examples
 	@PATH="$(CURDIR)/$(RELEASE):$$PATH" builder/examples/demo
 
