@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::process::caps;
+use crate::process::execution::memory;
 use crate::rootfs::options;
+use crate::seccomp;
 use crate::spec::OCI_VERSION;
 use crate::spec::seccomp::{Action, Arch, Flag, Operator};
 
@@ -34,6 +36,7 @@ struct Linux {
     intel_rdt: Enabled,
     mount_extensions: Extensions,
     net_devices: Enabled,
+    memory_policy: MemoryPolicy,
 }
 
 #[derive(Debug, Serialize)]
@@ -52,9 +55,15 @@ struct Seccomp {
     enabled: bool,
     actions: &'static [Action],
     operators: &'static [Operator],
-    archs: &'static [Arch],
+    archs: Vec<Arch>,
     known_flags: &'static [Flag],
     supported_flags: &'static [Flag],
+}
+
+#[derive(Debug, Serialize)]
+struct MemoryPolicy {
+    modes: &'static [&'static str],
+    flags: &'static [&'static str],
 }
 
 #[derive(Debug, Serialize)]
@@ -67,7 +76,7 @@ struct Extensions {
     idmap: Enabled,
 }
 
-/// Seccomp actions that are carried out: all that ask no agent.
+/// Seccomp actions that are carried out.
 const ACTIONS: [Action; 9] = [
     Action::Allow,
     Action::Errno,
@@ -111,7 +120,7 @@ pub(crate) fn features() -> Features {
                 enabled: true,
                 actions: &ACTIONS,
                 operators: &Operator::ALL,
-                archs: &Arch::ALL,
+                archs: seccomp::host_archs(),
                 known_flags: &Flag::ALL,
                 supported_flags: &Flag::ALL,
             },
@@ -122,6 +131,10 @@ pub(crate) fn features() -> Features {
                 idmap: enabled(true),
             },
             net_devices: enabled(false),
+            memory_policy: MemoryPolicy {
+                modes: &memory::MODES,
+                flags: &memory::FLAGS,
+            },
         },
         annotations: BTreeMap::from([("io.github.teu.runtime.version", env!("CARGO_PKG_VERSION"))]),
     }

@@ -28,7 +28,7 @@ use crate::cgroup;
 use crate::container::agent::Agent;
 use crate::error::Error;
 use crate::id::ContainerId;
-use crate::spec::{Hook, NamespaceType};
+use crate::spec::{Hook, MemoryPolicy, NamespaceType, Personality};
 
 /// Name of the state file.
 const STATE: &str = "state.json";
@@ -88,6 +88,12 @@ pub(crate) struct State {
     pub namespaces: Vec<NamespaceType>,
     /// Who decides on system calls that the filter does not settle.
     pub agent: Option<Agent>,
+    /// Execution domain of its processes.
+    #[serde(default)]
+    pub personality: Option<Personality>,
+    /// NUMA policy of its processes.
+    #[serde(default)]
+    pub memory_policy: Option<MemoryPolicy>,
     /// Hooks that are still to be run.
     pub hooks: LaterHooks,
     /// Annotations of the configuration.
@@ -131,6 +137,8 @@ impl State {
                 .map(|namespace| namespace.kind)
                 .collect(),
             agent: Agent::of(spec.linux.seccomp.as_ref()),
+            personality: spec.linux.personality.clone(),
+            memory_policy: spec.linux.memory_policy.clone(),
             hooks: LaterHooks {
                 poststart: spec.hooks.poststart.clone(),
                 poststop: spec.hooks.poststop.clone(),

@@ -74,6 +74,8 @@ pub(crate) struct Context<'a> {
     pub log: &'a Log,
     /// How many descriptors from 3 on the container's process is given.
     pub preserve_fds: u32,
+    /// `--rootless`, where it is not `auto`.
+    pub rootless: Option<bool>,
 }
 
 impl Invocation {
@@ -148,6 +150,7 @@ impl Invocation {
             root: Root::new(self.root()),
             log,
             preserve_fds,
+            rootless: rootless(self.globals.value("rootless"))?,
         };
         self.execute(spec.name, &context, args)
     }
@@ -184,6 +187,18 @@ impl Invocation {
     }
 }
 
+/// Reads `--rootless`, in the spellings of Go's booleans as runc does.
+fn rootless(value: Option<&str>) -> Result<Option<bool>, Error> {
+    match value {
+        None | Some("" | "auto") => Ok(None),
+        Some("true" | "True" | "TRUE" | "t" | "T" | "1") => Ok(Some(true)),
+        Some("false" | "False" | "FALSE" | "f" | "F" | "0") => Ok(Some(false)),
+        Some(other) => Err(Error::Usage(format!(
+            "invalid value {other:?} for flag --rootless: true, false or auto"
+        ))),
+    }
+}
+
 /// A path of the caller, independent of the working directory.
 pub(crate) fn absolute(path: impl Into<PathBuf>) -> PathBuf {
     let path = path.into();
@@ -206,4 +221,19 @@ pub(crate) fn named<T>(
         id: id.to_string(),
         source: Box::new(source),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rootless_is_a_boolean_or_auto() {
+        assert_eq!(rootless(None).unwrap(), None);
+        assert_eq!(rootless(Some("auto")).unwrap(), None);
+        assert_eq!(rootless(Some("true")).unwrap(), Some(true));
+        assert_eq!(rootless(Some("0")).unwrap(), Some(false));
+        let error = rootless(Some("maybe")).unwrap_err().to_string();
+        assert!(error.contains("--rootless"), "{error}");
+    }
 }

@@ -57,6 +57,7 @@ fn request<'a>(context: &'a Context<'_>, args: &Args, id: &'a ContainerId) -> Re
             no_pivot: args.flag("no-pivot"),
             no_new_keyring: args.flag("no-new-keyring"),
             preserve_fds: context.preserve_fds,
+            rootless: context.rootless,
         },
         log: context.log,
     }

@@ -105,7 +105,7 @@ pub(crate) const GLOBAL: &[FlagSpec] = &[
     value(
         "rootless",
         "BOOL",
-        "accepted; what the user may do is found out anew (default: auto)",
+        "true, false or auto: do without a cgroup that may not be made (default: auto, for all but root)",
     ),
     HELP,
     short('v', switch("version", "show the version")),
@@ -148,7 +148,10 @@ pub(crate) const COMMANDS: &[CommandSpec] = &[
             short('d', switch("detach", "do not stay with the container")),
             switch("keep", "do not delete the container when it ends"),
             PID_FILE,
-            switch("no-subreaper", "do not adopt orphans of the container"),
+            switch(
+                "no-subreaper",
+                "accepted: this runtime never adopts orphans of the container",
+            ),
             NO_PIVOT,
             NO_KEYRING,
             PRESERVE_FDS,

@@ -198,7 +198,8 @@ fn make(
         cgroups,
         console,
     } = prepared;
-    let tolerant = state.owner != 0 && spec.linux.cgroups_path.is_empty();
+    let rootless = request.wishes.rootless.unwrap_or(state.owner != 0);
+    let tolerant = rootless && spec.linux.cgroups_path.is_empty();
     let group = Group::create(&paths, &cgroups, tolerant)?;
     let made = group.paths(&paths);
     if made != state.cgroups {

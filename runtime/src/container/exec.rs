@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -21,6 +21,7 @@ use crate::init::launch::{self, Launched};
 use crate::init::protocol::{FromInit, ToInit};
 use crate::log::Log;
 use crate::process::apply::Filter;
+use crate::process::execution::Common;
 use crate::spec::{NamespaceType, Process};
 use crate::state::{Locked, Root, State, StateDir};
 use crate::sys::{self, SharedPage};
@@ -69,7 +70,7 @@ pub(crate) fn exec(request: Request<'_>) -> Result<Started, Error> {
     let dir = request.root.open(request.id)?;
     let state = dir.load()?;
     let init = running_init(&state, request.ignore_paused)?;
-    let plan = process::Plan::new(&request.process)?;
+    let plan = process::Plan::new(&request.process, common(&state))?;
     plan.warnings
         .iter()
         .for_each(|warning| request.log.warn(warning));
@@ -94,7 +95,7 @@ pub(crate) fn exec(request: Request<'_>) -> Result<Started, Error> {
         doors: group.doors(&below)?,
     };
     let birthplace = group.birthplace(&below)?;
-    let child = launch::exec(plan, init, child_page, birthplace.as_ref().map(AsFd::as_fd))?;
+    let child = launch(plan, init, child_page, birthplace.as_ref().map(AsFd::as_fd))?;
     let pid = child.pid.as_raw_nonzero().get();
     let begun = (|| {
         if let Some(birthplace) = birthplace.filter(|_| !child.in_cgroup) {
@@ -133,6 +134,27 @@ pub(crate) fn exec(request: Request<'_>) -> Result<Started, Error> {
             let _ = super::create::reap(&child);
             Err(error)
         }
+    }
+}
+
+/// What the process shares with all of the container.
+fn common(state: &State) -> Common<'_> {
+    Common {
+        personality: state.personality.as_ref(),
+        memory_policy: state.memory_policy.as_ref(),
+    }
+}
+
+/// Makes the process, on the CPUs that it is to have before it is in its cgroup.
+fn launch(
+    mut plan: ExecPlan,
+    init: OwnedFd,
+    page: Option<SharedPage>,
+    birthplace: Option<BorrowedFd<'_>>,
+) -> Result<Launched, Error> {
+    match plan.process.execution.affinity.initial.take() {
+        Some(cpus) => cpus.during(|| launch::exec(plan, init, page, birthplace))?,
+        None => launch::exec(plan, init, page, birthplace),
     }
 }
 

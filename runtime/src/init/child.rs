@@ -368,6 +368,9 @@ fn exec_prepare(plan: ExecPlan, socket: &InitEnd, init: OwnedFd) -> Result<Prepa
     sys::reset_signals();
     socket.expect(ToInit::Go)?;
     enter(plan.doors)?;
+    if let Some(cpus) = &plan.process.execution.affinity.last {
+        cpus.bind()?;
+    }
     rustix::thread::move_into_thread_name_spaces(init.as_fd(), plan.join)
         .map_err(Step::Join.on("namespaces of the container"))?;
     drop(init);

@@ -17,7 +17,8 @@ pub(crate) use protocol::{Failure, Step};
 use crate::error::Error;
 use crate::id::ContainerId;
 use crate::process::apply::Filter;
-use crate::spec::{Hook, NamespaceType, Spec, invalid};
+use crate::process::execution::Common;
+use crate::spec::{Hook, Linux, NamespaceType, Spec, invalid};
 use crate::{hook, namespace, process, rootfs};
 
 /// Everything that init will do, decided before `clone3(2)`.
@@ -73,6 +74,8 @@ pub(crate) struct Wishes {
     pub no_new_keyring: bool,
     /// `--preserve-fds`, with those of socket activation.
     pub preserve_fds: u32,
+    /// `--rootless`; without it, whether the caller is not root.
+    pub rootless: Option<bool>,
 }
 
 impl Plan {
@@ -102,7 +105,7 @@ impl Plan {
         Ok(Plan {
             namespaces: namespace::Plan::new(&spec.linux)?,
             rootfs: rootfs::Plan::new(spec, bundle, wishes.no_pivot)?,
-            process: process::Plan::new(spec.process()?)?,
+            process: process::Plan::new(spec.process()?, common(&spec.linux))?,
             sysctl: sysctl::plan(&spec.linux)?,
             hostname: spec.hostname.clone(),
             domainname: spec.domainname.clone(),
@@ -120,6 +123,14 @@ impl Plan {
                 annotations: spec.annotations.clone(),
             },
         })
+    }
+}
+
+/// What later processes of the container will share with the first.
+fn common(linux: &Linux) -> Common<'_> {
+    Common {
+        personality: linux.personality.as_ref(),
+        memory_policy: linux.memory_policy.as_ref(),
     }
 }
 

@@ -57,6 +57,7 @@ pub(crate) fn open_cwd(root: &RootDir, cwd: &Path) -> Result<OwnedFd, Failure> {
 /// unless the process gives up gaining any.
 pub(crate) fn prepare(plan: Plan, filtered: bool) -> Result<Prepared, Failure> {
     rlimit::apply(&plan.rlimits)?;
+    plan.execution.apply()?;
     label(&plan)?;
     if plan.no_new_privs {
         rustix::thread::set_no_new_privs(true).map_err(Step::Attribute.on("no_new_privs"))?;

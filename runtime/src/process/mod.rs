@@ -10,6 +10,7 @@ use crate::spec::{ConsoleSize, Process, invalid};
 
 pub(crate) mod apply;
 pub(crate) mod caps;
+pub(crate) mod execution;
 mod explain;
 pub(crate) mod lookup;
 pub(crate) mod rlimit;
@@ -48,6 +49,8 @@ pub(crate) struct Plan {
     pub terminal: Option<Option<ConsoleSize>>,
     /// Value for `/proc/PID/oom_score_adj`.
     pub oom_score_adj: Option<i32>,
+    /// CPUs, scheduler and the like.
+    pub execution: execution::Plan,
     /// AppArmor profile, or empty.
     pub apparmor: String,
     /// SELinux label, or empty.
@@ -58,8 +61,8 @@ pub(crate) struct Plan {
 const UMASK_DEFAULT: u32 = 0o022;
 
 impl Plan {
-    /// Plans from a checked `process`.
-    pub(crate) fn new(process: &Process) -> Result<Plan, Error> {
+    /// Plans from a checked `process` and what all processes have in common.
+    pub(crate) fn new(process: &Process, common: execution::Common<'_>) -> Result<Plan, Error> {
         let mut warnings = Vec::new();
         let caps = caps::Sets::parse(process.capabilities.as_ref(), &mut warnings);
         let rlimits = process
@@ -90,6 +93,7 @@ impl Plan {
             no_new_privs: process.no_new_privileges,
             terminal: process.terminal.then_some(process.console_size),
             oom_score_adj: process.oom_score_adj,
+            execution: execution::Plan::new(process, common)?,
             apparmor: process.apparmor_profile.clone(),
             selinux: process.selinux_label.clone(),
         })
@@ -141,7 +145,7 @@ mod tests {
             env: env.iter().map(|e| (*e).to_owned()).collect(),
             ..Process::default()
         };
-        Plan::new(&process).unwrap()
+        Plan::new(&process, execution::Common::default()).unwrap()
     }
 
     #[test]

@@ -94,6 +94,11 @@ struct Abi {
     width: Width,
 }
 
+/// The architectures whose calls are filtered on this host.
+pub(crate) fn host_archs() -> Vec<Arch> {
+    host_abis().iter().map(|abi| abi.arch).collect()
+}
+
 /// The ABIs of the host: its own first, then those it also runs. x32 shares the
 /// audit architecture of `x86_64`; see [`X32_BIT`].
 fn host_abis() -> &'static [Abi] {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::resources::Resources;
 use super::seccomp::Seccomp;
@@ -97,6 +98,53 @@ pub(crate) struct Linux {
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub time_offsets: BTreeMap<String, TimeOffset>,
+    /// Execution domain of every process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub personality: Option<Personality>,
+    /// NUMA policy of every process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_policy: Option<MemoryPolicy>,
+    /// Network devices to move into the container; read to be refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub net_devices: Option<Value>,
+    /// Cache and memory bandwidth (resctrl); read to be refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intel_rdt: Option<Value>,
+}
+
+/// `linux.personality`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+pub(crate) struct Personality {
+    /// `LINUX` or `LINUX32`.
+    pub domain: String,
+    /// Flags, of which the specification defines none.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub flags: Vec<String>,
+}
+
+/// `linux.memoryPolicy`: names as in `set_mempolicy(2)`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+pub(crate) struct MemoryPolicy {
+    /// Mode, such as `MPOL_BIND`.
+    pub mode: String,
+    /// Nodes, such as `0-3,7`.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub nodes: String,
+    /// Flags, such as `MPOL_F_STATIC_NODES`.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub flags: Vec<String>,
 }
 
 /// One line of an id map (`user_namespaces(7)`).
@@ -236,6 +284,21 @@ impl Linux {
                 "linux.timeOffsets",
                 "needs a time namespace in linux.namespaces",
             ));
+        }
+        self.check_unsupported()
+    }
+
+    /// What this runtime cannot do is refused: a container that runs without
+    /// it would not be the one that its author described.
+    fn check_unsupported(&self) -> Result<(), Error> {
+        let no_device = |devices: &Value| devices.as_object().is_some_and(|all| all.is_empty());
+        if self.net_devices.as_ref().is_some_and(|all| !no_device(all)) {
+            let reason = "is not supported: this runtime moves no network devices";
+            return Err(invalid("linux.netDevices", reason));
+        }
+        if self.intel_rdt.is_some() {
+            let reason = "is not supported: this runtime does not use resctrl";
+            return Err(invalid("linux.intelRdt", reason));
         }
         Ok(())
     }

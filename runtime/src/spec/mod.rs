@@ -15,9 +15,13 @@ mod process;
 pub(crate) mod resources;
 pub(crate) mod seccomp;
 
-pub(crate) use linux::{Device, IdMapping, Linux, Namespace, NamespaceType, TimeOffset};
+pub(crate) use linux::{
+    Device, IdMapping, Linux, MemoryPolicy, Namespace, NamespaceType, Personality, TimeOffset,
+};
 pub(crate) use mount::Mount;
-pub(crate) use process::{Capabilities, ConsoleSize, Process, Rlimit};
+pub(crate) use process::{
+    Capabilities, ConsoleSize, ExecCpuAffinity, IoPriority, Process, Rlimit, Scheduler,
+};
 
 use crate::error::Error;
 
@@ -299,6 +303,23 @@ mod tests {
     fn an_error_names_the_place() {
         let err = Spec::parse(br#"{"ociVersion":"1.0.2","root":{"path":7}}"#).unwrap_err();
         assert!(err.to_string().contains("line 1 column"), "{err}");
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_refused_by_its_name() {
+        let check = |linux: &str| {
+            let text = format!(r#"{{"ociVersion":"1.3.0","root":{{"path":"r"}},"linux":{linux}}}"#);
+            Spec::parse(text.as_bytes()).unwrap().check()
+        };
+        for (linux, field) in [
+            (r#"{"netDevices":{"eth0":{}}}"#, "linux.netDevices"),
+            (r#"{"netDevices":7}"#, "linux.netDevices"),
+            (r#"{"intelRdt":{}}"#, "linux.intelRdt"),
+        ] {
+            let error = check(linux).unwrap_err().to_string();
+            assert!(error.contains(field), "{error}");
+        }
+        check(r#"{"netDevices":{},"intelRdt":null}"#).unwrap();
     }
 
     #[test]

@@ -71,6 +71,78 @@ pub(crate) struct Process {
     /// Value for the kernel's choice of victims when memory runs out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oom_score_adj: Option<i32>,
+    /// Scheduler of the process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<Scheduler>,
+    /// I/O priority of its process group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io_priority: Option<IoPriority>,
+    /// CPUs of processes that `exec` adds; not of the container's first one.
+    #[serde(
+        rename = "execCPUAffinity",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub exec_cpu_affinity: Option<ExecCpuAffinity>,
+}
+
+/// `process.scheduler`: names and numbers as in `sched_setattr(2)`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+pub(crate) struct Scheduler {
+    /// Policy, such as `SCHED_FIFO`.
+    #[serde(default)]
+    pub policy: String,
+    /// Nice value, -20 is the most urgent.
+    #[serde(default, deserialize_with = "nullable")]
+    pub nice: i32,
+    /// Static priority of the real-time policies.
+    #[serde(default, deserialize_with = "nullable")]
+    pub priority: i32,
+    /// Flags, such as `SCHED_FLAG_RESET_ON_FORK`.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub flags: Vec<String>,
+    /// Nanoseconds of run time in each period (`SCHED_DEADLINE`).
+    #[serde(default, deserialize_with = "nullable")]
+    pub runtime: u64,
+    /// Nanoseconds within which the run time is given (`SCHED_DEADLINE`).
+    #[serde(default, deserialize_with = "nullable")]
+    pub deadline: u64,
+    /// Nanoseconds of a period (`SCHED_DEADLINE`).
+    #[serde(default, deserialize_with = "nullable")]
+    pub period: u64,
+}
+
+/// `process.ioPriority`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+pub(crate) struct IoPriority {
+    /// Class, such as `IOPRIO_CLASS_BE`.
+    pub class: String,
+    /// Level in the class: from 0, the highest, to 7.
+    pub priority: i32,
+}
+
+/// `process.execCPUAffinity`: lists such as `0-3,7`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+pub(crate) struct ExecCpuAffinity {
+    /// CPUs before the process is in the container's cgroup.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub initial: String,
+    /// CPUs after that.
+    #[serde(
+        rename = "final",
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub last: String,
 }
 
 /// Rows and columns of a terminal, in characters.

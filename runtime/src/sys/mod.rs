@@ -7,6 +7,7 @@
 )]
 
 pub(crate) mod bpf;
+pub(crate) mod sched;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use std::io;
