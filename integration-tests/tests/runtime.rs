@@ -14,6 +14,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use teu_integration_tests::{Outcome, Scene, fixture, skip_unless};
 
+#[path = "runtime/execution.rs"]
+mod execution;
+#[path = "runtime/rootless.rs"]
+mod rootless;
+
 /// A container of a scene, by its bundle, deleted when dropped.
 struct Container<'a> {
     scene: &'a Scene,
@@ -497,6 +502,16 @@ fn version_help_features_and_spec() {
         "{features}"
     );
     assert!(features["hooks"].as_array().unwrap().len() == 6);
+    for absent in ["netDevices", "intelRdt"] {
+        assert_eq!(features["linux"][absent]["enabled"], json!(false));
+    }
+    let archs = features["linux"]["seccomp"]["archs"].as_array().unwrap();
+    if cfg!(target_arch = "x86_64") {
+        let own = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"];
+        assert_eq!(archs, &own.map(|name| json!(name)));
+    }
+    let modes = features["linux"]["memoryPolicy"]["modes"].as_array();
+    assert_eq!(modes.map(Vec::len), Some(7));
 }
 
 // --- the process -----------------------------------------------------------
