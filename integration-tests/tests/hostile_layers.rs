@@ -352,6 +352,40 @@ fn overlay_attributes_are_not_smuggled() {
     }
 }
 
+/// Some members of a few kilobytes each stand for millions of directories.
+#[test]
+fn a_bomb_of_directories_is_refused() {
+    let paths: Vec<Vec<u8>> = (0..600)
+        .map(|number| [format!("{number}").into_bytes(), b"/d".repeat(4000)].concat())
+        .collect();
+    judge("millions of directories", Verdict::Refused, |_| {
+        let pax: Vec<_> = paths
+            .iter()
+            .map(|path| [("path", path.as_slice())])
+            .collect();
+        let members: Vec<Member> = pax
+            .iter()
+            .map(|pax| Member {
+                pax,
+                ..folder(b"d")
+            })
+            .collect();
+        archive(&members)
+    });
+}
+
+/// Whatever walks a tree does not run out of stack on its deepest one.
+#[test]
+fn layers_may_lie_as_deep_as_the_limit() {
+    let deepest: Vec<u8> = [&b"d/".repeat(4095)[..], b"f"].concat();
+    judge("4095 folders deep", Verdict::Accepted, |_| {
+        archive(&[Member {
+            pax: &[("path", &deepest)],
+            ..file(b"f", b"x")
+        }])
+    });
+}
+
 /// A small archive that unpacks to much is taken in bounded memory.
 #[test]
 fn a_bomb_is_taken_in_bounded_memory() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::collections::HashMap;
 
+use super::budget::{Budget, ENTRIES_MAX};
 use super::{Content, DEPTH_MAX, Directory, File, LayerError, Node, NodeId, Tree, shown};
 use crate::tar::{Device, Entry, Kind, Reader, Source, Xattrs};
 
@@ -41,6 +42,7 @@ pub(crate) struct Builder {
     /// so they are settled at the end.
     whiteouts: HashMap<NodeId, BTreeSet<Box<[u8]>>>,
     last_file: Option<NodeId>,
+    budget: Budget,
 }
 
 impl Default for Builder {
@@ -49,6 +51,7 @@ impl Default for Builder {
             tree: Tree::new(),
             whiteouts: HashMap::new(),
             last_file: None,
+            budget: Budget::default(),
         }
     }
 }
@@ -56,6 +59,11 @@ impl Default for Builder {
 impl Builder {
     /// Adds one member. Of several with one name the last wins, as unpacking one after another would have it.
     pub(crate) fn add(&mut self, entry: Entry) -> Result<(), LayerError> {
+        self.budget.charge(&entry)?;
+        // A member also makes the directories on its way.
+        if self.tree.len() > ENTRIES_MAX {
+            return Err(LayerError::TooManyEntries);
+        }
         let Entry {
             path,
             mut attributes,

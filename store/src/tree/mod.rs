@@ -2,6 +2,7 @@
 //!
 //! tar -> [`build`] -> [`Tree`] -> an EROFS index or a directory. Nothing here touches a file system.
 
+mod budget;
 mod build;
 mod merge;
 mod stack;
@@ -79,7 +80,7 @@ pub(crate) struct File {
 const IMPLICIT_MODE: u16 = 0o755;
 /// Deepest directory, so that walking a tree is bounded. Far above what PATH_MAX lets a program reach at once.
 const DEPTH_MAX: usize = 4096;
-/// Most nodes of one tree, for the memory they take: about 200 bytes each.
+/// Most nodes of one tree, which may be a stack's: four times what one layer can have.
 const NODES_MAX: usize = 8 << 20;
 
 impl Node {
@@ -259,8 +260,17 @@ pub enum LayerError {
         target: Vec<u8>,
     },
     /// More than [`NODES_MAX`].
-    #[error("a layer of more than {NODES_MAX} files")]
+    #[error("layers of more than {NODES_MAX} files together")]
     TooManyNodes,
+    /// More than [`ENTRIES_MAX`](budget::ENTRIES_MAX).
+    #[error("a layer of more than {} files and directories", budget::ENTRIES_MAX)]
+    TooManyEntries,
+    /// More than [`TEXT_BYTES_MAX`](budget::TEXT_BYTES_MAX).
+    #[error(
+        "a layer with more than {} bytes of names, links, attributes and sparse maps",
+        budget::TEXT_BYTES_MAX
+    )]
+    TooMuchText,
 }
 
 /// A path for a message, without megabytes of it.
