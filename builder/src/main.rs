@@ -41,7 +41,7 @@ fn main() -> ExitCode {
             show(&problem, &source)
         }
         Err(Stop::Build(BuildError::Interrupted)) => {
-            eprintln!("teu-build: interrupted");
+            say("teu-build: interrupted");
             ExitCode::from(INTERRUPTED)
         }
         Err(Stop::Build(error)) => fail(&error),
@@ -94,15 +94,12 @@ fn run(task: &Task, source: &Source, cancel: &Cancel) -> Result<(), Stop> {
 }
 
 fn fail(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("teu-build: {}", chain(error));
+    say(&format!("teu-build: {}", chain(error)));
     ExitCode::FAILURE
 }
 
 fn show(problem: &Problem, source: &Source) -> ExitCode {
-    eprintln!(
-        "{}",
-        problem.render(&source.name, &source.text, std::io::stderr().is_terminal())
-    );
+    say(&problem.render(&source.name, &source.text, std::io::stderr().is_terminal()));
     ExitCode::FAILURE
 }
 
@@ -110,7 +107,12 @@ fn show_output(place: &str, output: &[String]) {
     if output.is_empty() {
         return;
     }
-    eprintln!("------ last lines of [{place}]");
-    output.iter().for_each(|line| eprintln!("{line}"));
-    eprintln!("------");
+    say(&format!("------ last lines of [{place}]"));
+    output.iter().for_each(|line| say(line));
+    say("------");
+}
+
+/// A line on standard error. That nobody reads it, or that it has no room, must not hide how the build went.
+fn say(line: &str) {
+    let _: std::io::Result<()> = writeln!(std::io::stderr(), "{line}");
 }

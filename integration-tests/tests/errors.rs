@@ -4,7 +4,9 @@
     reason = "a test that meets the unexpected panics"
 )]
 
+use std::net::TcpListener;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use teu_integration_tests::{Scene, missing_command, skip_unless};
 
 #[test]
@@ -33,6 +35,24 @@ fn a_command_that_the_image_lacks() {
 }
 
 #[test]
+fn a_port_that_is_taken() {
+    let scene = Scene::new("port taken");
+    skip_unless!(
+        scene,
+        Path::new("/usr/lib/cni/bridge").exists(),
+        "CNI plugins (package containernetworking-plugins) publish ports"
+    );
+    scene.busybox("busybox");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mapping = format!("{address}:80");
+    let _ = scene
+        .run("teu", ["run", "--rm", "-p", &mapping, "busybox", "true"])
+        .fails(125, &[&address, "Address already in use"]);
+    assert_eq!(scene.run("teu", ["ps", "-aq"]).succeeds(), "");
+}
+
+#[test]
 fn unknown_words_on_the_command_line() {
     let scene = Scene::new("unknown words");
     for program in ["teu", "teu-store", "teu-build", "teu-runtime", "teu-shim"] {
@@ -46,6 +66,9 @@ fn unknown_words_on_the_command_line() {
     let _ = scene.run("teu", ["rnu"]).fails(125, &["rnu"]);
     let _ = scene.run("teu", ["logs", "nosuch"]).fails(1, &["nosuch"]);
     let _ = scene.run("teu", ["stop", "nosuch"]).fails(1, &["nosuch"]);
+    let _ = scene
+        .run("teu", ["inspect", "nosuch"])
+        .fails(1, &["nosuch", "container", "image"]);
 }
 
 #[test]
@@ -135,6 +158,26 @@ fn no_permission() {
         !outcome.status.success() && !outcome.stderr.contains("panicked"),
         "{outcome}"
     );
+}
+
+#[test]
+fn output_that_has_no_room() {
+    let scene = Scene::new("full output");
+    scene.write("context/Dockerfile", "FROM scratch\nCOPPY a b\n");
+    for (words, status) in [
+        (["ps", "-a"], 1),
+        (["build", "context"], 1),
+        (["logs", "nosuch"], 1),
+    ] {
+        let command = scene.command("teu", words);
+        let line: Vec<_> = [command.get_program()]
+            .into_iter()
+            .chain(command.get_args())
+            .map(|word| word.to_str().unwrap().to_owned())
+            .collect();
+        let line = format!("{} >/dev/full 2>/dev/full", line.join(" "));
+        let _ = scene.run("sh", ["-c", &line]).exits(status);
+    }
 }
 
 #[test]

@@ -56,6 +56,11 @@ pub enum Error {
     /// No container has this name or id.
     #[error("no such container {0:?}; `teu ps -a` lists them")]
     NoSuchContainer(String),
+    /// Neither a container nor an image has this name or id.
+    #[error(
+        "neither a container nor an image is called {0:?}; `teu ps -a` and `teu images` list them"
+    )]
+    NoSuchName(String),
     /// A container's folder does not say what it must.
     #[error("container {id} is broken; remove it (`teu rm -f {id}`)")]
     Broken {
@@ -78,6 +83,16 @@ pub enum Error {
     /// A name, id or option has no meaning.
     #[error("{0}")]
     Invalid(String),
+    /// A port of the host cannot be led into a container.
+    #[error(
+        "port {port} of the host cannot be published; `teu ps` and `ss -lntup` show who has it"
+    )]
+    Port {
+        /// `[IP:]PORT/PROTOCOL`.
+        port: String,
+        /// The kernel's reason.
+        source: io::Error,
+    },
     /// The container is not in the state that the request needs.
     #[error("container {name} is {state}{hint}")]
     State {

@@ -121,7 +121,8 @@ impl Store {
         fs::remove_dir(&rootfs).at("remove", &rootfs)
     }
 
-    fn has(&self, image: &str) -> Result<bool, Error> {
+    /// Whether the store has the image.
+    pub(super) fn has(&self, image: &str) -> Result<bool, Error> {
         let status = self
             .command()
             .args(["inspect", image])

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::bundle::Store;
 use super::pass::become_program;
 use crate::container::status::{State, Status, observe};
 use crate::container::{Folder, Place};
@@ -27,7 +28,13 @@ pub(super) fn run(place: &Place, arguments: &Arguments) -> Result<u8, Error> {
         .iter()
         .all(|folder| matches!(folder, Err(Error::NoSuchContainer(_))))
     {
-        return become_program(place, "teu-store", Some("inspect"), &arguments.names);
+        let store = Store::find(place)?;
+        for name in &arguments.names {
+            if !store.has(name)? {
+                return Err(Error::NoSuchName(name.clone()));
+            }
+        }
+        return become_program(place, "teu-store", "inspect", &arguments.names);
     }
     let documents = found
         .into_iter()
@@ -37,7 +44,7 @@ pub(super) fn run(place: &Place, arguments: &Arguments) -> Result<u8, Error> {
         what: "the document to print".into(),
         source,
     })?;
-    super::say(&text);
+    super::show(&text)?;
     Ok(0)
 }
 

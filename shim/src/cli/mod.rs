@@ -155,6 +155,20 @@ fn say(line: &str) {
     let _: std::io::Result<()> = writeln!(std::io::stdout(), "{line}");
 }
 
+/// What was asked for, on standard output. That nobody reads it is no error;
+/// that it has no room is one, since what arrives would look complete.
+fn show(text: &str) -> Result<(), Error> {
+    use crate::error::At as _;
+    use std::io::{ErrorKind, Write as _};
+    let mut stdout = std::io::stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(err) if err.kind() != ErrorKind::BrokenPipe => {
+            Err(err).call("write to standard output")
+        }
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

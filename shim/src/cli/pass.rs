@@ -47,15 +47,15 @@ pub(super) enum Pass {
 /// Becomes the other program.
 pub(super) fn run(place: &Place, pass: Pass) -> Result<u8, Error> {
     let (program, verb, rest) = match pass {
-        Pass::Build(rest) => ("teu-build", None, rest),
-        Pass::Images(rest) => ("teu-store", Some("images"), rest),
-        Pass::Pull(rest) => ("teu-store", Some("pull"), rest),
-        Pass::Push(rest) => ("teu-store", Some("push"), rest),
-        Pass::Tag(rest) => ("teu-store", Some("tag"), rest),
-        Pass::Rmi(rest) => ("teu-store", Some("rmi"), rest),
-        Pass::Import(rest) => ("teu-store", Some("import"), rest),
-        Pass::Export(rest) => ("teu-store", Some("export"), rest),
-        Pass::Gc(rest) => ("teu-store", Some("gc"), rest),
+        Pass::Build(rest) => ("teu-build", "build", rest),
+        Pass::Images(rest) => ("teu-store", "images", rest),
+        Pass::Pull(rest) => ("teu-store", "pull", rest),
+        Pass::Push(rest) => ("teu-store", "push", rest),
+        Pass::Tag(rest) => ("teu-store", "tag", rest),
+        Pass::Rmi(rest) => ("teu-store", "rmi", rest),
+        Pass::Import(rest) => ("teu-store", "import", rest),
+        Pass::Export(rest) => ("teu-store", "export", rest),
+        Pass::Gc(rest) => ("teu-store", "gc", rest),
     };
     become_program(place, program, verb, &rest.arguments)
 }
@@ -64,7 +64,7 @@ pub(super) fn run(place: &Place, pass: Pass) -> Result<u8, Error> {
 pub(super) fn become_program<A: AsRef<std::ffi::OsStr>>(
     place: &Place,
     program: &str,
-    verb: Option<&str>,
+    verb: &str,
     arguments: &[A],
 ) -> Result<u8, Error> {
     let path = siblings::find(program)?;
@@ -72,7 +72,7 @@ pub(super) fn become_program<A: AsRef<std::ffi::OsStr>>(
     command
         .arg("--root")
         .arg(place.store())
-        .args(verb)
+        .arg(verb)
         .args(arguments);
     let source = command.exec(); // returns only where it fails
     Err(Error::File {

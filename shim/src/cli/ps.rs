@@ -60,18 +60,18 @@ pub(super) fn run(place: &Place, arguments: &Arguments) -> Result<u8, Error> {
     found.sort_by(|(one, _), (two, _)| two.created.cmp(&one.created));
     if arguments.quiet {
         for (record, _) in &found {
-            super::say(record.id.short());
+            super::show(record.id.short())?;
         }
     } else if arguments.format == "json" {
         for (record, status) in &found {
-            super::say(&object(record, status).to_string());
+            super::show(&object(record, status).to_string())?;
         }
     } else {
         let rows: Vec<_> = found
             .iter()
             .map(|(record, status)| row(record, status, SystemTime::now()))
             .collect();
-        super::say(&table(&rows));
+        super::show(&table(&rows))?;
     }
     Ok(0)
 }

@@ -262,6 +262,17 @@ fn read_env_file(path: &Path) -> Result<String, Error> {
     Ok(text)
 }
 
+/// What is read of config.json: the command line, once the image had its say.
+#[derive(serde::Deserialize)]
+struct Config {
+    process: Process,
+}
+
+#[derive(serde::Deserialize)]
+struct Process {
+    args: Vec<String>,
+}
+
 /// The bundle and everything that it mounts.
 fn furnish(place: &Place, folder: &Folder, plan: &mut Plan, pull: Pull) -> Result<(), Error> {
     if plan.record.network != Network::Host {
@@ -276,6 +287,10 @@ fn furnish(place: &Place, folder: &Folder, plan: &mut Plan, pull: Pull) -> Resul
         made = store.create(&folder.id, &folder.path, &image, &plan.request())?;
     }
     plan.record.bundle = Some(made);
+    let config: Option<Config> = folder.read_json("config.json")?;
+    if let Some(config) = config {
+        plan.record.command = config.process.args;
+    }
     folder.write_record(&plan.record)?; // volumes are named here before they exist
     for entry in &plan.record.volumes {
         volume::ensure(place, &entry.name)?;

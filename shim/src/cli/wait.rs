@@ -19,9 +19,9 @@ pub(super) fn run(place: &Place, arguments: &Arguments) -> Result<u8, Error> {
     let mut result = 0;
     for name in &arguments.containers {
         match status(place, name) {
-            Ok(Some(status)) => super::say(&status.to_string()),
+            Ok(Some(status)) => super::show(&status.to_string())?,
             Ok(None) => {
-                super::say("unknown");
+                super::show("unknown")?;
                 result = 1;
             }
             Err(err) => {

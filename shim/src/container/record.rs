@@ -25,7 +25,7 @@ pub struct Record {
     /// What the image turned out to be. Absent until the bundle exists.
     #[serde(default)]
     pub bundle: Option<Bundle>,
-    /// The command line in the container, for people: entrypoint and arguments where given.
+    /// The command line in the container, for people; until the bundle exists, what was typed of it.
     pub command: Vec<String>,
     /// Whether it has a terminal.
     pub terminal: bool,

@@ -7,6 +7,7 @@
 pub mod cni;
 pub mod files;
 pub mod netns;
+pub mod ports;
 
 use std::fs::OpenOptions;
 use std::io::Write as _;

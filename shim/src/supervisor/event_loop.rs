@@ -62,6 +62,8 @@ pub struct Supervisor<'a> {
     attach_listener: OwnedFd,
     control_listener: OwnedFd,
     host: HostMounts,
+    /// Held until the network is down.
+    ports: Vec<OwnedFd>,
     drain_until: Option<Instant>,
     lock: Option<Lock>,
     left: bool,
@@ -94,6 +96,7 @@ impl<'a> Supervisor<'a> {
             attach_listener: made.attach,
             control_listener: made.control,
             host: made.host,
+            ports: made.ports,
             drain_until: None,
             lock: None,
             left: false,
@@ -290,6 +293,7 @@ impl<'a> Supervisor<'a> {
             }
             Action::Delete => {
                 setup::tear_down(self.container, Some(&self.host));
+                self.ports.clear();
                 self.terminal = None;
                 self.lock = None;
                 return Some(Event::Deleted);

@@ -24,7 +24,7 @@ use super::{Container, complain, oom, socket};
 use crate::container::record::{Bundle, Network, Stdin};
 use crate::container::status::{Process, State, boot_id};
 use crate::error::At as _;
-use crate::network::{self, netns};
+use crate::network::{self, netns, ports};
 use crate::runtime::Stdio3;
 use crate::{Error, clock, volume};
 
@@ -63,6 +63,8 @@ pub struct Made {
     pub control: OwnedFd,
     /// The way back to the host's mounts.
     pub host: HostMounts,
+    /// The ports of the host that it has, see [`ports::take`].
+    pub ports: Vec<OwnedFd>,
 }
 
 /// Creates the container. On failure, [`tear_down`] is to be called with what `undo` got.
@@ -93,6 +95,10 @@ pub fn create(container: &Container, undo: &mut Undo) -> Result<Made, Error> {
     folder.write_json("state.json", &state)?;
     let log = Log::open(&folder.log(), record.log_full)?;
 
+    let ports = match &record.network {
+        Network::Bridge { ports } => ports::take(ports)?,
+        Network::Host | Network::None => Vec::new(),
+    };
     furnish(container, bundle, undo)?;
     let streams = Streams::new(record.terminal, record.stdin)?;
     set_oom_score(DEFAULT_OOM_SCORE); // inherited by the runtime and what it starts
@@ -128,6 +134,7 @@ pub fn create(container: &Container, undo: &mut Undo) -> Result<Made, Error> {
         attach,
         control,
         host,
+        ports,
     })
 }
 
