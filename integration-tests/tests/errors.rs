@@ -7,7 +7,14 @@
 use std::net::TcpListener;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::Command;
 use teu_integration_tests::{Scene, missing_command, skip_unless};
+
+/// The arguments, for a shell; none of them has anything to quote.
+fn shell_words(command: &Command) -> String {
+    let words = command.get_args().map(|word| word.to_str().unwrap());
+    words.collect::<Vec<_>>().join(" ")
+}
 
 #[test]
 fn an_image_that_is_nowhere() {
@@ -141,42 +148,41 @@ fn no_permission() {
     );
     scene.busybox("busybox");
     scene.shell("chmod 755 . && chmod 700 data");
-    let command = scene.command("teu", ["images"]);
-    let words = [command.get_program()]
-        .into_iter()
-        .chain(command.get_args());
-    let words: Vec<_> = words
-        .map(|word| word.to_str().unwrap().to_owned())
-        .collect();
-    let line = format!(
-        "cp {} teu && setpriv --reuid 1000 --regid 1000 --clear-groups ./teu {}",
-        words[0],
-        words[1..].join(" ")
-    );
-    let outcome = scene.run("sh", ["-c", &line]);
-    assert!(
-        !outcome.status.success() && !outcome.stderr.contains("panicked"),
-        "{outcome}"
-    );
+    let cases: [(&[&str], &str); 4] = [
+        (&["images"], ""),
+        (&["ps"], "Permission denied"),
+        (&["rm", "-f", "x"], "Permission denied"),
+        (&["run", "busybox", "true"], "root"),
+    ];
+    for (words, message) in cases {
+        let command = scene.command("teu", words);
+        let line = format!(
+            "cp {} teu && setpriv --reuid 1000 --regid 1000 --clear-groups ./teu {}",
+            command.get_program().display(),
+            shell_words(&command)
+        );
+        let outcome = scene.run("sh", ["-c", &line]);
+        assert!(
+            !outcome.status.success()
+                && !outcome.stderr.contains("panicked")
+                && outcome.stderr.contains(message),
+            "{outcome}"
+        );
+    }
 }
 
 #[test]
 fn output_that_has_no_room() {
     let scene = Scene::new("full output");
     scene.write("context/Dockerfile", "FROM scratch\nCOPPY a b\n");
-    for (words, status) in [
-        (["ps", "-a"], 1),
-        (["build", "context"], 1),
-        (["logs", "nosuch"], 1),
-    ] {
+    for words in [["ps", "-a"], ["build", "context"], ["logs", "nosuch"]] {
         let command = scene.command("teu", words);
-        let line: Vec<_> = [command.get_program()]
-            .into_iter()
-            .chain(command.get_args())
-            .map(|word| word.to_str().unwrap().to_owned())
-            .collect();
-        let line = format!("{} >/dev/full 2>/dev/full", line.join(" "));
-        let _ = scene.run("sh", ["-c", &line]).exits(status);
+        let line = format!(
+            "{} {} >/dev/full 2>/dev/full",
+            command.get_program().display(),
+            shell_words(&command)
+        );
+        let _ = scene.run("sh", ["-c", &line]).exits(1);
     }
 }
 

@@ -83,6 +83,9 @@ pub enum Error {
     /// A name, id or option has no meaning.
     #[error("{0}")]
     Invalid(String),
+    /// An ordinary user wants a container.
+    #[error("containers need root: run this as root, for example by sudo")]
+    NotRoot,
     /// A port of the host cannot be led into a container.
     #[error(
         "port {port} of the host cannot be published; `teu ps` and `ss -lntup` show who has it"

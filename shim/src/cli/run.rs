@@ -198,6 +198,9 @@ fn reserve(
     arguments: &CreateArguments,
     stdin: Stdin,
 ) -> Result<(Plan, Folder, Lock), Error> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Error::NotRoot);
+    }
     let cwd = std::env::current_dir().at("find", Path::new("."))?;
     let lookup = |name: &str| std::env::var(name).ok();
     let runtime = match &arguments.runtime {

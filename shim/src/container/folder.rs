@@ -76,6 +76,14 @@ impl Folder {
     /// # Errors
     /// [`Error::NoSuchContainer`], [`Error::Ambiguous`].
     pub fn resolve(place: &Place, text: &str) -> Result<Self, Error> {
+        let dir = place.containers();
+        match fs::read_dir(&dir) {
+            // What may not be seen is not missing.
+            Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
+                return Err(err).at("list", &dir);
+            }
+            _ => {}
+        }
         let missing = || Error::NoSuchContainer(text.to_owned());
         if let Ok(name) = text.parse::<Name>()
             && let Some(folder) = name_owner(place, &name).and_then(|id| Self::open(place, &id))
