@@ -2,7 +2,7 @@
 //! addresses, `portmap` for ports, `loopback`.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -16,6 +16,8 @@ use crate::siblings::is_executable;
 
 /// Where distributions (Debian) and the plugins' own releases put them.
 const FOLDERS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
+/// All that is executed, directly or by another of them.
+const PLUGINS: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
 /// Version of the specification that is spoken.
 const VERSION: &str = "0.4.0";
 /// Name of the network, in addresses' leases and firewall comments.
@@ -81,15 +83,21 @@ impl Plugins {
     /// # Errors
     /// [`Error::Missing`], with what to install.
     pub fn find() -> Result<Self, Error> {
-        FOLDERS.iter().map(PathBuf::from).find(|folder| is_executable(&folder.join("bridge"))).map(Self).ok_or_else(
-            || Error::Missing {
-                program: "the CNI plugin \"bridge\"".to_owned(),
-                hint: format!(
-                    "looked in {}; install Debian's package containernetworking-plugins, or use --network host or --network none",
-                    FOLDERS.join(" and ")
-                ),
-            },
-        )
+        let folders = FOLDERS.map(PathBuf::from);
+        match folders
+            .iter()
+            .find(|folder| first_missing(folder).is_none())
+        {
+            Some(folder) => Ok(Self(folder.clone())),
+            // Of an incomplete folder, what lacks there; else the plugin that everything begins with.
+            None => Err(missing(
+                folders
+                    .iter()
+                    .filter_map(|folder| first_missing(folder))
+                    .find(|plugin| *plugin != PLUGINS[0])
+                    .unwrap_or(PLUGINS[0]),
+            )),
+        }
     }
 
     /// ADD: joins the container to the network, returns the last result.
@@ -176,9 +184,37 @@ impl Plugins {
     }
 }
 
+fn first_missing(folder: &Path) -> Option<&'static str> {
+    let lacks = |plugin: &&str| !is_executable(&folder.join(plugin));
+    PLUGINS.into_iter().find(lacks)
+}
+
+fn missing(plugin: &str) -> Error {
+    Error::Missing {
+        program: format!("the CNI plugin {plugin:?}"),
+        hint: format!(
+            "looked in {}; install Debian's package containernetworking-plugins, or use --network host or --network none",
+            FOLDERS.join(" and ")
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_plugin_that_is_needed_must_be_there() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        for plugin in PLUGINS {
+            assert_eq!(first_missing(dir.path()), Some(plugin));
+            let path = dir.path().join(plugin);
+            std::fs::write(&path, "").unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        assert_eq!(first_missing(dir.path()), None);
+    }
 
     fn place() -> Place {
         Place {
