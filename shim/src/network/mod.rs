@@ -96,6 +96,7 @@ pub fn down(place: &Place, folder: &Folder) -> Result<(), Error> {
     let Some(notes) = notes(folder)? else {
         return Ok(());
     };
+    netns::remove_hollow(place, &folder.id)?;
     cni::Plugins::find()?.del(place, &folder.id, &notes.ports, notes.result.as_ref())?;
     netns::remove(place, &folder.id)?;
     let path = folder.path.join(NOTES);

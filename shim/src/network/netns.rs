@@ -59,6 +59,20 @@ pub fn bind(namespace: &OwnedFd, file: &Path) -> Result<(), Error> {
         .at("bind-mount the network namespace on", file)
 }
 
+/// Takes a name away that nothing stands behind: who made it was killed before
+/// the namespace was bound there, or its mount is gone. Plugins refuse such a
+/// file, but not one that lacks.
+///
+/// # Errors
+/// What the kernel says.
+pub fn remove_hollow(place: &Place, id: &ContainerId) -> Result<(), Error> {
+    let file = path(place, id);
+    if file.exists() && !is_mount_point(&file)? {
+        std::fs::remove_file(&file).at("remove", &file)?;
+    }
+    Ok(())
+}
+
 /// Takes the name away; the namespace goes with its last process. Idempotent.
 ///
 /// # Errors
@@ -109,10 +123,15 @@ mod tests {
             let named = rustix::fs::stat(path(&place, &id)).unwrap();
             assert_eq!(named.st_ino, rustix::fs::fstat(&namespace).unwrap().st_ino);
             assert!(is_mount_point(&place.netns()).unwrap());
+            remove_hollow(&place, &id).unwrap();
+            assert!(path(&place, &id).exists(), "it is not hollow");
             remove(&place, &id).unwrap();
             remove(&place, &id).unwrap();
             assert!(!path(&place, &id).exists());
             assert!(!is_mount_point(&place.netns()).unwrap());
+            File::create(path(&place, &id)).unwrap();
+            remove_hollow(&place, &id).unwrap();
+            assert!(!path(&place, &id).exists());
             true
         });
         if !done.join().unwrap() {
