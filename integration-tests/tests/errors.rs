@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
-use teu_integration_tests::{Scene, missing_command, skip_unless};
+use teu_integration_tests::{Scene, binary, missing_command, skip_unless};
 
 /// The arguments, for a shell; none of them has anything to quote.
 fn shell_words(command: &Command) -> String {
@@ -199,4 +199,26 @@ fn no_space() {
     scene.shell("umount data");
     let _ = outcome.fails(1, &["No space left on device"]);
     assert_eq!(images.succeeds(), "");
+}
+
+#[test]
+fn nobody_listens() {
+    let scene = Scene::new("full outputs");
+    scene.busybox("busybox");
+    let root = scene.store();
+    for words in [
+        "rmi nosuch",
+        "images",
+        "inspect busybox",
+        "export -o x.tar busybox",
+        "import busybox.tar other",
+    ] {
+        let line = format!(
+            "{} --root {} {words} >/dev/full 2>/dev/full",
+            binary("teu-store").display(),
+            root.display()
+        );
+        let outcome = scene.run("sh", ["-c", &line]);
+        assert!(outcome.code() < 100, "{words}: {outcome}");
+    }
 }

@@ -2,6 +2,7 @@
 
 mod cli;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -18,7 +19,8 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(err) => {
-            eprintln!("teu-store: {}", cli::chain(err.as_ref()));
+            // Where nobody can be told, the exit code still says it.
+            let _ = writeln!(std::io::stderr(), "teu-store: {}", cli::chain(err.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -4,7 +4,7 @@
 
 use indicatif::{DecimalBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::fmt;
-use std::io::{self, IsTerminal as _, Read};
+use std::io::{self, IsTerminal as _, Read, Write as _};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -52,7 +52,10 @@ impl Progress {
         let line = line.to_string().replace(char::is_control, "");
         match &self.0 {
             Kind::Quiet => {}
-            Kind::Lines => eprintln!("{line}"),
+            // Progress that nobody can see is no reason to stop.
+            Kind::Lines => {
+                let _ = writeln!(std::io::stderr(), "{line}");
+            }
             Kind::Bars(bars) => {
                 let _ = bars.println(line);
             }

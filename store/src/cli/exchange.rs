@@ -69,7 +69,7 @@ impl Import {
         let imported = archive::import(store, &input, self.name.as_ref(), &options, &progress)
             .map_err(|source| Failed::new("import", self.file.display(), source))?;
         for image in imported {
-            print_result(&image.name, &image.digest);
+            print_result(&image.name, &image.digest)?;
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -1,5 +1,6 @@
 //! `pull`, `push`: between the store and registries.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -93,7 +94,7 @@ impl Pull {
         let progress = self.progress.progress();
         let pulled = transfer::pull(store, &self.name, &platform, &options, &progress)
             .map_err(|source| Failed::new("pull", &self.name, source))?;
-        print_result(&self.name, &pulled.digest);
+        print_result(&self.name, &pulled.digest)?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -130,16 +131,17 @@ impl Push {
         let progress = self.progress.progress();
         let pushed = transfer::push(store, &self.image, &destination, &options, &progress)
             .map_err(|source| Failed::new("push", &destination, source))?;
-        print_result(&destination, &pushed.digest);
+        print_result(&destination, &pushed.digest)?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
 /// The line on standard output: a name that means exactly this image.
-pub(crate) fn print_result(name: &Reference, digest: &teu_store::Digest) {
+pub(crate) fn print_result(name: &Reference, digest: &teu_store::Digest) -> std::io::Result<()> {
+    let mut out = std::io::stdout();
     match name.digest() {
-        Some(_) => println!("{name}"),
-        None => println!("{name}@{digest}"),
+        Some(_) => writeln!(out, "{name}"),
+        None => writeln!(out, "{name}@{digest}"),
     }
 }
 
