@@ -80,6 +80,8 @@ fn fresh(scene: &Scene, name: &str) -> PathBuf {
 fn teu(scene: &Scene, source: &str) -> Sample {
     let store = fresh(scene, "pull-teu");
     let bundle = fresh(scene, "bundle-teu");
+    let request = scene.write("request.json", r#"{"args": ["/bin/true"]}"#);
+    let request = request.to_str().expect("a path in UTF-8");
     let command = |args: &[&str]| {
         let mut command = Command::new(binary("teu-store"));
         command.arg("--root").arg(&store).args(args);
@@ -91,7 +93,7 @@ fn teu(scene: &Scene, source: &str) -> Sample {
         "--id",
         "bench",
         "--request",
-        "/dev/null",
+        request,
         source,
     ];
     let pulled = run(&mut command(&["pull", "-q", source]));
