@@ -477,17 +477,22 @@ fn a_container_outlives_the_command_that_started_it() {
 #[test]
 fn an_orphans_status_is_true_or_unknown() {
     let scene = scene("kill shim");
-    run(&scene, &["-d", "--name", "k"], "sleep 2; exit 3").succeeds();
+    // Each ends when it is told to, however slow the machine is.
+    let until_told = "while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 3";
+    let tell = |name| teu(&scene, &["exec", name, "touch", "/tmp/go"]).succeeds();
+    run(&scene, &["-d", "--name", "k"], until_told).succeeds();
     kill_supervisor(&scene, "k");
     wait_for_state(&scene, "k", "unsupervised");
+    tell("k");
     let waited = teu(&scene, &["wait", "k"]);
     assert!(
         ["3\n", "unknown\n"].contains(&waited.stdout.as_str()),
         "{waited}"
     );
 
-    run(&scene, &["-d", "--name", "l"], "sleep 0.5; exit 3").succeeds();
+    run(&scene, &["-d", "--name", "l"], until_told).succeeds();
     kill_supervisor(&scene, "l");
+    tell("l");
     wait_for_state(&scene, "l", "lost");
     let waited = teu(&scene, &["wait", "l"]).exits(1);
     assert_eq!(waited.stdout, "unknown\n");
