@@ -12,7 +12,7 @@ use super::protocol::BLOCK_BYTES;
 /// What a client's input said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Taken {
-    /// Something, or nothing for now.
+    /// Something, or nothing until the descriptor is readable again.
     Some,
     /// It has ended.
     End,

@@ -201,7 +201,7 @@ impl Pump {
         self.log.close(unread)
     }
 
-    /// Tells the poller what is waited for now.
+    /// Tells the poller which readiness is waited for.
     ///
     /// # Errors
     /// What the kernel says.
