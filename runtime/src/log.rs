@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 
-use crate::error::Error;
+use crate::error::{Error, Facts};
 use crate::time;
 
 /// How a line looks.
@@ -66,16 +66,22 @@ impl Log {
 
     /// Says why the command failed: in the log, and where that is a file also
     /// on standard error, for whoever is looking.
-    pub(crate) fn error(&self, message: &str) {
-        self.line(Level::Error, message);
+    pub(crate) fn error(&self, error: &Error) {
+        let message = error.chain();
+        self.write(Level::Error, &message, &error.facts());
         if self.file.is_some() {
             let _ = writeln!(std::io::stderr(), "{message}");
         }
     }
 
-    /// A log that cannot be written must not keep the command from its work.
     fn line(&self, level: Level, message: &str) {
-        let line = line(self.format, level, message, &time::rfc3339(time::now()));
+        self.write(level, message, &Facts::default());
+    }
+
+    /// A log that cannot be written must not keep the command from its work.
+    fn write(&self, level: Level, message: &str, facts: &Facts) {
+        let time = time::rfc3339(time::now());
+        let line = line(self.format, level, message, facts, &time);
         let _ = match self.file.as_ref() {
             Some(mut file) => file.write_all(line.as_bytes()),
             None => std::io::stderr().write_all(line.as_bytes()),
@@ -83,17 +89,32 @@ impl Log {
     }
 }
 
-fn line(format: Format, level: Level, message: &str, time: &str) -> String {
+/// The names of runc come first; what is known beyond them follows, each only
+/// where it is known.
+fn line(format: Format, level: Level, message: &str, facts: &Facts, time: &str) -> String {
     let level = match level {
         Level::Debug => "debug",
         Level::Warning => "warning",
         Level::Error => "error",
     };
-    let quoted = serde_json::Value::from(message).to_string();
-    match format {
-        Format::Text => format!("time=\"{time}\" level={level} msg={quoted}\n"),
-        Format::Json => format!("{{\"level\":\"{level}\",\"msg\":{quoted},\"time\":\"{time}\"}}\n"),
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let message = quoted(message);
+    if format == Format::Text {
+        return format!("time=\"{time}\" level={level} msg={message}\n");
     }
+    let mut line = format!("{{\"level\":\"{level}\",\"msg\":{message},\"time\":\"{time}\"");
+    for (name, value) in [
+        ("step", &facts.step),
+        ("object", &facts.object),
+        ("errno", &facts.errno),
+        ("pointer", &facts.pointer),
+    ] {
+        if !value.is_empty() {
+            line.push_str(&format!(",\"{name}\":{}", quoted(value)));
+        }
+    }
+    line.push_str("}\n");
+    line
 }
 
 #[cfg(test)]
@@ -103,13 +124,27 @@ mod tests {
     #[test]
     fn both_formats_are_those_of_runc() {
         let time = "2026-11-21T13:08:00Z";
+        let line = |format, level, message| line(format, level, message, &Facts::default(), time);
         assert_eq!(
-            line(Format::Json, Level::Error, "a \"b\"\nc", time),
+            line(Format::Json, Level::Error, "a \"b\"\nc"),
             "{\"level\":\"error\",\"msg\":\"a \\\"b\\\"\\nc\",\"time\":\"2026-11-21T13:08:00Z\"}\n"
         );
         assert_eq!(
-            line(Format::Text, Level::Warning, "x", time),
+            line(Format::Text, Level::Warning, "x"),
             "time=\"2026-11-21T13:08:00Z\" level=warning msg=\"x\"\n"
+        );
+    }
+
+    #[test]
+    fn what_is_known_follows() {
+        let facts = Facts {
+            step: "mount".into(),
+            pointer: "/mounts/3".into(),
+            ..Facts::default()
+        };
+        assert_eq!(
+            line(Format::Json, Level::Error, "x", &facts, "T"),
+            "{\"level\":\"error\",\"msg\":\"x\",\"time\":\"T\",\"step\":\"mount\",\"pointer\":\"/mounts/3\"}\n"
         );
     }
 }

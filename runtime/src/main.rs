@@ -27,14 +27,14 @@ fn main() -> ExitCode {
     let invocation = match cli::parse(std::env::args_os().skip(1)) {
         Ok(invocation) => invocation,
         Err(error) => {
-            log::Log::default().error(&error.chain());
+            log::Log::default().error(&error);
             return ExitCode::FAILURE;
         }
     };
     match invocation.run() {
         Ok(code) => ExitCode::from(code),
         Err((log, error)) => {
-            log.error(&error.chain());
+            log.error(&error);
             ExitCode::from(invocation.failure_code())
         }
     }

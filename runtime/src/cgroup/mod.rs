@@ -106,3 +106,80 @@ pub(crate) enum Error {
     #[error("signal process {pid}")]
     Signal { pid: i32, source: Errno },
 }
+
+impl Error {
+    /// What it is about, and the field of `config.json` that asked for it as a
+    /// JSON pointer; either may be empty.
+    pub(crate) fn object(&self) -> (String, &'static str) {
+        let whole = "/linux/cgroupsPath";
+        match self {
+            Error::Write { path, .. } => {
+                let file = path.file_name().and_then(|name| name.to_str());
+                (path.display().to_string(), field_of(file.unwrap_or("")))
+            }
+            Error::NoController { file, path, .. } => {
+                (path.join(file).display().to_string(), field_of(file))
+            }
+            Error::Path { path, .. } => (path.clone(), whole),
+            Error::Create { path, .. }
+            | Error::Open { path, .. }
+            | Error::NotEmpty { path, .. }
+            | Error::Frozen { path } => (path.display().to_string(), whole),
+            Error::NoCgroups { path, .. }
+            | Error::Read { path, .. }
+            | Error::Remove { path, .. }
+            | Error::Enter { path, .. }
+            | Error::Join { path, .. }
+            | Error::FreezeTimeout { path, .. } => (path.display().to_string(), ""),
+            Error::Devices { path, .. } => (path.display().to_string(), "/linux/resources/devices"),
+            Error::MemoryInUse { .. } | Error::BelowUsage { .. } => {
+                ("memory limit".into(), "/linux/resources/memory/limit")
+            }
+            Error::NoCgroup { controller } => (controller.clone(), "/linux/resources"),
+            Error::Invalid(_) => (String::new(), "/linux/resources"),
+            Error::NoPermission { source } => source.object(),
+            Error::NoFreezer => (String::new(), ""),
+            Error::Signal { pid, .. } => (pid.to_string(), ""),
+        }
+    }
+}
+
+/// The field whose value is written to a file of a cgroup.
+fn field_of(file: &str) -> &'static str {
+    FIELDS
+        .iter()
+        .find(|(start, _)| file.starts_with(start))
+        .map_or("/linux/resources", |(_, field)| field)
+}
+
+/// Beginnings of file names of both versions, longer ones first.
+const FIELDS: &[(&str, &str)] = &[
+    ("memory.limit", "/linux/resources/memory/limit"),
+    ("memory.max", "/linux/resources/memory/limit"),
+    ("memory.soft", "/linux/resources/memory/reservation"),
+    ("memory.low", "/linux/resources/memory/reservation"),
+    ("memory.memsw", "/linux/resources/memory/swap"),
+    ("memory.swap.max", "/linux/resources/memory/swap"),
+    ("memory.swappiness", "/linux/resources/memory/swappiness"),
+    ("memory.", "/linux/resources/memory"),
+    ("cpu.shares", "/linux/resources/cpu/shares"),
+    ("cpu.weight", "/linux/resources/cpu/shares"),
+    ("cpu.cfs_quota", "/linux/resources/cpu/quota"),
+    ("cpu.cfs_period", "/linux/resources/cpu/period"),
+    ("cpu.cfs_burst", "/linux/resources/cpu/burst"),
+    ("cpu.rt_runtime", "/linux/resources/cpu/realtimeRuntime"),
+    ("cpu.rt_period", "/linux/resources/cpu/realtimePeriod"),
+    ("cpu.idle", "/linux/resources/cpu/idle"),
+    ("cpu.max.burst", "/linux/resources/cpu/burst"),
+    ("cpu.max", "/linux/resources/cpu/quota"),
+    ("cpuset.cpus", "/linux/resources/cpu/cpus"),
+    ("cpuset.mems", "/linux/resources/cpu/mems"),
+    ("cpu", "/linux/resources/cpu"),
+    ("pids.max", "/linux/resources/pids/limit"),
+    ("blkio.", "/linux/resources/blockIO"),
+    ("io.", "/linux/resources/blockIO"),
+    ("hugetlb.", "/linux/resources/hugepageLimits"),
+    ("devices.", "/linux/resources/devices"),
+    ("net_", "/linux/resources/network"),
+    ("rdma.", "/linux/resources/rdma"),
+];

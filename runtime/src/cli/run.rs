@@ -67,7 +67,10 @@ fn request<'a>(context: &'a Context<'_>, args: &Args, id: &'a ContainerId) -> Re
 pub(super) fn create(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
     let id = container_id(args)?;
     let request = request(context, args, &id);
-    named("create", &id, creation::create(&request)).map(|_| 0)
+    let config = request.bundle.join("config.json");
+    named("create", &id, creation::create(&request))
+        .map(|_| 0)
+        .map_err(|error| error.asked_by(&config, ""))
 }
 
 /// `run`.
@@ -84,12 +87,14 @@ pub(super) fn run(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
         detached,
         ..request(context, args, &id)
     };
-    let mut created = named("run", &id, creation::create(&request))?;
+    let config = request.bundle.join("config.json");
+    let mut created = named("run", &id, creation::create(&request))
+        .map_err(|error| error.asked_by(&config, ""))?;
     if let Err(error) = start::begin(&mut created) {
         let _ = sys::pidfd_signal(std::os::fd::AsFd::as_fd(&created.init.pidfd), libc::SIGKILL);
         let _ = creation::reap(&created.init);
         let _ = delete::destroy(created.locked, &created.state, context.log);
-        return named("run", &id, Err(error));
+        return named("run", &id, Err(error)).map_err(|error| error.asked_by(&config, ""));
     }
     let Some(foreground) = foreground else {
         return Ok(0);
@@ -176,7 +181,11 @@ pub(super) fn exec(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
             None => Ok(0),
         }
     })();
-    named("exec", &id, started).map(|code| code as u8)
+    let exited = named("exec", &id, started).map(|code| code as u8);
+    match args.value("process") {
+        Some(file) => exited.map_err(|error| error.asked_by(file.as_ref(), "/process")),
+        None => exited,
+    }
 }
 
 /// The process of `--process`, or the container's own one changed by flags.

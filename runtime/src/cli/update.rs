@@ -30,7 +30,11 @@ pub(super) fn update(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
         group.complete(&mut resources)?;
         Ok(group.apply(&Plan::update(&resources, &state.cgroups)?)?)
     })();
-    named("update", &id, updated).map(|()| 0)
+    let updated = named("update", &id, updated).map(|()| 0);
+    match args.value("resources") {
+        Some(file) => updated.map_err(|error| error.asked_by(file.as_ref(), "/linux/resources")),
+        None => updated,
+    }
 }
 
 fn from_file(path: &str) -> Result<Resources, Error> {

@@ -125,7 +125,7 @@ impl Init {
     fn prepare(&mut self, plan: Plan) -> Result<Ready, Failure> {
         self.inherited.socket.expect(ToInit::Go)?;
         if plan.namespaces.clone_flags & libc::CLONE_NEWUSER != 0 {
-            protect::hide().map_err(Step::Attribute.on("PR_SET_DUMPABLE"))?;
+            protect::hide().map_err(Step::Talk.on("PR_SET_DUMPABLE"))?;
         }
         rustix::process::setsid().map_err(Step::Session.on(""))?;
         namespace::join(&self.inherited.join)?;
@@ -272,11 +272,16 @@ pub(crate) fn hand_over(
 }
 
 fn hook_failure(kind: &str, index: usize, error: &hook::Error) -> Failure {
-    let mut text = format!("{kind} hook #{index}: {error}");
-    if let Some(cause) = std::error::Error::source(error) {
-        text.push_str(&format!(": {cause}"));
-    }
-    Step::Hook.says(text)
+    let hook = format!("{kind} hook #{index}");
+    let place = format!("/hooks/{kind}/{index}");
+    let failure = match error {
+        hook::Error::Start { path, source } => Failure {
+            errno: source.raw_os_error().unwrap_or(0),
+            ..Step::Hook.refuses(hook, path)
+        },
+        error => Step::Hook.refuses(hook, error.to_string()),
+    };
+    failure.at(&place)
 }
 
 /// Takes the ids 0 of the user namespace, in whose name files are made.

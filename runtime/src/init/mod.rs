@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 pub(crate) mod cgroup_view;
 pub(crate) mod child;
+pub(crate) mod failure;
 pub(crate) mod gate;
 pub(crate) mod launch;
 pub(crate) mod protocol;
 pub(crate) mod sysctl;
 
-pub(crate) use protocol::{Failure, Step};
+pub(crate) use failure::{Failure, Step};
 
 use crate::error::Error;
 use crate::id::ContainerId;

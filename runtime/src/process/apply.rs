@@ -1,6 +1,6 @@
 //! Becoming the planned process: ids, privileges, limits, and at last execve.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -43,7 +43,7 @@ const CAP_SYS_ADMIN: u64 = 1 << 21;
 /// Opens the working directory inside `root` and makes it where it is missing.
 /// By descriptor: a name like /proc/self/fd/7 leads nowhere here.
 pub(crate) fn open_cwd(root: &RootDir, cwd: &Path) -> Result<OwnedFd, Failure> {
-    let fail = || format!("({cwd:?}) set in config.json failed");
+    let fail = || format!("{cwd:?}");
     match root.open(cwd, OFlags::PATH | OFlags::DIRECTORY) {
         Err(Errno::NOENT) => root
             .create(cwd, Stub::Directory)
@@ -60,7 +60,8 @@ pub(crate) fn prepare(plan: Plan, filtered: bool) -> Result<Prepared, Failure> {
     plan.execution.apply()?;
     label(&plan)?;
     if plan.no_new_privs {
-        rustix::thread::set_no_new_privs(true).map_err(Step::Attribute.on("no_new_privs"))?;
+        rustix::thread::set_no_new_privs(true)
+            .map_err(Step::Attribute.on("process.noNewPrivileges"))?;
     }
     caps::bound(plan.caps.bounding)?;
     take_ids(&plan)?;
@@ -110,8 +111,7 @@ fn take_ids(plan: &Plan) -> Result<(), Failure> {
     let (uid, gid) = (Uid::from_raw(plan.uid), Gid::from_raw(plan.gid));
     if plan.uid != 0 {
         own_streams(uid);
-        rustix::thread::set_keep_capabilities(true)
-            .map_err(Step::Attribute.on("keep_capabilities"))?;
+        rustix::thread::set_keep_capabilities(true).map_err(Step::User.on("keep_capabilities"))?;
     }
     let groups: Vec<Gid> = plan.groups.iter().copied().map(Gid::from_raw).collect();
     match rustix::thread::set_thread_groups(&groups) {
@@ -173,13 +173,22 @@ impl Prepared {
     /// after the filter is loaded says so through `page`, since nothing else
     /// may be allowed any more.
     pub(crate) fn execute(&self, filter: Option<&Filter>, page: Option<&SharedPage>) -> Failure {
+        let keep = |failure: &Failure| {
+            if let (Some(_), Some(page)) = (filter, page) {
+                page.store(&failure.encode());
+            }
+        };
         let failure = match self.filter(filter, page) {
-            Ok(()) => explained(&self.path, sys::execve(&self.path, &self.args, &self.env)),
+            Ok(()) => {
+                let error = sys::execve(&self.path, &self.args, &self.env);
+                let failure = Step::Execve.on(self.path.to_string_lossy())(error);
+                // First what is certain: the filter may kill who looks further.
+                keep(&failure);
+                explain::failed(&self.path, failure)
+            }
             Err(failure) => failure,
         };
-        if let (Some(_), Some(page)) = (filter, page) {
-            page.store(&failure.encode());
-        }
+        keep(&failure);
         failure
     }
 
@@ -226,20 +235,7 @@ fn wait_for_agent(listener: i32, page: &SharedPage) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The failure of an execve, with what the file itself tells about it.
-fn explained(path: &CStr, error: std::io::Error) -> Failure {
-    let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-    let shown = path.to_string_lossy();
-    let mut failure = Step::Program.on(shown.clone().into_owned())(errno);
-    if let Some(reason) = explain::failed(path, errno) {
-        let kernel = failure.to_string();
-        failure = Step::Other.says(format!("{kernel} ({reason})"));
-    }
-    failure
-}
-
 /// Enters a directory by descriptor.
 pub(crate) fn enter(directory: impl AsFd, cwd: &Path) -> Result<(), Failure> {
-    rustix::process::fchdir(directory)
-        .map_err(Step::Cwd.on(format!("({cwd:?}) set in config.json failed")))
+    rustix::process::fchdir(directory).map_err(Step::Cwd.on(format!("{cwd:?}")))
 }

@@ -3,79 +3,173 @@
 //! The kernel says ENOENT for a missing interpreter just as for a missing
 //! program, and ENOEXEC for nearly everything else; the file itself says more.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
+
+use crate::init::{Failure, Step};
 
 /// Bytes of a program that are looked at: the kernel reads 256 of a script,
 /// and the program headers of an ELF file stand within the first page.
 const HEAD_BYTES: u64 = 4096;
 
-/// Words for a program that the lookup refused.
-pub(super) fn refused(path: &CStr, errno: Errno) -> String {
-    let reason = match errno {
-        Errno::ACCESS => "permission denied".to_owned(),
-        Errno::NOENT => "no such file or directory".to_owned(),
-        errno => std::io::Error::from(errno).to_string(),
+/// The failure of a program that the lookup refused.
+pub(super) fn refused(shown: &str, path: &CStr, errno: Errno) -> Failure {
+    let object = format!("{shown:?}");
+    let failure = |reason: String| Failure {
+        errno: errno.raw_os_error(),
+        ..Step::Program.refuses(&object, reason)
     };
+    if errno == Errno::NOENT {
+        return failure(format!("stat {shown}")).hint(missing(path));
+    }
     let Ok(stat) = rustix::fs::stat(path) else {
-        return reason;
+        return failure(String::new());
     };
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => format!("is a directory: {reason}"),
+        FileType::Directory => failure("is a directory".into()),
         FileType::RegularFile if stat.st_mode & 0o111 == 0 => {
-            format!("{reason} (the file has no execute permission: chmod +x it)")
+            failure(String::new()).hint("the file has no execute permission: chmod +x it")
         }
-        _ => reason,
+        FileType::RegularFile if on_noexec(path) => failure(String::new()).hint(NOEXEC),
+        FileType::RegularFile => failure(String::new()).hint(format!(
+            "its mode is {:04o}, owner {}:{}: this user may not execute it",
+            stat.st_mode & 0o7777,
+            stat.st_uid,
+            stat.st_gid
+        )),
+        _ => failure("is not a regular file".into()),
     }
 }
 
-/// Words about a program whose execve failed with `errno`.
-pub(super) fn failed(path: &CStr, errno: Errno) -> Option<String> {
-    let head = head(path)?;
-    match errno {
-        Errno::NOENT | Errno::ACCESS if head.starts_with(b"#!") => script(&head),
-        Errno::NOENT => {
-            let loader = elf_interpreter(&head)?;
-            let loader = String::from_utf8_lossy(loader).into_owned();
-            (!exists(&loader)).then(|| format!("its loader {loader:?} is missing in the container"))
+/// The failure of a name that is in no directory of PATH.
+pub(super) fn not_found(shown: &str, path: Option<&str>) -> Failure {
+    let failure = Step::Program.refuses(format!("{shown:?}"), "executable file not found in $PATH");
+    match path {
+        None | Some("") => {
+            failure.hint("process.env has no PATH: set one, or give an absolute path")
         }
-        Errno::NOEXEC => Some(not_executable(&head)),
-        Errno::ACCESS if on_noexec(path) => Some("the file system is mounted noexec".into()),
+        Some(path) => failure.hint(format!("PATH={path}")),
+    }
+}
+
+const NOEXEC: &str =
+    "its file system is mounted noexec: mount it with exec, or put the program elsewhere";
+
+/// Which part of a missing path is missing.
+fn missing(path: &CStr) -> String {
+    let path = Path::new(OsStr::from_bytes(path.to_bytes()));
+    if path.symlink_metadata().is_ok_and(|meta| meta.is_symlink()) {
+        let target = path.read_link().unwrap_or_default();
+        return format!("it is a symbolic link to {target:?}, which is not in the container");
+    }
+    match path.ancestors().skip(1).find(|parent| parent.is_dir()) {
+        Some(parent) if Some(parent) != path.parent() => {
+            format!(
+                "the container has no {:?}",
+                path.strip_prefix(parent)
+                    .ok()
+                    .and_then(|rest| rest.iter().next())
+                    .map_or_else(|| path.to_owned(), |first| parent.join(first))
+            )
+        }
+        _ => "the container has no such file".into(),
+    }
+}
+
+/// Completes the failure of an execve by what the file itself tells.
+pub(super) fn failed(path: &CStr, failure: Failure) -> Failure {
+    match reason(
+        Path::new(OsStr::from_bytes(path.to_bytes())),
+        failure.errno,
+        INTERPRETERS_MAX,
+    ) {
+        Some(reason) => failure.hint(reason),
+        None => failure,
+    }
+}
+
+/// How many interpreters of interpreters are followed: as many as the kernel does.
+const INTERPRETERS_MAX: u32 = 5;
+
+fn reason(path: &Path, errno: i32, depth: u32) -> Option<String> {
+    if errno == libc::E2BIG {
+        return Some("its arguments and its environment are larger than the kernel takes".into());
+    }
+    let head = head(path)?;
+    if head.starts_with(b"#!") {
+        return script(&head, errno, depth);
+    }
+    match errno {
+        libc::ENOENT => {
+            let loader = elf_interpreter(&head)?;
+            (!Path::new(&loader).exists()).then(|| {
+                format!(
+                    "its loader {loader:?} is missing in the container: \
+                     link the program statically, or take an image with that C library"
+                )
+            })
+        }
+        libc::ENOEXEC => Some(not_executable(&head)),
+        libc::ELIBBAD => Some("its loader is not for this machine, or is damaged".into()),
+        libc::EACCES if noexec(path) => Some(NOEXEC.into()),
         _ => None,
     }
 }
 
-fn head(path: &CStr) -> Option<Vec<u8>> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+/// The first bytes of a regular file; others are not even opened for reading.
+fn head(path: &Path) -> Option<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    if !path.metadata().ok()?.is_file() {
+        return None;
+    }
     let file = std::fs::File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
     let mut head = Vec::new();
     file.take(HEAD_BYTES).read_to_end(&mut head).ok()?;
     Some(head)
 }
 
-fn exists(path: &str) -> bool {
-    Path::new(path).exists()
+fn on_noexec(path: &CStr) -> bool {
+    noexec(Path::new(OsStr::from_bytes(path.to_bytes())))
 }
 
-fn on_noexec(path: &CStr) -> bool {
+fn noexec(path: &Path) -> bool {
     rustix::fs::statvfs(path).is_ok_and(|fs| fs.f_flag.bits() & libc::ST_NOEXEC != 0)
 }
 
-fn script(head: &[u8]) -> Option<String> {
+/// What is wrong with the interpreter of a script. The kernel gives its error
+/// as that of the script.
+fn script(head: &[u8], errno: i32, depth: u32) -> Option<String> {
     let line = head[2..].split(|&byte| byte == b'\n').next()?;
     let words = line.trim_ascii_start();
     let interpreter = words.split(|byte| *byte == b' ' || *byte == b'\t').next()?;
-    if interpreter.ends_with(b"\r") {
+    if line.ends_with(b"\r") {
         return Some("its first line ends in CR LF: save it with Unix line ends".into());
     }
-    let name = String::from_utf8_lossy(interpreter).into_owned();
-    let path = Path::new(std::ffi::OsStr::from_bytes(interpreter));
-    (!path.exists()).then(|| format!("its interpreter {name:?} is missing in the container"))
+    if interpreter.is_empty() {
+        return Some("no interpreter stands behind the #! of its first line".into());
+    }
+    let path = Path::new(OsStr::from_bytes(interpreter));
+    let Ok(found) = path.metadata() else {
+        return Some(format!(
+            "its interpreter {path:?} is missing in the container"
+        ));
+    };
+    if found.is_dir() {
+        return Some(format!("its interpreter {path:?} is a directory"));
+    }
+    if found.permissions().mode() & 0o111 == 0 {
+        return Some(format!(
+            "its interpreter {path:?} has no execute permission"
+        ));
+    }
+    let inner = reason(path, errno, depth.checked_sub(1)?)?;
+    Some(format!("of its interpreter {path:?}: {inner}"))
 }
 
 fn not_executable(head: &[u8]) -> String {
@@ -83,17 +177,30 @@ fn not_executable(head: &[u8]) -> String {
         return "the file is empty".into();
     }
     if !head.starts_with(b"\x7fELF") {
-        return "neither a program nor a script with #! in its first line".into();
+        return if head.contains(&0) {
+            "it is not a program for Linux".into()
+        } else {
+            "it is text without #! and an interpreter in its first line".into()
+        };
     }
+    let big = head.get(5) == Some(&2);
     match (head.get(18), head.get(19)) {
-        (Some(&low), Some(&high)) => {
-            let machine = u16::from_le_bytes([low, high]);
+        (Some(&first), Some(&second)) => {
+            let bytes = [first, second];
+            let machine = if big {
+                u16::from_be_bytes(bytes)
+            } else {
+                u16::from_le_bytes(bytes)
+            };
             let name = MACHINES
                 .iter()
                 .find(|(number, _)| *number == machine)
                 .map_or("another machine", |(_, name)| *name);
+            if name == std::env::consts::ARCH {
+                return "the program is damaged or cut off".into();
+            }
             format!(
-                "the program is for {name}, this machine is {}",
+                "the program is for {name}, this machine is {}: take an image for it",
                 std::env::consts::ARCH
             )
         }
@@ -114,7 +221,7 @@ const MACHINES: [(u16, &str); 8] = [
 ];
 
 /// The PT_INTERP of a little-endian ELF file of 32 or 64 bits (`elf(5)`).
-fn elf_interpreter(head: &[u8]) -> Option<&[u8]> {
+fn elf_interpreter(head: &[u8]) -> Option<PathBuf> {
     const PT_INTERP: u64 = 3;
     let number = |at: usize, bytes: usize| {
         let field = head.get(at..at.checked_add(bytes)?)?;
@@ -152,9 +259,10 @@ fn elf_interpreter(head: &[u8]) -> Option<&[u8]> {
             )
         };
         let (offset, length) = (usize::try_from(offset).ok()?, usize::try_from(length).ok()?);
-        return head
+        let name = head
             .get(offset..offset.checked_add(length)?)?
-            .strip_suffix(b"\0");
+            .strip_suffix(b"\0")?;
+        return Some(Path::new(OsStr::from_bytes(name)).to_owned());
     }
     None
 }
@@ -165,13 +273,12 @@ mod tests {
 
     #[test]
     fn a_script_from_windows_is_recognised() {
-        assert!(script(b"#!/bin/sh\r\necho\r\n").unwrap().contains("CR LF"));
-        assert!(
-            script(b"#! /no/such/sh -e\n")
-                .unwrap()
-                .contains("\"/no/such/sh\"")
-        );
-        assert_eq!(script(b"#!/proc\n"), None);
+        let said = |head: &[u8]| script(head, libc::ENOENT, 1).unwrap();
+        assert!(said(b"#!/bin/sh\r\necho\r\n").contains("CR LF"));
+        assert!(said(b"#!/bin/sh -e\r\n").contains("CR LF"));
+        assert!(said(b"#! /no/such/sh -e\n").contains("\"/no/such/sh\""));
+        assert!(said(b"#!/proc\n").contains("directory"));
+        assert!(said(b"#! \n").contains("no interpreter"));
     }
 
     #[test]
@@ -195,7 +302,7 @@ mod tests {
         file[72] = 200; // p_offset
         file[96] = 9; // p_filesz
         file[200..209].copy_from_slice(b"/lib/ld.\0");
-        assert_eq!(elf_interpreter(&file), Some(&b"/lib/ld."[..]));
+        assert_eq!(elf_interpreter(&file), Some(PathBuf::from("/lib/ld.")));
         assert_eq!(elf_interpreter(&file[..100]), None);
         assert_eq!(elf_interpreter(b"\x7fELF\x02\x01"), None);
     }

@@ -26,12 +26,7 @@ pub(crate) fn program(plan: &Plan) -> Result<CString, Failure> {
     if name.as_bytes().contains(&b'/') {
         return match executable(name) {
             Ok(()) => Ok(name.clone()),
-            Err(Errno::NOENT) => Err(Step::Program.on(format!("{shown:?}: stat {shown}"))(
-                Errno::NOENT,
-            )),
-            Err(errno) => {
-                Err(Step::Program.says(format!("{shown:?}: {}", explain::refused(name, errno))))
-            }
+            Err(errno) => Err(explain::refused(&shown, name, errno)),
         };
     }
     let mut refused = None;
@@ -48,11 +43,8 @@ pub(crate) fn program(plan: &Plan) -> Result<CString, Failure> {
         }
     }
     match refused {
-        Some(path) => Err(Step::Program.says(format!(
-            "{shown:?}: {}",
-            explain::refused(&path, Errno::ACCESS)
-        ))),
-        None => Err(Step::Program.says(format!("{shown:?}: executable file not found in $PATH"))),
+        Some(path) => Err(explain::refused(&shown, &path, Errno::ACCESS)),
+        None => Err(explain::not_found(&shown, plan.search_path.as_deref())),
     }
 }
 

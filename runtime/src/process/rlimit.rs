@@ -67,8 +67,10 @@ impl Limit {
 
 /// Sets them for this process.
 pub(crate) fn apply(limits: &[Limit]) -> Result<(), Failure> {
-    for limit in limits {
-        setrlimit(limit.resource, limit.values).map_err(Step::Rlimit.on(limit.name))?;
+    for (index, limit) in limits.iter().enumerate() {
+        let place = |failure: Failure| failure.at(&format!("/process/rlimits/{index}"));
+        setrlimit(limit.resource, limit.values)
+            .map_err(|errno| place(Step::Rlimit.on(limit.name)(errno)))?;
     }
     Ok(())
 }

@@ -78,14 +78,18 @@ pub(crate) fn build<'a>(
     for (index, op) in plan.mounts.iter().enumerate() {
         if op.what != What::Cgroup {
             let spare = spares.get(index).and_then(Option::as_ref);
-            super::mount::apply(root, op, &plan.mount_label, spare)?;
+            super::mount::apply(root, op, &plan.mount_label, spare)
+                .map_err(|failure| at_mount(failure, index))?;
             continue;
         }
-        let target = super::mount::mount_point(root, op, Stub::Directory)?;
+        let target = super::mount::mount_point(root, op, Stub::Directory)
+            .map_err(|failure| at_mount(failure, index))?;
         if plan.cgroups_last {
             late.push((op, target));
         } else {
-            caller.mount_cgroups(target, op)?;
+            caller
+                .mount_cgroups(target, op)
+                .map_err(|failure| at_mount(failure, index))?;
         }
     }
     device::make(root, &plan.devices, plan.bind_devices)?;
@@ -99,6 +103,15 @@ pub(crate) fn build<'a>(
         set_readonly(&mount).map_err(Step::Readonly.on(format!("{path:?}")))?;
     }
     Ok(late)
+}
+
+/// Names the entry of `mounts` that failed; joining the cgroups may fail on
+/// the way and is none.
+fn at_mount(failure: Failure, index: usize) -> Failure {
+    match failure.step {
+        Step::Mount | Step::MountPoint => failure.at(&format!("/mounts/{index}")),
+        _ => failure,
+    }
 }
 
 /// Covers and protects what was asked for, and makes `root` the root of this

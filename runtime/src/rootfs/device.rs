@@ -163,7 +163,7 @@ fn existing(directory: &OwnedFd, name: &OsStr, node: &Node) -> Result<(), Failur
     if same_kind && (node.kind == FileType::Fifo || stat.st_rdev == node.device) {
         return Ok(());
     }
-    Err(Step::Device.says(format!("{:?}: another file is in its place", node.path)))
+    Err(Step::Device.refuses(format!("{:?}", node.path), "another file is in its place"))
 }
 
 fn bind_node(root: &RootDir, node: &Node) -> std::io::Result<()> {

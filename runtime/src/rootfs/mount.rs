@@ -71,7 +71,8 @@ pub(super) fn apply(
             let tree = match (mapped, spare) {
                 // Made by the runtime, with its ids mapped.
                 (true, Some(spare)) => spare.try_clone().map_err(Step::Mount.on(named()))?,
-                _ => source_tree(source, *recursive, spare).map_err(Step::Mount.on(named()))?,
+                _ => source_tree(source, *recursive, spare)
+                    .map_err(|error| source_failure(source, Step::Mount.on(named())(error)))?,
             };
             let stub = if is_directory(&tree).map_err(Step::Mount.on(named()))? {
                 Stub::Directory
@@ -95,6 +96,18 @@ pub(super) fn apply(
     }
 }
 
+/// The failure to open a bind source: here the host's tree can be looked at.
+fn source_failure(source: &Path, failure: Failure) -> Failure {
+    let missing = failure.errno == libc::ENOENT;
+    let failure = failure.at("/source");
+    match source.ancestors().skip(1).find(|path| path.exists()) {
+        Some(parent) if missing => failure.hint(format!(
+            "the source is not there on the host: create it, or correct the path from {parent:?} on"
+        )),
+        _ => failure,
+    }
+}
+
 /// A detached copy of a bind source; the spare one where a mapped root may not
 /// look it up.
 fn source_tree(
@@ -108,6 +121,20 @@ fn source_tree(
     }
 }
 
+/// The failure to make a mount point.
+fn point_failure(failure: Failure) -> Failure {
+    let advice = match failure.errno {
+        libc::EROFS => {
+            "it is not in the rootfs, which is on a read-only file system: make it there first"
+        }
+        libc::ENOTDIR => {
+            "a file stands in the way: its path, or the kind of its source, does not fit"
+        }
+        _ => return failure.at("/destination"),
+    };
+    failure.at("/destination").hint(advice)
+}
+
 /// Opens the mount point of `op`, makes it where it is missing, and refuses
 /// those that would let the image lead us astray.
 pub(crate) fn mount_point(root: &RootDir, op: &MountOp, stub: Stub) -> Result<OwnedFd, Failure> {
@@ -117,7 +144,7 @@ pub(crate) fn mount_point(root: &RootDir, op: &MountOp, stub: Stub) -> Result<Ow
         Err(Errno::NOENT) => {
             return root
                 .create(&op.target, stub)
-                .map_err(Step::MountPoint.on(named()));
+                .map_err(|error| point_failure(Step::MountPoint.on(named())(error)));
         }
         Err(Errno::LOOP) => (),
         Err(errno) => return Err(Step::MountPoint.on(named())(errno)),
@@ -126,10 +153,12 @@ pub(crate) fn mount_point(root: &RootDir, op: &MountOp, stub: Stub) -> Result<Ow
     if let What::Filesystem { kind, .. } = &op.what
         && (kind == "proc" || kind == "sysfs")
     {
-        return Err(Step::Mount.says(format!(
-            "{kind} on {:?}: it must be mounted on an ordinary directory",
-            op.target
-        )));
+        return Err(Step::Mount
+            .refuses(
+                format!("{kind} on {:?}", op.target),
+                "it must be mounted on an ordinary directory",
+            )
+            .at("/destination"));
     }
     let target = match root.open(&op.target, OFlags::PATH) {
         Err(Errno::NOENT) => root
@@ -139,10 +168,12 @@ pub(crate) fn mount_point(root: &RootDir, op: &MountOp, stub: Stub) -> Result<Ow
     };
     let filesystem = rustix::fs::fstatfs(&target).map_err(Step::MountPoint.on(named()))?;
     if filesystem.f_type as u64 == PROC_SUPER_MAGIC && !coverable_on_proc(&op.target) {
-        return Err(Step::Mount.says(format!(
-            "on {:?}: a symbolic link leads it into /proc",
-            op.target
-        )));
+        return Err(Step::Mount
+            .refuses(
+                format!("on {:?}", op.target),
+                "a symbolic link leads it into /proc",
+            )
+            .at("/destination"));
     }
     Ok(target)
 }

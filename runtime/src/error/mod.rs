@@ -4,6 +4,12 @@ use std::path::PathBuf;
 
 use crate::init::Failure;
 
+pub(crate) mod errno;
+mod facts;
+pub(crate) mod locate;
+
+pub(crate) use facts::Facts;
+
 /// Every failure of the runtime. Display says what was attempted on what; the
 /// cause is the source and is printed after it by `main`.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +26,7 @@ pub(crate) enum Error {
         source: serde_json::Error,
     },
     /// A field of `config.json` (or of a process file) has a wrong value.
-    #[error("config.json: {field} {reason}")]
+    #[error("{field} {reason}")]
     Field {
         /// Path of the field.
         field: String,
@@ -72,6 +78,14 @@ pub(crate) enum Error {
         /// Why.
         source: Box<Error>,
     },
+    /// An error about something that a file asks for.
+    #[error("{error}")]
+    Asked {
+        /// The error; it prints as if it stood alone.
+        error: Box<Error>,
+        /// Where in the file it is asked for.
+        place: facts::Asked,
+    },
 }
 
 impl Error {
@@ -101,11 +115,17 @@ impl Error {
 
     /// The error with all its causes on one line.
     pub(crate) fn chain(&self) -> String {
+        if let Error::Asked { error, place } = self {
+            return format!("{} ({place})", error.chain());
+        }
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
             text.push_str(": ");
-            text.push_str(&error.to_string());
+            match facts::system(error) {
+                Some(errno) => text.push_str(&errno::words(errno)),
+                None => text.push_str(&error.to_string()),
+            }
             cause = error.source();
         }
         text

@@ -1,0 +1,246 @@
+//! An error as values, for programs that read the log.
+
+use std::error::Error as _;
+use std::path::{Path, PathBuf};
+
+use super::locate::{self, Place};
+use super::{Error, errno};
+
+/// What a program can know of an error.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// What was attempted.
+    pub step: String,
+    /// On what.
+    pub object: String,
+    /// Name of the kernel's error number; empty where no system call failed.
+    pub errno: String,
+    /// JSON pointer into `config.json` (or the file of `--process`,
+    /// `--resources`); empty where none applies.
+    pub pointer: String,
+}
+
+/// A place in a file of the caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Asked {
+    file: PathBuf,
+    pointer: String,
+    /// Left out where the error itself says it.
+    place: Option<Place>,
+}
+
+impl std::fmt::Display for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = self.file.file_name().unwrap_or(self.file.as_os_str());
+        let pointer = if self.pointer.is_empty() {
+            "the whole"
+        } else {
+            &self.pointer
+        };
+        write!(f, "{} of {}", pointer, name.display())?;
+        match self.place {
+            Some(place) => write!(f, ", {place}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Largest file that is read again for its places, in bytes; `config.json` has
+/// the same limit.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+impl Error {
+    /// Names the place in `file` that asks for what failed, where there is one.
+    /// Pointers into `config.json` begin with `prefix` in front of those of
+    /// `file`, which may hold a part of it only. The file is read for this
+    /// alone: nothing is remembered of what was right.
+    #[must_use]
+    pub(crate) fn asked_by(self, file: &Path, prefix: &str) -> Error {
+        let Some(text) = std::fs::metadata(file)
+            .ok()
+            .filter(|meta| meta.is_file() && meta.len() <= FILE_BYTES_MAX)
+            .and_then(|_| std::fs::read(file).ok())
+        else {
+            return self;
+        };
+        let (pointer, place) = match self.innermost() {
+            Error::Json { path, source } if path == file && source.line() > 0 => {
+                let place = Place {
+                    line: source.line(),
+                    column: source.column(),
+                };
+                (locate::pointer_at(&text, place), None)
+            }
+            Error::Json { .. } => return self,
+            _ => {
+                let pointer = self.innermost().facts().pointer;
+                let Some(rest) = pointer.strip_prefix(prefix) else {
+                    return self;
+                };
+                if rest.is_empty() {
+                    return self;
+                }
+                (rest.to_owned(), Some(locate::place_of(&text, rest)))
+            }
+        };
+        Error::Asked {
+            error: Box::new(self),
+            place: Asked {
+                file: file.to_owned(),
+                pointer,
+                place,
+            },
+        }
+    }
+
+    fn innermost(&self) -> &Error {
+        match self {
+            Error::Command { source, .. } => source.innermost(),
+            Error::Asked { error, .. } => error.innermost(),
+            error => error,
+        }
+    }
+
+    /// The error as values.
+    pub(crate) fn facts(&self) -> Facts {
+        let mut facts = match self {
+            Error::Usage(_) => step("read the command line"),
+            Error::Json { path, .. } => Facts {
+                object: path.display().to_string(),
+                ..step("parse")
+            },
+            Error::Field { field, .. } => Facts {
+                object: field.clone(),
+                pointer: locate::pointer_of(field),
+                ..step("check config.json")
+            },
+            Error::System { action, object, .. } => Facts {
+                object: unquoted(object),
+                ..step(action)
+            },
+            Error::State(_) => step("check the state"),
+            Error::Init(failure) | Error::Exec(failure) => Facts {
+                object: unquoted(&failure.object),
+                errno: errno_name(Some(failure.errno)),
+                pointer: failure.pointer(),
+                ..step(failure.step.words().trim_end_matches(':'))
+            },
+            Error::Hook { kind, index, .. } => Facts {
+                object: format!("{kind} hook #{index}"),
+                pointer: format!("/hooks/{kind}/{index}"),
+                ..step("run hook")
+            },
+            Error::Cgroup(error) => {
+                let (object, pointer) = error.object();
+                Facts {
+                    object,
+                    pointer: pointer.to_owned(),
+                    ..step("set up cgroup")
+                }
+            }
+            Error::Seccomp(_) => Facts {
+                pointer: "/linux/seccomp".into(),
+                ..step("compile seccomp filter")
+            },
+            Error::Command {
+                command,
+                id,
+                source,
+            } => {
+                let mut facts = source.facts();
+                if facts.object.is_empty() {
+                    facts.object.clone_from(id);
+                }
+                // What these do is asked for by their flags, or another file.
+                if matches!(*command, "exec" | "update") {
+                    facts.pointer.clear();
+                }
+                facts
+            }
+            Error::Asked { error, place } => Facts {
+                pointer: place.pointer.clone(),
+                ..error.facts()
+            },
+        };
+        if facts.errno.is_empty() {
+            facts.errno = errno_name(self.errno());
+        }
+        facts
+    }
+
+    /// The number of the system error that caused all, if one did.
+    fn errno(&self) -> Option<i32> {
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            if let Some(errno) = system(error) {
+                return Some(errno);
+            }
+            cause = error.source();
+        }
+        None
+    }
+}
+
+/// The number of an error that is the system's own.
+pub(super) fn system(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    match error.downcast_ref::<std::io::Error>() {
+        Some(error) => error.raw_os_error(),
+        None => error
+            .downcast_ref::<rustix::io::Errno>()
+            .map(|errno| errno.raw_os_error()),
+    }
+}
+
+fn step(words: &str) -> Facts {
+    Facts {
+        step: words.to_owned(),
+        ..Facts::default()
+    }
+}
+
+fn errno_name(errno: Option<i32>) -> String {
+    errno
+        .filter(|&errno| errno != 0)
+        .map_or_else(String::new, errno::name)
+}
+
+/// A name without the quotes it has in messages.
+fn unquoted(object: &str) -> String {
+    let inner = object
+        .strip_prefix('"')
+        .and_then(|object| object.strip_suffix('"'));
+    match inner {
+        Some(inner) if !inner.contains('"') => inner.to_owned(),
+        _ => object.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init::Step;
+
+    #[test]
+    fn a_failure_of_init_is_known_by_its_values() {
+        let failure = Step::Mount.on("\"/src\" to \"/dst\"")(rustix::io::Errno::NOENT);
+        let error = Error::Command {
+            command: "create",
+            id: "web".into(),
+            source: Box::new(Error::Init(failure.at("/source").at("/mounts/3"))),
+        };
+        let facts = error.facts();
+        assert_eq!(
+            (facts.step.as_str(), facts.errno.as_str()),
+            ("mount", "ENOENT")
+        );
+        assert_eq!(facts.pointer, "/mounts/3/source");
+    }
+
+    #[test]
+    fn the_number_of_a_system_error_is_found_below() {
+        let error = Error::on("open", "/x")(rustix::io::Errno::ACCESS);
+        let facts = error.facts();
+        assert_eq!(facts.object, "/x");
+        assert_eq!(facts.errno, "EACCES");
+    }
+}
