@@ -1,4 +1,5 @@
 //! `teu-runtime`, a low-level OCI runtime with runc's command line.
+#![cfg_attr(not(test), no_main)]
 
 mod cgroup;
 mod cli;
@@ -21,21 +22,23 @@ mod state;
 mod sys;
 mod time;
 
-use std::process::ExitCode;
+/// Exit code of a command that could not be understood.
+const MISUSED: u8 = 1;
 
-fn main() -> ExitCode {
+/// The program, called by [`sys::entry`]; its exit code.
+fn main() -> u8 {
     let invocation = match cli::parse(std::env::args_os().skip(1)) {
         Ok(invocation) => invocation,
         Err(error) => {
             log::Log::default().error(&error);
-            return ExitCode::FAILURE;
+            return MISUSED;
         }
     };
     match invocation.run() {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err((log, error)) => {
             log.error(&error);
-            ExitCode::from(invocation.failure_code())
+            invocation.failure_code()
         }
     }
 }

@@ -79,7 +79,7 @@ pub(crate) fn prepare(plan: Plan, filtered: bool) -> Result<Prepared, Failure> {
         permitted
     };
     caps::set(effective, kept, inheritable)
-        .map_err(Step::Capabilities.on(unavailable(permitted)))?;
+        .map_err(|errno| Step::Capabilities.on(unavailable(permitted))(errno))?;
     caps::raise_ambient(ambient)?;
     rustix::process::umask(Mode::from_raw_mode(plan.umask & 0o777));
     let path = lookup::program(&plan)?;

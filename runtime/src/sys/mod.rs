@@ -7,6 +7,7 @@
 )]
 
 pub(crate) mod bpf;
+mod entry;
 pub(crate) mod sched;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uint, c_ulong, c_void};
@@ -67,6 +68,35 @@ pub(crate) fn clone3(flags: c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Result
         // SAFETY: the kernel has just stored a descriptor that nobody else owns.
         Some(pid) => Ok(Forked::Parent(pid, unsafe { OwnedFd::from_raw_fd(pidfd) })),
     }
+}
+
+/// Opens /dev/null in place of standard streams that the caller has closed, so
+/// that nothing else of ours gets their numbers. `poll(2)`.
+#[cfg(not(test))]
+pub(crate) fn fill_standard_streams() -> io::Result<()> {
+    let mut streams = [0, 1, 2].map(|fd| libc::pollfd {
+        fd,
+        events: 0,
+        revents: 0,
+    });
+    // SAFETY: the array is valid for its length, and the call does not wait.
+    check(unsafe { libc::poll(streams.as_mut_ptr(), 3, 0) }.into())?;
+    for closed in streams.iter().filter(|s| s.revents & libc::POLLNVAL != 0) {
+        // SAFETY: a string ending with NUL; the lowest free number is taken,
+        // which is that of the stream, as they are filled in order.
+        let fd = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+        if fd != closed.fd {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Makes writing to a pipe without a reader an error, not the end.
+#[cfg(not(test))]
+pub(crate) fn ignore_broken_pipes() {
+    // SAFETY: constants, with which the call cannot fail.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
 /// Leaves the process without running anything registered for its end.
