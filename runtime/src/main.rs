@@ -21,6 +21,7 @@ mod spec;
 mod state;
 mod sys;
 mod time;
+mod trace;
 
 /// Exit code of a command that could not be understood.
 const MISUSED: u8 = 1;

@@ -26,6 +26,7 @@ mod process;
 mod rootless;
 mod seccomp;
 mod terminals;
+mod trace;
 
 /// A container of a scene, by its bundle, deleted when dropped.
 struct Container<'a> {

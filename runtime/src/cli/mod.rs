@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::id::ContainerId;
 use crate::log::{Format, Log};
 use crate::state::Root;
+use crate::trace;
 use args::Args;
 use table::{COMMANDS, CommandSpec, GLOBAL};
 
@@ -85,9 +86,24 @@ impl Invocation {
         // Descriptors are settled before the log takes one.
         let preserve_fds = self.settle();
         let log = self.log().map_err(|error| (Log::default(), error))?;
-        preserve_fds
-            .and_then(|preserve_fds| self.dispatch(&log, preserve_fds))
-            .map_err(|error| (log, error))
+        let done = preserve_fds
+            .and_then(|preserve_fds| self.trace().map(|()| preserve_fds))
+            .and_then(|preserve_fds| self.dispatch(&log, preserve_fds));
+        match &done {
+            Ok(_) => trace::step("end"),
+            Err(error) => trace::step_of(|| format!("fail: {}", error.chain())),
+        }
+        trace::write();
+        done.map_err(|error| (log, error))
+    }
+
+    /// Begins the timeline of `--trace`.
+    fn trace(&self) -> Result<(), Error> {
+        let (Some(path), Some((spec, args))) = (self.globals.value("trace"), &self.command) else {
+            return Ok(());
+        };
+        let id = args.words.first().map_or("", String::as_str);
+        trace::begin(path, &format!("{} {id}", spec.name))
     }
 
     /// Protects the binary and closes what the caller left open, where a

@@ -121,6 +121,7 @@ fn stay(
     } = created;
     // Others may act on the container while it runs.
     drop(locked);
+    crate::trace::write();
     let code = foreground.wait(&init, master)?;
     if !keep {
         // Someone else may have deleted it meanwhile.
@@ -177,7 +178,10 @@ pub(super) fn exec(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
         };
         let started = execution::exec(request)?;
         match foreground {
-            Some(foreground) => foreground.wait(&started.child, started.master),
+            Some(foreground) => {
+                crate::trace::write();
+                foreground.wait(&started.child, started.master)
+            }
             None => Ok(0),
         }
     })();

@@ -94,6 +94,11 @@ pub(crate) const GLOBAL: &[FlagSpec] = &[
     ),
     value("log-format", "FORMAT", "text or json (default: text)"),
     value(
+        "trace",
+        "FILE",
+        "write the steps of create, start, run and exec with their times to FILE",
+    ),
+    value(
         "root",
         "DIR",
         "where containers are kept (default: /run/teu-runtime)",

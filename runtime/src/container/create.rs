@@ -22,7 +22,7 @@ use crate::spec::seccomp::Seccomp;
 use crate::spec::{NamespaceType, Spec, invalid};
 use crate::state::{Locked, Phase, Root, State};
 use crate::sys::{self, SharedPage};
-use crate::{hook, namespace, proc, rootfs, seccomp};
+use crate::{hook, namespace, proc, rootfs, seccomp, trace};
 
 /// File with the compiled filter, in the state directory.
 pub(crate) const SECCOMP: &str = "seccomp";
@@ -82,6 +82,7 @@ struct Prepared {
 /// Creates the container; on failure nothing of it is left.
 pub(crate) fn create(request: &Request<'_>) -> Result<Created, Error> {
     let prepared = prepare(request)?;
+    trace::step("plan the container");
     for warning in &prepared.init.process.warnings {
         request.log.warn(warning);
     }
@@ -116,6 +117,7 @@ pub(crate) fn create(request: &Request<'_>) -> Result<Created, Error> {
 
 fn prepare(request: &Request<'_>) -> Result<Prepared, Error> {
     let spec = Spec::load(&request.bundle)?;
+    trace::step("read and check config.json");
     let mut init = init::Plan::new(&spec, request.id, &request.bundle, &request.wishes)?;
     if let Some(profile) = &spec.linux.seccomp {
         init.filter = compile(profile)?;
@@ -200,7 +202,9 @@ fn make(
     } = prepared;
     let rootless = request.wishes.rootless.unwrap_or(state.owner != 0);
     let tolerant = rootless && spec.linux.cgroups_path.is_empty();
+    trace::step("record the intent");
     let group = Group::create(&paths, &cgroups, tolerant)?;
+    trace::step("make the cgroups");
     let made = group.paths(&paths);
     if made != state.cgroups {
         state.cgroups = made;
@@ -226,6 +230,7 @@ fn make(
     // Before anyone is there: while device rules are written, version 1 may
     // deny every device.
     group.apply(&cgroups)?;
+    trace::step("set the limits");
     let birthplace = group.birthplace(&[])?;
     let extras = Extras {
         start,
@@ -236,6 +241,7 @@ fn make(
         sources: rootfs::idmap::sources(&init.rootfs, &spec.linux)?,
     };
     let launched = launch::init(init, extras, birthplace.as_ref().map(AsFd::as_fd))?;
+    trace::step_of(|| format!("clone init, pid {}", launched.pid));
     let stranger = birthplace.filter(|_| !launched.in_cgroup);
     let join = || match &stranger {
         Some(birthplace) => Ok(group.join(birthplace, launched.pid, None)?),
@@ -307,6 +313,7 @@ fn introduce(
     join()?;
     let talk = || Error::at("talk to", "init");
     init.socket.send(ToInit::Go).map_err(talk())?;
+    trace::step("name init and let it begin");
     if orders.time_offsets.is_empty() {
         return Ok(());
     }
@@ -337,12 +344,16 @@ fn converse(init: &Launched, spec: &Spec, state: &State) -> Result<Option<OwnedF
                     state,
                     "creating",
                 )?;
+                trace::step("run the prestart and createRuntime hooks");
                 init.socket
                     .send(ToInit::Hooked)
                     .map_err(Error::at("talk to", "init"))?;
             }
             FromInit::Terminal(descriptor) => master = Some(descriptor),
-            FromInit::Ready => return Ok(master),
+            FromInit::Ready => {
+                trace::step("hear that init is ready");
+                return Ok(master);
+            }
             FromInit::Failed(failure) => return Err(Error::Init(failure)),
             FromInit::Unshared | FromInit::Pid(_) | FromInit::Gone => return Err(died(init)),
         }
@@ -408,6 +419,7 @@ fn finish(
     if !request.run {
         state.phase = Phase::Created;
         locked.reached(Phase::Created)?;
+        trace::step("record that the container is created");
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ use crate::process::execution::Common;
 use crate::spec::{NamespaceType, Process};
 use crate::state::{Locked, Root, State, StateDir};
 use crate::sys::{self, SharedPage};
-use crate::{namespace, proc, process};
+use crate::{namespace, proc, process, trace};
 
 /// Largest filter that is read back, in bytes: the kernel takes 4096
 /// instructions of 8 bytes (`BPF_MAXINSNS`), and 8 more for the flags.
@@ -70,6 +70,7 @@ pub(crate) fn exec(request: Request<'_>) -> Result<Started, Error> {
     let dir = request.root.open(request.id)?;
     let state = dir.load()?;
     let init = running_init(&state, request.ignore_paused)?;
+    trace::step("find the container");
     let plan = process::Plan::new(&request.process, common(&state))?;
     plan.warnings
         .iter()
@@ -120,6 +121,7 @@ pub(crate) fn exec(request: Request<'_>) -> Result<Started, Error> {
             agent::introduce(agent, &process, &state, "running")?;
         }
         let master = until_started(&child, page.as_ref())?;
+        trace::step("see the process become its program");
         announce(
             request.pidfd_socket.as_deref(),
             request.pid_file.as_deref(),
@@ -152,10 +154,12 @@ fn launch(
     page: Option<SharedPage>,
     birthplace: Option<BorrowedFd<'_>>,
 ) -> Result<Launched, Error> {
-    match plan.process.execution.affinity.initial.take() {
+    let launched = match plan.process.execution.affinity.initial.take() {
         Some(cpus) => cpus.during(|| launch::exec(plan, init, page, birthplace))?,
         None => launch::exec(plan, init, page, birthplace),
-    }
+    }?;
+    trace::step_of(|| format!("clone the process, pid {}", launched.pid));
+    Ok(launched)
 }
 
 fn running_init(state: &State, ignore_paused: bool) -> Result<OwnedFd, Error> {

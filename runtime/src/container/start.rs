@@ -12,6 +12,7 @@ use crate::init::protocol::ToInit;
 use crate::init::{Failure, gate};
 use crate::state::{Locked, Phase, Root, State};
 use crate::sys::SharedPage;
+use crate::trace;
 
 /// Starts a created container.
 pub(crate) fn start(root: &Root, id: &ContainerId) -> Result<(), Error> {
@@ -36,6 +37,7 @@ pub(crate) fn start(root: &Root, id: &ContainerId) -> Result<(), Error> {
             )));
         }
     }
+    trace::step("find the container created");
     let gone = || Error::State("cannot start a container that has stopped".into());
     let connection = gate::knock(locked.dir())
         .map_err(Error::at("knock at", "start gate"))?
@@ -58,6 +60,7 @@ pub(crate) fn start(root: &Root, id: &ContainerId) -> Result<(), Error> {
             .inspect_err(|_| drop(kill_init(&state, pidfd)))?;
     }
     let spoken = gate::outcome(&connection).map_err(Error::at("talk to", "init"))?;
+    trace::step("see init become its program, or fail");
     let unspoken = || page.and_then(|page| Failure::decode(&page.load()));
     if let Some(failure) = spoken.or_else(unspoken) {
         return Err(Error::Init(failure));
@@ -93,6 +96,7 @@ pub(crate) fn begin(created: &mut Created) -> Result<(), Error> {
         agent::introduce(agent, &process, &created.state, "created")?;
     }
     let spoken = gate::outcome(&created.init.socket).map_err(Error::at("talk to", "init"))?;
+    trace::step("see init become its program, or fail");
     let unspoken = || {
         created
             .page
@@ -113,5 +117,9 @@ fn after_start(state: &State) -> Result<(), Error> {
             // The failure of the hook is what the user must hear.
             let _ = kill_init(state, &init);
         }
-    })
+    })?;
+    if !state.hooks.poststart.is_empty() {
+        trace::step("run the poststart hooks");
+    }
+    Ok(())
 }

@@ -15,6 +15,7 @@ use crate::process::terminal::{self, Terminal};
 use crate::rootfs::plan::MountOp;
 use crate::rootfs::{self, RootDir};
 use crate::sys::{self, SharedPage};
+use crate::trace::{self, Who};
 use crate::{hook, namespace, protect};
 
 /// Where the master side of the terminal goes.
@@ -82,6 +83,7 @@ pub(crate) fn main(plan: Plan, inherited: Inherited) -> ! {
             .failed(&Step::Other.on("close inherited descriptors")(error));
         sys::exit(1);
     }
+    trace::tell(&inherited.socket.0, Who::Init);
     sys::reset_signals();
     let mut init = Init {
         inherited,
@@ -124,17 +126,20 @@ impl rootfs::apply::Caller for Init {
 impl Init {
     fn prepare(&mut self, plan: Plan) -> Result<Ready, Failure> {
         self.inherited.socket.expect(ToInit::Go)?;
+        trace::step("be let begin");
         if plan.namespaces.clone_flags & libc::CLONE_NEWUSER != 0 {
             protect::hide().map_err(Step::Talk.on("PR_SET_DUMPABLE"))?;
         }
         rustix::process::setsid().map_err(Step::Session.on(""))?;
-        namespace::join(&self.inherited.join)?;
+        trace::across_clocks(|| namespace::join(&self.inherited.join))?;
         if plan.namespaces.unshare_time {
             self.enter_time_namespace(!plan.namespaces.time_offsets.is_empty())?;
         }
+        trace::step("enter the namespaces");
         rustix::process::umask(Mode::empty());
         let (root, spares) =
             rootfs::apply::open(&plan.rootfs, std::mem::take(&mut self.inherited.sources))?;
+        trace::step("open the root file system");
         if plan.namespaces.root_mapped {
             become_root()?;
         }
@@ -159,8 +164,10 @@ impl Init {
         };
         name_host(&plan)?;
         sysctl::apply(&plan.sysctl)?;
+        trace::step("name the host and set its parameters");
         let cwd = apply::open_cwd(&root, &plan.process.cwd)?;
         rootfs::apply::seal(&plan.rootfs, &root)?;
+        trace::step("mask paths and switch to the root");
         apply::enter(&cwd, &plan.process.cwd)?;
         drop((root, cwd));
         if let Some(name) = &plan.keyring {
@@ -172,8 +179,10 @@ impl Init {
         self.enter_cgroups()?;
         for (op, target) in late {
             self.inherited.cgroups.mount(target, op)?;
+            trace::step_of(|| format!("mount the cgroups on {:?}", op.target));
         }
         let prepared = apply::prepare(plan.process, plan.filter.is_some())?;
+        trace::step("take on ids and privileges, find the program");
         Ok(Ready {
             prepared,
             filter: plan.filter,
@@ -191,9 +200,7 @@ impl Init {
             .ready()
             .and_then(|()| match &self.inherited.start {
                 Start::Runtime => self.inherited.socket.expect(ToInit::Start).map(|()| None),
-                Start::Gate(listener) => gate::wait(listener.as_fd())
-                    .map(Some)
-                    .map_err(Step::Gate.on("the gate")),
+                Start::Gate(listener) => knocked(listener).map(Some),
             });
         let connection = match waited {
             Ok(connection) => connection,
@@ -204,6 +211,9 @@ impl Init {
         if let Err((index, error)) = hook::run_all(hooks, &state, Some(ready.prepared.for_hooks()))
         {
             return (connection, hook_failure("startContainer", index, &error));
+        }
+        if !hooks.is_empty() {
+            trace::step("run the startContainer hooks");
         }
         let failure = ready
             .prepared
@@ -218,6 +228,7 @@ impl Init {
             return Ok(());
         }
         enter(std::mem::take(&mut self.inherited.doors))?;
+        trace::step("join the cgroups");
         self.joined = true;
         if self.unshare_cgroup {
             namespace::unshare_cgroup()?;
@@ -240,7 +251,9 @@ impl Init {
             self.inherited.socket.expect(ToInit::Hooked)?;
         }
         hook::run_all(&hooks.create_container, &hooks.state("creating", pid), None)
-            .map_err(|(index, error)| hook_failure("createContainer", index, &error))
+            .map_err(|(index, error)| hook_failure("createContainer", index, &error))?;
+        trace::step("run the hooks before the root is switched");
+        Ok(())
     }
 
     fn terminal(
@@ -254,6 +267,17 @@ impl Init {
         hand_over(&self.inherited.console, &self.inherited.socket, &terminal)?;
         Ok(terminal)
     }
+}
+
+/// Waits at the gate. Whoever made us has stopped listening meanwhile.
+fn knocked(listener: &OwnedFd) -> Result<InitEnd, Failure> {
+    trace::fall_silent();
+    let (connection, traced) = gate::wait(listener.as_fd()).map_err(Step::Gate.on("the gate"))?;
+    if traced {
+        trace::tell_from_now_on(&connection.0, Who::Init);
+        trace::step("be let start");
+    }
+    Ok(connection)
 }
 
 /// Gives the master side away.
@@ -360,7 +384,10 @@ pub(crate) fn exec_main(
     let filter = plan.filter.clone();
     let result = sys::close_all_but(3 + plan.preserve_fds, &keep)
         .map_err(Step::Other.on("close inherited descriptors"))
-        .and_then(|()| exec_prepare(plan, &socket, init));
+        .and_then(|()| {
+            trace::tell(&socket.0, Who::Process);
+            exec_prepare(plan, &socket, init)
+        });
     let failure = match result {
         Ok(prepared) => prepared.execute(filter.as_ref(), page.as_ref()),
         Err(failure) => failure,
@@ -372,13 +399,16 @@ pub(crate) fn exec_main(
 fn exec_prepare(plan: ExecPlan, socket: &InitEnd, init: OwnedFd) -> Result<Prepared, Failure> {
     sys::reset_signals();
     socket.expect(ToInit::Go)?;
+    trace::step("be let begin");
     enter(plan.doors)?;
+    trace::step("join the cgroups");
     if let Some(cpus) = &plan.process.execution.affinity.last {
         cpus.bind()?;
     }
-    rustix::thread::move_into_thread_name_spaces(init.as_fd(), plan.join)
-        .map_err(Step::Join.on("namespaces of the container"))?;
+    let join = || rustix::thread::move_into_thread_name_spaces(init.as_fd(), plan.join);
+    trace::across_clocks(join).map_err(Step::Join.on("namespaces of the container"))?;
     drop(init);
+    trace::step("enter the namespaces");
     rustix::process::setsid().map_err(Step::Session.on(""))?;
     if plan.joins_user {
         become_root()?;
@@ -394,5 +424,7 @@ fn exec_prepare(plan: ExecPlan, socket: &InitEnd, init: OwnedFd) -> Result<Prepa
     }
     apply::enter(&cwd, &plan.process.cwd)?;
     drop((root, cwd));
-    apply::prepare(plan.process, plan.filter.is_some())
+    let prepared = apply::prepare(plan.process, plan.filter.is_some())?;
+    trace::step("take on ids and privileges, find the program");
+    Ok(prepared)
 }

@@ -40,16 +40,24 @@ pub(crate) fn make(directory: impl AsFd) -> io::Result<OwnedFd> {
     Ok(listener)
 }
 
-/// Init's side: waits for `start`.
-pub(crate) fn wait(listener: impl AsFd) -> io::Result<InitEnd> {
-    let connection =
-        rustix::io::retry_on_intr(|| rustix::net::accept_with(&listener, SocketFlags::CLOEXEC))?;
-    Ok(InitEnd(connection))
+/// Init's side: waits for `start`, and says whether it wants to hear of each
+/// step: then its socket has a name. To learn that costs no system call.
+pub(crate) fn wait(listener: impl AsFd) -> io::Result<(InitEnd, bool)> {
+    let (connection, peer) = rustix::io::retry_on_intr(|| {
+        rustix::net::acceptfrom_with(&listener, SocketFlags::CLOEXEC)
+    })?;
+    let peer = peer.and_then(|peer| SocketAddrUnix::try_from(peer).ok());
+    let named = peer.is_some_and(|peer| peer.abstract_name().is_some());
+    Ok((InitEnd(connection), named))
 }
 
 /// The side of `start`: knocks. `None` means that nobody waits behind it.
 pub(crate) fn knock(directory: impl AsFd) -> io::Result<Option<RuntimeEnd>> {
     let connection = socket()?;
+    if crate::trace::wanted() {
+        // The kernel gives it a name of its own, `unix(7)`, "Autobind".
+        rustix::net::bind(&connection, &SocketAddrUnix::new_unnamed())?;
+    }
     match rustix::net::connect(&connection, &address(directory)?) {
         Ok(()) => Ok(Some(RuntimeEnd(connection))),
         Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(None),

@@ -13,6 +13,7 @@ use super::{Failure, Plan};
 use crate::cgroup::Doors;
 use crate::error::Error;
 use crate::sys::{self, Forked, SharedPage};
+use crate::trace::{self, Who};
 use crate::{namespace, protect};
 
 /// A child that waits for our first word.
@@ -88,7 +89,9 @@ pub(crate) fn init(
     match sys::clone3(0, None).map_err(Error::at("clone", "helper"))? {
         Forked::Child => {
             drop(ours);
-            let joined = namespace::join(&join);
+            trace::tell(&theirs.0, Who::Helper);
+            let joined = trace::across_clocks(|| namespace::join(&join));
+            trace::step("join namespaces for init");
             let cloned = joined.and_then(|()| {
                 // Not into the cgroup: in another user namespace it is not ours to enter.
                 sys::clone3(flags | libc::CLONE_PARENT, None)
@@ -220,6 +223,7 @@ fn exec_helped(
     match sys::clone3(0, None).map_err(Error::at("clone", "helper"))? {
         Forked::Child => {
             drop(ours);
+            trace::tell(&theirs.0, Who::Helper);
             let cloned = move_into_thread_name_spaces(init.as_fd(), first)
                 .map_err(super::Step::Join.on("user and pid namespace of the container"))
                 .and_then(|()| {

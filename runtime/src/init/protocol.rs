@@ -11,6 +11,7 @@
 //!     <-- Ready                    nothing left but the start
 //!     --> Start                    only `run` and `exec`; after `create` the gate says it
 //!     <-- Failed                   instead of any of these
+//!     <-- Traced                   any number at any time; only with --trace
 //!     end of file                  execve, or death
 //! ```
 //!
@@ -71,6 +72,9 @@ const READY: u8 = 4;
 const FAILED: u8 = 5;
 const PID: u8 = 6;
 
+/// Tag of a step that is done, for [`crate::trace`] alone.
+pub(crate) const TRACED: u8 = 7;
+
 /// The runtime's end.
 #[derive(Debug)]
 pub(crate) struct RuntimeEnd(pub OwnedFd);
@@ -96,10 +100,16 @@ impl RuntimeEnd {
         }
     }
 
-    /// Waits for the next message.
+    /// Waits for the next message; steps that are told on the way go to the trace.
     pub(crate) fn receive(&self) -> io::Result<FromInit> {
         let mut packet = [0u8; PACKET_BYTES_MAX];
-        let (length, descriptor) = receive_with_fd(&self.0, &mut packet)?;
+        let (length, descriptor) = loop {
+            let received = receive_with_fd(&self.0, &mut packet)?;
+            match packet[..received.0].split_first() {
+                Some((&TRACED, step)) => crate::trace::heard(step),
+                _ => break received,
+            }
+        };
         let malformed =
             || io::Error::new(io::ErrorKind::InvalidData, "malformed message from init");
         let Some((&tag, body)) = packet[..length].split_first() else {
@@ -205,12 +215,16 @@ pub(crate) fn receive_with_fd(
 ) -> io::Result<(usize, Option<OwnedFd>)> {
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = rustix::io::retry_on_intr(|| {
-        let mut parts = [io::IoSliceMut::new(packet)];
-        rustix::net::recvmsg(&socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)
-    });
-    let received = match received {
-        Err(Errno::CONNRESET) => return Ok((0, None)),
+    let mut receive = || {
+        rustix::io::retry_on_intr(|| {
+            let mut parts = [io::IoSliceMut::new(packet)];
+            rustix::net::recvmsg(&socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)
+        })
+    };
+    let received = match receive() {
+        // The other side ended without reading all that we said. That is told
+        // once, and before what it said itself, which waits behind it.
+        Err(Errno::CONNRESET) => receive()?,
         other => other?,
     };
     let descriptor = control.drain().find_map(|message| match message {
@@ -223,6 +237,16 @@ pub(crate) fn receive_with_fd(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn last_words_are_heard_even_if_ours_were_not() {
+        let (runtime, init) = pair().unwrap();
+        runtime.send(ToInit::Start).unwrap();
+        init.failed(&Step::Cwd.says("x"));
+        drop(init);
+        assert!(matches!(runtime.receive().unwrap(), FromInit::Failed(_)));
+        assert!(matches!(runtime.receive().unwrap(), FromInit::Gone));
+    }
 
     #[test]
     fn a_message_crosses_and_the_end_is_seen() {

@@ -178,6 +178,8 @@ impl Prepared {
                 page.store(&failure.encode());
             }
         };
+        // The last that can be said: the filter may forbid it.
+        crate::trace::step_of(|| format!("execute {:?}", self.path));
         let failure = match self.filter(filter, page) {
             Ok(()) => {
                 let error = sys::execve(&self.path, &self.args, &self.env);

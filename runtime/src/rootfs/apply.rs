@@ -80,6 +80,7 @@ pub(crate) fn build<'a>(
             let spare = spares.get(index).and_then(Option::as_ref);
             super::mount::apply(root, op, &plan.mount_label, spare)
                 .map_err(|failure| at_mount(failure, index))?;
+            crate::trace::step_of(|| op.what.words(&op.target));
             continue;
         }
         let target = super::mount::mount_point(root, op, Stub::Directory)
@@ -96,6 +97,7 @@ pub(crate) fn build<'a>(
     if !plan.symlinks.is_empty() {
         symlinks(root, &plan.symlinks)?;
     }
+    crate::trace::step("make the devices");
     for path in &plan.late_readonly {
         let mount = root
             .open(path, OFlags::PATH)

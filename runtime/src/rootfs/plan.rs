@@ -80,6 +80,18 @@ pub(crate) enum What {
     Remount,
 }
 
+impl What {
+    /// What is done, for a person.
+    pub(crate) fn words(&self, target: &Path) -> String {
+        match self {
+            What::Bind { source, .. } => format!("mount {source:?} to {target:?}"),
+            What::Filesystem { kind, .. } => format!("mount {kind} on {target:?}"),
+            What::Cgroup => format!("mount the cgroups on {target:?}"),
+            What::Remount => format!("mount again {target:?}"),
+        }
+    }
+}
+
 /// Id maps of one mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Maps {
