@@ -33,7 +33,7 @@ struct Linux {
     seccomp: Seccomp,
     apparmor: Enabled,
     selinux: Enabled,
-    intel_rdt: Enabled,
+    intel_rdt: IntelRdt,
     mount_extensions: Extensions,
     net_devices: Enabled,
     memory_policy: MemoryPolicy,
@@ -64,6 +64,13 @@ struct Seccomp {
 struct MemoryPolicy {
     modes: &'static [&'static str],
     flags: &'static [&'static str],
+}
+
+#[derive(Debug, Serialize)]
+struct IntelRdt {
+    enabled: bool,
+    schemata: bool,
+    monitoring: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -126,7 +133,11 @@ pub(crate) fn features() -> Features {
             },
             apparmor: enabled(true),
             selinux: enabled(true),
-            intel_rdt: enabled(false),
+            intel_rdt: IntelRdt {
+                enabled: true,
+                schemata: true,
+                monitoring: true,
+            },
             mount_extensions: Extensions {
                 idmap: enabled(true),
             },

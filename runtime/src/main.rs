@@ -15,6 +15,7 @@ mod namespace;
 mod proc;
 mod process;
 mod protect;
+mod resctrl;
 mod rootfs;
 mod seccomp;
 mod spec;

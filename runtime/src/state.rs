@@ -28,6 +28,7 @@ use crate::cgroup;
 use crate::container::agent::Agent;
 use crate::error::Error;
 use crate::id::ContainerId;
+use crate::resctrl;
 use crate::spec::{Hook, MemoryPolicy, NamespaceType, Personality};
 
 /// Name of the state file.
@@ -84,6 +85,9 @@ pub(crate) struct State {
     pub start_ticks: u64,
     /// Its cgroups, known before they exist.
     pub cgroups: cgroup::Paths,
+    /// Its group in resctrl, known before it exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<resctrl::Group>,
     /// Namespaces that are not the host's.
     pub namespaces: Vec<NamespaceType>,
     /// Who decides on system calls that the filter does not settle.
@@ -130,6 +134,7 @@ impl State {
             pid: 0,
             start_ticks: 0,
             cgroups,
+            resctrl: None,
             namespaces: spec
                 .linux
                 .namespaces

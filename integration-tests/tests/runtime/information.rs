@@ -41,9 +41,9 @@ fn version_help_features_and_spec() {
         "{features}"
     );
     assert!(features["hooks"].as_array().unwrap().len() == 6);
-    for absent in ["netDevices", "intelRdt"] {
-        assert_eq!(features["linux"][absent]["enabled"], json!(false));
-    }
+    assert_eq!(features["linux"]["netDevices"]["enabled"], json!(false));
+    let rdt = json!({"enabled": true, "schemata": true, "monitoring": true});
+    assert_eq!(features["linux"]["intelRdt"], rdt);
     let archs = features["linux"]["seccomp"]["archs"].as_array().unwrap();
     if cfg!(target_arch = "x86_64") {
         let own = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"];

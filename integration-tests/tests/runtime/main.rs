@@ -15,6 +15,7 @@ use teu_integration_tests::{Outcome, Scene};
 
 mod cgroups;
 mod errors;
+mod events;
 mod exec;
 mod execution;
 mod filesystem;
@@ -27,6 +28,7 @@ mod rootless;
 mod seccomp;
 mod terminals;
 mod trace;
+mod update;
 
 /// A container of a scene, by its bundle, deleted when dropped.
 struct Container<'a> {

@@ -6,7 +6,9 @@
 //! act. What runs already is handled by its recorded [`Paths`]: [`Group::open`]
 //! to join or to change it, [`procs`], [`freezer`] and [`mod@remove`] for the rest.
 
+
 mod create;
+mod delegation;
 mod device_program;
 mod devices;
 mod dir;
@@ -14,9 +16,12 @@ pub(crate) mod freezer;
 mod group;
 mod join;
 mod layout;
+mod oom;
+mod owner;
 mod plan;
 pub(crate) mod procs;
 mod remove;
+mod stats;
 mod v1;
 mod v2;
 mod write;
@@ -25,11 +30,15 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+pub(crate) use dir::Dir;
 pub(crate) use group::Group;
 pub(crate) use join::{Doors, SubCgroup};
 pub(crate) use layout::{Layout, Paths};
+pub(crate) use oom::{OomWatch, kills};
+pub(crate) use owner::owner;
 pub(crate) use plan::Plan;
 pub(crate) use remove::remove;
+pub(crate) use stats::Stats;
 
 /// What went wrong with a cgroup.
 #[derive(Debug, thiserror::Error)]
@@ -49,32 +58,39 @@ pub(crate) enum Error {
         value: String,
         source: Errno,
     },
-    #[error("create cgroup {path}", path = path.display())]
+    /// The first words are those that tests know from runc.
+    #[error("unable to apply cgroup configuration: create cgroup {path}", path = path.display())]
     Create { path: PathBuf, source: Errno },
     #[error("open cgroup {path}", path = path.display())]
     Open { path: PathBuf, source: Errno },
+    #[error("give {path} to user {uid}", path = path.display())]
+    Owner {
+        path: PathBuf,
+        uid: u32,
+        source: Errno,
+    },
     #[error("remove cgroup {path}", path = path.display())]
     Remove { path: PathBuf, source: Errno },
     #[error("container's cgroup is not empty: {count} process(es) found in {path}", path = path.display())]
     NotEmpty { path: PathBuf, count: usize },
     #[error("container's cgroup unexpectedly frozen: {path}", path = path.display())]
     Frozen { path: PathBuf },
-    /// The words orchestrators and tests know from runc.
-    #[error("cannot set {controller} limit: container could not join or create cgroup")]
+    /// The words orchestrators and tests know from runc, then what to do.
+    #[error("cannot set {controller} limit: container could not join or create cgroup ({advice})", advice = delegation::advice(controller, false))]
     NoCgroup { controller: String },
     #[error("rootless needs no limits + no cgrouppath when no permission is granted for cgroups")]
     NoPermission { source: Box<Error> },
-    #[error("cannot set {file}: controller {controller:?} is not available in cgroup {path}", path = path.display())]
+    #[error("cannot set {file}: controller {controller:?} is not available in cgroup {path} ({advice})", path = path.display(), advice = delegation::advice(controller, true))]
     NoController {
         controller: String,
         file: String,
         path: PathBuf,
         source: Errno,
     },
-    /// The first words are those that tests know from runc.
-    #[error("adding pid to cgroup {path}", path = path.display())]
+    /// The words that tests know from runc, down to the file that it writes.
+    #[error("adding pid of the process to cgroups: open {path}/cgroup.procs", path = path.display())]
     Enter { path: PathBuf, source: Errno },
-    #[error("adding pid {pid} to cgroup {path}", path = path.display())]
+    #[error("adding pid {pid} to cgroups: write {path}/cgroup.procs", path = path.display())]
     Join {
         pid: i32,
         path: PathBuf,

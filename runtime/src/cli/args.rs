@@ -42,7 +42,7 @@ impl Args {
         let parse = |text: &str| {
             text.parse().map_err(|_| {
                 Error::Usage(format!(
-                    "invalid value {text:?} for flag --{name}: not a number in range"
+                    "invalid value for {name}: {text:?} is not a number in range"
                 ))
             })
         };

@@ -50,7 +50,8 @@ fn text(command: Option<&CommandSpec>) -> String {
     } else {
         "GLOBAL FLAGS:\n"
     });
-    for flag in command.map_or(GLOBAL, |command| command.flags) {
+    let flags = command.map_or(GLOBAL, |command| command.flags);
+    for flag in flags.iter().filter(|flag| !flag.help.is_empty()) {
         let _ = writeln!(text, "   {:<28} {}", names(flag), flag.help);
     }
     text

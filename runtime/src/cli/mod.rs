@@ -2,6 +2,8 @@
 
 mod act;
 mod args;
+mod duration;
+mod events;
 mod help;
 mod query;
 mod run;
@@ -179,6 +181,7 @@ impl Invocation {
             "start" => act::start(context, args),
             "kill" => act::kill(context, args),
             "delete" => act::delete(context, args),
+            "events" => events::events(context, args),
             "pause" => act::pause(context, args),
             "resume" => act::resume(context, args),
             "update" => update::update(context, args),

@@ -5,7 +5,7 @@ use std::io::Write;
 use super::args::Args;
 use super::{Context, container_id, named};
 use crate::cgroup::procs;
-use crate::container::status::{Report, Status};
+use crate::container::status::Report;
 use crate::error::Error;
 use crate::state::Root;
 
@@ -132,7 +132,9 @@ pub(super) fn ps(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
     let id = container_id(args)?;
     let pids = named("ps", &id, pids(&context.root, &id))?;
     match args.value("format").unwrap_or("table") {
-        "json" => out(&json(&pids)?),
+        // Go ends what it encodes with a newline, and writes an empty list as null.
+        "json" if pids.is_empty() => out("null\n"),
+        "json" => out(&format!("{}\n", json(&pids)?)),
         "table" => {
             let options = &args.words[1..];
             let default = ["-ef".to_owned()];
@@ -159,10 +161,9 @@ pub(super) fn ps(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
 }
 
 fn pids(root: &Root, id: &crate::id::ContainerId) -> Result<Vec<i32>, Error> {
+    // Of a container that has ended what is left is shown, as runc does: nothing,
+    // or what shared a pid namespace with its init.
     let state = root.open(id)?.load()?;
-    if Status::of(&state)? == Status::Stopped {
-        return Err(Error::State("container not running".into()));
-    }
     Ok(procs::all(&state.cgroups)?
         .into_iter()
         .map(|pid| pid.as_raw_nonzero().get())

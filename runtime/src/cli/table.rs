@@ -9,7 +9,7 @@ pub(crate) struct FlagSpec {
     pub short: Option<char>,
     /// Name of its value; without one it is a switch.
     pub value: Option<&'static str>,
-    /// What it does.
+    /// What it does; empty for one that help does not show.
     pub help: &'static str,
 }
 
@@ -44,6 +44,11 @@ const fn value(name: &'static str, value: &'static str, help: &'static str) -> F
         value: Some(value),
         help,
     }
+}
+
+/// A flag of older callers: taken with its value, and not shown.
+const fn hidden(name: &'static str) -> FlagSpec {
+    value(name, "BYTES", "")
 }
 
 const fn short(short: char, flag: FlagSpec) -> FlagSpec {
@@ -267,6 +272,21 @@ pub(crate) const COMMANDS: &[CommandSpec] = &[
         ],
     },
     CommandSpec {
+        name: "events",
+        usage: "[flags] ID",
+        help: "print what a container uses, and when memory runs out for it",
+        words: (1, 1),
+        flags: &[
+            value(
+                "interval",
+                "TIME",
+                "how often, such as 500ms or 1m30s (default: 5s)",
+            ),
+            switch("stats", "print the numbers once"),
+            HELP,
+        ],
+    },
+    CommandSpec {
         name: "pause",
         usage: "ID",
         help: "hold all processes of a container",
@@ -338,6 +358,18 @@ const UPDATE: &[FlagSpec] = &[
         "limit of memory and swap together, -1 for none",
     ),
     value("pids-limit", "N", "most processes, -1 for no limit"),
+    value(
+        "l3-cache-schema",
+        "LINE",
+        "ways of the last-level cache (resctrl), such as L3:0=7f0",
+    ),
+    value(
+        "mem-bw-schema",
+        "LINE",
+        "memory bandwidth (resctrl), such as MB:0=20",
+    ),
+    hidden("kernel-memory"),
+    hidden("kernel-memory-tcp"),
     HELP,
 ];
 

@@ -5,10 +5,13 @@ use std::io::Read;
 
 use super::args::Args;
 use super::{Context, container_id, named};
-use crate::cgroup::{Group, Plan};
+use crate::cgroup::{Group, Plan, procs};
 use crate::container::status::Status;
 use crate::error::Error;
+use crate::log::Log;
+use crate::resctrl;
 use crate::spec::resources::{BlockIo, Cpu, Memory, Pids, Resources};
+use crate::state::{Locked, State};
 
 /// Largest resources file, in bytes. Real ones are below 4 KiB.
 const RESOURCES_BYTES_MAX: u64 = 1024 * 1024;
@@ -21,19 +24,78 @@ pub(super) fn update(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
             Some(path) => from_file(path)?,
             None => from_flags(args)?,
         };
-        let locked = context.root.open(&id)?.lock()?;
-        let state = locked.dir().load()?;
+        warn_of_kernel_memory(args, &resources, context.log);
+        let mut locked = context.root.open(&id)?.lock()?;
+        let mut state = locked.dir().load()?;
         if Status::of(&state)? == Status::Stopped {
             return Err(Error::State("container not running".into()));
         }
+        let schemata = Schemata::new(args, &state)?;
         let group = Group::open(&state.cgroups)?;
         group.complete(&mut resources)?;
-        Ok(group.apply(&Plan::update(&resources, &state.cgroups)?)?)
+        group.apply(&Plan::update(&resources, &state.cgroups)?)?;
+        schemata.apply(&mut locked, &mut state)
     })();
     let updated = named("update", &id, updated).map(|()| 0);
     match args.value("resources") {
         Some(file) => updated.map_err(|error| error.asked_by(file.as_ref(), "/linux/resources")),
         None => updated,
+    }
+}
+
+/// Kernels since 5.16 have no limit of kernel memory, and runc sets none.
+fn warn_of_kernel_memory(args: &Args, resources: &Resources, log: &Log) {
+    let memory = resources.memory.as_ref();
+    let in_file = memory.is_some_and(|memory| memory.kernel.or(memory.kernel_tcp).is_some());
+    let by_flag = ["kernel-memory", "kernel-memory-tcp"]
+        .iter()
+        .any(|flag| args.value(flag).is_some());
+    if in_file || by_flag {
+        log.warn("Kernel memory settings are ignored and will be removed");
+    }
+}
+
+/// What changes in resctrl, checked before anything is changed.
+enum Schemata<'a> {
+    /// Nothing.
+    Same,
+    /// Lines of the container's group.
+    Change(Option<&'a str>, Option<&'a str>),
+    /// The container had no group and gets one.
+    New(resctrl::Plan),
+}
+
+impl<'a> Schemata<'a> {
+    fn new(args: &'a Args, state: &State) -> Result<Self, Error> {
+        let wish = |flag| args.value(flag).filter(|line| !line.is_empty());
+        let (l3_cache, mem_bw) = (wish("l3-cache-schema"), wish("mem-bw-schema"));
+        if l3_cache.or(mem_bw).is_none() {
+            return Ok(Self::Same);
+        }
+        let root = resctrl::root();
+        if state.resctrl.is_some() {
+            resctrl::check_update(l3_cache, mem_bw, root.as_deref())?;
+            return Ok(Self::Change(l3_cache, mem_bw));
+        }
+        let plan = resctrl::Plan::update(&state.id, l3_cache, mem_bw, root.as_deref())?;
+        Ok(Self::New(plan))
+    }
+
+    fn apply(self, locked: &mut Locked, state: &mut State) -> Result<(), Error> {
+        match (self, &state.resctrl) {
+            (Self::Change(l3_cache, mem_bw), Some(group)) => Ok(group.update(l3_cache, mem_bw)?),
+            (Self::New(plan), _) => {
+                state.resctrl = Some(plan.group.clone());
+                locked.save(state)?;
+                plan.make()?;
+                plan.configure()?;
+                for pid in procs::all(&state.cgroups)? {
+                    plan.group.join(pid.as_raw_nonzero().get())?;
+                }
+                Ok(())
+            }
+            (Self::Same | Self::Change(..), _) => Ok(()),
+        }
     }
 }
 
@@ -94,7 +156,7 @@ fn bytes(args: &Args, name: &str) -> Result<Option<i64>, Error> {
     let parse = |text: &str| {
         parse_bytes(text).ok_or_else(|| {
             Error::Usage(format!(
-                "invalid value {text:?} for flag --{name}: not a size"
+                "invalid value for {name}: invalid size: {text:?} (such as 64M, 1.5g or -1)"
             ))
         })
     };
@@ -109,7 +171,7 @@ fn parse_bytes(text: &str) -> Option<i64> {
         return Some(-1);
     }
     let digits = text
-        .find(|c: char| !c.is_ascii_digit())
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let unit = unit.trim().to_ascii_lowercase();
@@ -122,7 +184,20 @@ fn parse_bytes(text: &str) -> Option<i64> {
         "p" => 50,
         _ => return None,
     };
-    number.parse::<i64>().ok()?.checked_mul(1 << shift)
+    if !number.contains('.') {
+        return number.parse::<i64>().ok()?.checked_mul(1 << shift);
+    }
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "a fraction of a unit: the nearest byte below is what is meant"
+    )]
+    number
+        .parse::<f64>()
+        .ok()
+        .map(|number| number * (1i64 << shift) as f64)
+        .filter(|bytes| *bytes < i64::MAX as f64)
+        .map(|bytes| bytes as i64)
 }
 
 #[cfg(test)]
@@ -139,10 +214,12 @@ mod tests {
             ("-1", -1),
             ("0", 0),
             ("7b", 7),
+            ("1.5g", 3 << 29),
+            ("32 MB", 32 << 20),
         ] {
             assert_eq!(parse_bytes(text), Some(bytes), "{text}");
         }
-        for text in ["", "x", "-2", "1x", "9223372036854775807k", "1.5g"] {
+        for text in ["", "x", "-2", "1x", "9223372036854775807k", "1.2.3g", "."] {
             assert_eq!(parse_bytes(text), None, "{text}");
         }
     }

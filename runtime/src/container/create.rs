@@ -22,7 +22,7 @@ use crate::spec::seccomp::Seccomp;
 use crate::spec::{NamespaceType, Spec, invalid};
 use crate::state::{Locked, Phase, Root, State};
 use crate::sys::{self, SharedPage};
-use crate::{hook, namespace, proc, rootfs, seccomp, trace};
+use crate::{hook, namespace, proc, resctrl, rootfs, seccomp, trace};
 
 /// File with the compiled filter, in the state directory.
 pub(crate) const SECCOMP: &str = "seccomp";
@@ -76,6 +76,7 @@ struct Prepared {
     init: init::Plan,
     paths: cgroup::Paths,
     cgroups: cgroup::Plan,
+    resctrl: Option<resctrl::Plan>,
     console: Console,
 }
 
@@ -94,6 +95,7 @@ pub(crate) fn create(request: &Request<'_>) -> Result<Created, Error> {
         &rootfs,
         prepared.paths.clone(),
     );
+    state.resctrl = prepared.resctrl.as_ref().map(|plan| plan.group.clone());
     let mut locked = request.root.create(request.id)?;
     let made = locked
         .save(&state)
@@ -109,6 +111,7 @@ pub(crate) fn create(request: &Request<'_>) -> Result<Created, Error> {
         Err(error) => {
             // The reason is worth more than what the cleaning may say.
             let _ = cgroup::remove(&state.cgroups);
+            let _ = state.resctrl.as_ref().map(resctrl::Group::remove);
             let _ = locked.remove();
             Err(error)
         }
@@ -126,6 +129,14 @@ fn prepare(request: &Request<'_>) -> Result<Prepared, Error> {
     let paths = Layout::discover()?.place(wish, request.id.as_str())?;
     let resources = spec.linux.resources.clone().unwrap_or_default();
     let cgroups = cgroup::Plan::new(&resources, &paths)?;
+    let resctrl = match &spec.linux.intel_rdt {
+        Some(rdt) => Some(resctrl::Plan::new(
+            rdt,
+            request.id.as_str(),
+            resctrl::root().as_deref(),
+        )?),
+        None => None,
+    };
     let console = console(request, init.process.terminal.is_some())?;
     if init.process.terminal == Some(None) && !request.detached {
         init.process.terminal = Some(caller_size());
@@ -141,6 +152,7 @@ fn prepare(request: &Request<'_>) -> Result<Prepared, Error> {
         init,
         paths,
         cgroups,
+        resctrl,
         console,
     })
 }
@@ -196,20 +208,14 @@ fn make(
     let Prepared {
         spec,
         mut init,
-        paths,
         cgroups,
+        paths: _,
+        resctrl,
         console,
     } = prepared;
-    let rootless = request.wishes.rootless.unwrap_or(state.owner != 0);
-    let tolerant = rootless && spec.linux.cgroups_path.is_empty();
     trace::step("record the intent");
-    let group = Group::create(&paths, &cgroups, tolerant)?;
+    let group = make_groups(request, &spec, &cgroups, resctrl.as_ref(), locked, state)?;
     trace::step("make the cgroups");
-    let made = group.paths(&paths);
-    if made != state.cgroups {
-        state.cgroups = made;
-        locked.save(state)?;
-    }
     let page = shared_page(&init, locked, request.run)?;
     if let Some(filter) = &init.filter {
         super::exec::save_filter(locked, filter)?;
@@ -253,11 +259,45 @@ fn make(
     match brought_up {
         Ok(master) => Ok((launched, master, page)),
         Err(error) => {
+            // Counted before the kill, and gone with the cgroup.
+            let short_of_memory = cgroup::kills(&state.cgroups) > 0;
             let _ = sys::pidfd_signal(launched.pidfd.as_fd(), libc::SIGKILL);
             let _ = reap(&launched);
-            Err(error)
+            Err(if short_of_memory {
+                Error::OutOfMemory(Box::new(error))
+            } else {
+                error
+            })
         }
     }
+}
+
+/// Makes the cgroups and the resctrl group that the state names, gives the
+/// cgroup to its owner, and corrects the state where one could not be had.
+fn make_groups(
+    request: &Request<'_>,
+    spec: &Spec,
+    cgroups: &cgroup::Plan,
+    resctrl: Option<&resctrl::Plan>,
+    locked: &mut Locked,
+    state: &mut State,
+) -> Result<Group, Error> {
+    let rootless = request.wishes.rootless.unwrap_or(state.owner != 0);
+    let tolerant = rootless && spec.linux.cgroups_path.is_empty();
+    let group = Group::create(&state.cgroups, cgroups, tolerant)?;
+    let made = group.paths(&state.cgroups);
+    if made != state.cgroups {
+        state.cgroups = made;
+        locked.save(state)?;
+    }
+    if let Some(uid) = cgroup::owner(spec) {
+        group.hand_over(uid)?;
+    }
+    if let Some(plan) = resctrl {
+        plan.make()?;
+        plan.configure()?;
+    }
+    Ok(group)
 }
 
 /// What the parent writes for its child.
@@ -311,6 +351,9 @@ fn introduce(
         .start;
     locked.name_init(state.pid, state.start_ticks)?;
     join()?;
+    if let Some(group) = &state.resctrl {
+        group.join(pid)?;
+    }
     let talk = || Error::at("talk to", "init");
     init.socket.send(ToInit::Go).map_err(talk())?;
     trace::step("name init and let it begin");

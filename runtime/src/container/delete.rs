@@ -59,6 +59,9 @@ pub(crate) fn destroy(locked: Locked, state: &State, log: &Log) -> Result<(), Er
         procs::signal_all(&state.cgroups, Signal::KILL)?;
     }
     cgroup::remove(&state.cgroups)?;
+    if let Some(group) = &state.resctrl {
+        group.remove()?;
+    }
     if let Err(error) = run_hooks("poststop", &state.hooks.poststop, state, "stopped") {
         log.warn(&error.chain());
     }

@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
 
-use crate::cgroup::{Group, SubCgroup};
+use crate::cgroup::{self, Group, SubCgroup};
 use crate::container::agent::{self, Filtered};
 use crate::container::create::SECCOMP;
 use crate::container::delete::init_of;
@@ -99,9 +99,7 @@ pub(crate) fn exec(request: Request<'_>) -> Result<Started, Error> {
     let child = launch(plan, init, child_page, birthplace.as_ref().map(AsFd::as_fd))?;
     let pid = child.pid.as_raw_nonzero().get();
     let begun = (|| {
-        if let Some(birthplace) = birthplace.filter(|_| !child.in_cgroup) {
-            group.join(&birthplace, child.pid, Pid::from_raw(state.pid))?;
-        }
+        place(&child, &state, &group, birthplace, below.is_empty())?;
         if let Some(value) = oom_score_adj {
             proc::write_child(pid, "oom_score_adj", &value.to_string())
                 .map_err(Error::on("set oom_score_adj to", value))?;
@@ -136,6 +134,26 @@ pub(crate) fn exec(request: Request<'_>) -> Result<Started, Error> {
             let _ = super::create::reap(&child);
             Err(error)
         }
+    }
+}
+
+/// Puts the process where it was not born: into the cgroup2 `birthplace`, or
+/// with `anywhere` into that of init where this one takes none any more, and
+/// into the container's resctrl group.
+fn place(
+    child: &Launched,
+    state: &State,
+    group: &Group,
+    birthplace: Option<cgroup::Dir>,
+    anywhere: bool,
+) -> Result<(), Error> {
+    if let Some(birthplace) = birthplace.filter(|_| !child.in_cgroup) {
+        let init = Pid::from_raw(state.pid).filter(|_| anywhere);
+        group.join(&birthplace, child.pid, init)?;
+    }
+    match &state.resctrl {
+        Some(group) => Ok(group.join(child.pid.as_raw_nonzero().get())?),
+        None => Ok(()),
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod create;
 pub(crate) mod delete;
+pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod foreground;
 pub(crate) mod signal;

@@ -52,6 +52,9 @@ pub(crate) enum Error {
     /// `exec` said why it could not become the program.
     #[error("exec failed: unable to start container process")]
     Exec(#[source] Failure),
+    /// Init died of its own memory limit; runc's words.
+    #[error("container init was OOM-killed (memory limit too low?)")]
+    OutOfMemory(#[source] Box<Error>),
     /// A hook failed.
     #[error("error running {kind} hook #{index}")]
     Hook {
@@ -65,6 +68,9 @@ pub(crate) enum Error {
     /// A control group.
     #[error(transparent)]
     Cgroup(#[from] crate::cgroup::Error),
+    /// Cache and memory bandwidth.
+    #[error(transparent)]
+    Resctrl(#[from] crate::resctrl::Error),
     /// A seccomp profile.
     #[error(transparent)]
     Seccomp(#[from] crate::seccomp::Error),

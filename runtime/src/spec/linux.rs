@@ -107,9 +107,47 @@ pub(crate) struct Linux {
     /// Network devices to move into the container; read to be refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub net_devices: Option<Value>,
-    /// Cache and memory bandwidth (resctrl); read to be refused.
+    /// Cache and memory bandwidth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub intel_rdt: Option<Value>,
+    pub intel_rdt: Option<IntelRdt>,
+}
+
+/// `linux.intelRdt`: a class of service of the processor.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct IntelRdt {
+    /// Name of the class; empty for one of the container's own, `/` for the default.
+    #[serde(
+        default,
+        rename = "closID",
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub clos_id: String,
+    /// Ways of the last-level cache, `L3:0=7f0;1=1f`.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub l3_cache_schema: String,
+    /// Memory bandwidth, `MB:0=20;1=70`.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub mem_bw_schema: String,
+    /// Further lines of `schemata`, as they are.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub schemata: Vec<String>,
+    /// Whether the container is counted by itself.
+    #[serde(default, deserialize_with = "nullable")]
+    pub enable_monitoring: bool,
 }
 
 /// `linux.personality`.
@@ -295,10 +333,6 @@ impl Linux {
         if self.net_devices.as_ref().is_some_and(|all| !no_device(all)) {
             let reason = "is not supported: this runtime moves no network devices";
             return Err(invalid("linux.netDevices", reason));
-        }
-        if self.intel_rdt.is_some() {
-            let reason = "is not supported: this runtime does not use resctrl";
-            return Err(invalid("linux.intelRdt", reason));
         }
         Ok(())
     }

@@ -2,6 +2,8 @@
 //!
 //! Runtime-spec 1.3, config-linux.md, "Control groups". The structures say what
 //! the document says; what the kernel is told follows in [`crate::cgroup`].
+//! Encoders in Go do not care for the case of names, so the spellings that are
+//! in use beside the document's are understood too.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +34,7 @@ pub(crate) struct Resources {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) memory: Option<Memory>,
     /// Processor time and placement.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(alias = "CPU", skip_serializing_if = "Option::is_none")]
     pub(crate) cpu: Option<Cpu>,
     /// Number of tasks.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,10 +131,10 @@ pub(crate) struct Cpu {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) realtime_period: Option<u64>,
     /// CPUs, as `0-3,7`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(alias = "Cpus", skip_serializing_if = "Option::is_none")]
     pub(crate) cpus: Option<String>,
     /// Memory nodes, as `0-3,7`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(alias = "Mems", skip_serializing_if = "Option::is_none")]
     pub(crate) mems: Option<String>,
     /// 1 makes every task `SCHED_IDLE`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -215,6 +217,7 @@ pub(crate) struct ThrottleDevice {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct HugepageLimit {
     /// The size as the kernel names its files: `64KB`, `2MB`, `1GB`.
+    #[serde(alias = "pagesize")]
     pub(crate) page_size: String,
     /// Bytes.
     pub(crate) limit: u64,

@@ -284,7 +284,7 @@ fn exec_is_let_into_a_cgroup_below_when_asked() {
     };
     let error = refused.unwrap_err().to_string();
     assert!(
-        error.starts_with("adding pid ") && error.ends_with("/nosuch"),
+        error.starts_with("adding pid ") && error.ends_with("/nosuch/cgroup.procs"),
         "{error}"
     );
     let Some(home) = scene.paths.get("") else {
