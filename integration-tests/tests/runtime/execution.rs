@@ -295,7 +295,11 @@ fn what_is_not_carried_out_is_refused_by_its_name() {
             "linux.memoryPolicy",
         ),
         ("/linux/netDevices", json!({"eth0": {}}), "linux.netDevices"),
-        ("/linux/intelRdt", json!({"closID": ".."}), "intelRdt.ClosID"),
+        (
+            "/linux/intelRdt",
+            json!({"closID": ".."}),
+            "intelRdt.ClosID",
+        ),
     ];
     for (number, (place, value, field)) in cases.into_iter().enumerate() {
         let (section, name) = place[1..].split_once('/').unwrap();

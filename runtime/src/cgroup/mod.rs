@@ -6,7 +6,7 @@
 //! act. What runs already is handled by its recorded [`Paths`]: [`Group::open`]
 //! to join or to change it, [`procs`], [`freezer`] and [`mod@remove`] for the rest.
 
-
+mod common;
 mod create;
 mod delegation;
 mod device_program;

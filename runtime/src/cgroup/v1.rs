@@ -3,8 +3,9 @@
 //! As in runc, 0 stands for a limit that is not set.
 
 use super::Error;
-use super::write::{Write, max_or};
-use crate::spec::resources::{BlockIo, Cpu, Memory, Network, Resources, ThrottleDevice};
+use super::common::{self, Throttle};
+use super::write::Write;
+use crate::spec::resources::{BlockIo, Cpu, Memory, Network, Resources};
 
 /// Smallest and largest `cpu.shares` (`MIN_SHARES`, `MAX_SHARES` of kernel/sched).
 /// The kernel takes others and silently uses these.
@@ -24,97 +25,24 @@ pub(crate) fn writes(resources: &Resources) -> Result<Vec<Write>, Error> {
     if let Some(memory) = &resources.memory {
         self::memory(memory, &mut out)?;
     }
-    if let Some(limit) = resources.pids.as_ref().and_then(|pids| pids.limit) {
-        out.push(Write::new("pids", "pids.max", pids_max(limit)));
-    }
+    common::pids(resources, &mut out);
     if let Some(block_io) = &resources.block_io {
         self::block_io(block_io, &mut out);
     }
-    for hugepage in &resources.hugepage_limits {
-        let size = page_size(&hugepage.page_size)?;
-        out.push(Write::new(
-            "hugetlb",
-            format!("hugetlb.{size}.limit_in_bytes"),
-            hugepage.limit,
-        ));
-        // Kernel 5.7; where it is there it holds too.
-        out.push(
-            Write::new(
-                "hugetlb",
-                format!("hugetlb.{size}.rsvd.limit_in_bytes"),
-                hugepage.limit,
-            )
-            .if_there(),
-        );
-    }
-    rdma(resources, &mut out);
+    common::hugepages(resources, "limit_in_bytes", &mut out)?;
+    common::rdma(resources, &mut out);
     if let Some(network) = &resources.network {
         self::network(network, &mut out);
     }
     Ok(out)
 }
 
-/// A task limit of 0 could not hold the container's own first process.
-pub(crate) fn pids_max(limit: i64) -> String {
-    max_or(if limit == 0 { 1 } else { limit })
-}
-
-/// A page size becomes part of a file's name, so it must be no more than one.
-pub(crate) fn page_size(text: &str) -> Result<&str, Error> {
-    let number = text
-        .strip_suffix("KB")
-        .or(text.strip_suffix("MB"))
-        .or(text.strip_suffix("GB"));
-    match number {
-        Some(digits) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => {
-            Ok(text)
-        }
-        _ => Err(Error::Invalid(format!(
-            "invalid huge page size {text:?}: not of the form 64KB, 2MB or 1GB"
-        ))),
-    }
-}
-
-/// One line a device; the same file in v1 and v2.
-pub(crate) fn rdma(resources: &Resources, out: &mut Vec<Write>) {
-    for (device, limit) in &resources.rdma {
-        let mut value = device.clone();
-        for (key, number) in [
-            ("hca_handle", limit.hca_handles),
-            ("hca_object", limit.hca_objects),
-        ] {
-            if let Some(number) = number {
-                value += &format!(" {key}={number}");
-            }
-        }
-        out.push(Write::new("rdma", "rdma.max", value));
-    }
-}
-
 fn cpu(cpu: &Cpu, out: &mut Vec<Write>) -> Result<(), Error> {
-    let cpuset = [("cpuset.cpus", &cpu.cpus), ("cpuset.mems", &cpu.mems)];
-    for (file, list) in cpuset {
-        if let Some(list) = list.as_ref().filter(|list| !list.is_empty()) {
-            out.push(Write::new("cpuset", file, list));
-        }
-    }
+    common::cpuset(cpu, out);
     let set = |value: Option<u64>| value.filter(|&v| v != 0);
     let set_signed = |value: Option<i64>| value.filter(|&v| v != 0);
-    if let Some(shares) = set(cpu.shares) {
-        if shares < *CPU_SHARES.start() {
-            return Err(Error::Invalid(format!(
-                "the minimum allowed cpu-shares is {}",
-                CPU_SHARES.start()
-            )));
-        }
-        if shares > *CPU_SHARES.end() {
-            return Err(Error::Invalid(format!(
-                "the maximum allowed cpu-shares is {}",
-                CPU_SHARES.end()
-            )));
-        }
-        out.push(Write::new("cpu", "cpu.shares", shares));
-    }
+    let shares = set(cpu.shares).map(shares).transpose()?;
+    common::weight_and_idle(shares, cpu.idle, out);
     // A period is refused where the old quota over it exceeds the parent's, a
     // burst where it exceeds the old quota (kernel/sched/core.c, tg_set_cfs_bandwidth).
     if let Some(period) = set(cpu.period) {
@@ -130,9 +58,6 @@ fn cpu(cpu: &Cpu, out: &mut Vec<Write>) -> Result<(), Error> {
     if let Some(quota) = set_signed(cpu.quota) {
         out.push(Write::new("cpu", "cpu.cfs_quota_us", quota));
     }
-    if let Some(idle) = cpu.idle {
-        out.push(Write::new("cpu", "cpu.idle", idle)); // kernel 5.15
-    }
     if let Some(period) = set(cpu.realtime_period) {
         out.push(Write::new("cpu", "cpu.rt_period_us", period).paired());
     }
@@ -140,6 +65,21 @@ fn cpu(cpu: &Cpu, out: &mut Vec<Write>) -> Result<(), Error> {
         out.push(Write::new("cpu", "cpu.rt_runtime_us", runtime).paired());
     }
     Ok(())
+}
+
+fn shares(shares: u64) -> Result<Write, Error> {
+    let out_of_range = |which: &str, bound: &u64| {
+        Err(Error::Invalid(format!(
+            "the {which} allowed cpu-shares is {bound}"
+        )))
+    };
+    if shares < *CPU_SHARES.start() {
+        return out_of_range("minimum", CPU_SHARES.start());
+    }
+    if shares > *CPU_SHARES.end() {
+        return out_of_range("maximum", CPU_SHARES.end());
+    }
+    Ok(Write::new("cpu", "cpu.shares", shares))
 }
 
 fn memory(memory: &Memory, out: &mut Vec<Write>) -> Result<(), Error> {
@@ -218,28 +158,16 @@ fn block_io(io: &BlockIo, out: &mut Vec<Write>) {
             out.push(Write::new("blkio", "blkio.leaf_weight_device", line(value)));
         }
     }
-    let mut throttle = |file: &'static str, devices: &[ThrottleDevice]| {
-        let line = |d: &ThrottleDevice| {
-            Write::new("blkio", file, format!("{}:{} {}", d.major, d.minor, d.rate))
+    out.extend(common::throttles(io, |kind, device| {
+        let file = match kind {
+            Throttle::ReadBytes => "blkio.throttle.read_bps_device",
+            Throttle::WriteBytes => "blkio.throttle.write_bps_device",
+            Throttle::ReadOperations => "blkio.throttle.read_iops_device",
+            Throttle::WriteOperations => "blkio.throttle.write_iops_device",
         };
-        out.extend(devices.iter().map(line));
-    };
-    throttle(
-        "blkio.throttle.read_bps_device",
-        &io.throttle_read_bps_device,
-    );
-    throttle(
-        "blkio.throttle.write_bps_device",
-        &io.throttle_write_bps_device,
-    );
-    throttle(
-        "blkio.throttle.read_iops_device",
-        &io.throttle_read_iops_device,
-    );
-    throttle(
-        "blkio.throttle.write_iops_device",
-        &io.throttle_write_iops_device,
-    );
+        let line = format!("{}:{} {}", device.major, device.minor, device.rate);
+        Write::new("blkio", file, line)
+    }));
 }
 
 fn network(network: &Network, out: &mut Vec<Write>) {

@@ -6,9 +6,9 @@
 //! a limit that is not set.
 
 use super::Error;
-use super::v1::{page_size, pids_max, rdma};
+use super::common::{self, Throttle};
 use super::write::{Write, max_or};
-use crate::spec::resources::{BlockIo, Cpu, Memory, Resources, ThrottleDevice};
+use crate::spec::resources::{BlockIo, Cpu, Memory, Resources};
 
 /// The writes for the limits that are set, devices apart, in order. The
 /// unified map comes last: it is the more exact wish.
@@ -20,40 +20,20 @@ pub(crate) fn writes(resources: &Resources) -> Result<Vec<Write>, Error> {
     if let Some(memory) = &resources.memory {
         self::memory(memory, &mut out)?;
     }
-    if let Some(limit) = resources.pids.as_ref().and_then(|pids| pids.limit) {
-        out.push(Write::new("pids", "pids.max", pids_max(limit)));
-    }
+    common::pids(resources, &mut out);
     if let Some(io) = &resources.block_io {
         block_io(io, &mut out);
     }
-    for hugepage in &resources.hugepage_limits {
-        let size = page_size(&hugepage.page_size)?;
-        out.push(Write::new(
-            "hugetlb",
-            format!("hugetlb.{size}.max"),
-            hugepage.limit,
-        ));
-        out.push(
-            Write::new(
-                "hugetlb",
-                format!("hugetlb.{size}.rsvd.max"),
-                hugepage.limit,
-            )
-            .if_there(),
-        );
-    }
-    rdma(resources, &mut out);
+    common::hugepages(resources, "max", &mut out)?;
+    common::rdma(resources, &mut out);
     unified(resources, &mut out)?;
     Ok(out)
 }
 
 fn cpu(cpu: &Cpu, out: &mut Vec<Write>) {
-    if let Some(shares) = cpu.shares.filter(|&shares| shares != 0) {
-        out.push(Write::new("cpu", "cpu.weight", cpu_weight(shares)));
-    }
-    if let Some(idle) = cpu.idle {
-        out.push(Write::new("cpu", "cpu.idle", idle)); // kernel 5.15
-    }
+    let shares = cpu.shares.filter(|&shares| shares != 0);
+    let weight = shares.map(|shares| Write::new("cpu", "cpu.weight", cpu_weight(shares)));
+    common::weight_and_idle(weight, cpu.idle, out);
     if let Some(burst) = cpu.burst {
         out.push(Write::new("cpu", "cpu.max.burst", burst).paired()); // kernel 5.14
     }
@@ -68,11 +48,7 @@ fn cpu(cpu: &Cpu, out: &mut Vec<Write>) {
             out.push(Write::new("cpu", "cpu.max", value));
         }
     }
-    for (file, list) in [("cpuset.cpus", &cpu.cpus), ("cpuset.mems", &cpu.mems)] {
-        if let Some(list) = list.as_ref().filter(|list| !list.is_empty()) {
-            out.push(Write::new("cpuset", file, list));
-        }
-    }
+    common::cpuset(cpu, out);
 }
 
 /// `cpu.shares` (2, 1024, 262144) as `cpu.weight` (1, 100, 10000): the curve
@@ -147,28 +123,21 @@ fn block_io(io: &BlockIo, out: &mut Vec<Write>) {
             out.push(Write::new("io", "io.bfq.weight", on(weight.into())).or(other));
         }
     }
-    let mut throttle = |key: &str, devices: &[ThrottleDevice]| {
+    out.extend(common::throttles(io, |kind, device| {
+        let key = match kind {
+            Throttle::ReadBytes => "rbps",
+            Throttle::WriteBytes => "wbps",
+            Throttle::ReadOperations => "riops",
+            Throttle::WriteOperations => "wiops",
+        };
         // 0 lifts a v1 limit; v2 calls that `max` and refuses 0.
-        let rate = |rate: u64| {
-            if rate == 0 {
-                "max".to_owned()
-            } else {
-                rate.to_string()
-            }
+        let rate = match device.rate {
+            0 => "max".to_owned(),
+            rate => rate.to_string(),
         };
-        let line = |d: &ThrottleDevice| {
-            Write::new(
-                "io",
-                "io.max",
-                format!("{}:{} {key}={}", d.major, d.minor, rate(d.rate)),
-            )
-        };
-        out.extend(devices.iter().map(line));
-    };
-    throttle("rbps", &io.throttle_read_bps_device);
-    throttle("wbps", &io.throttle_write_bps_device);
-    throttle("riops", &io.throttle_read_iops_device);
-    throttle("wiops", &io.throttle_write_iops_device);
+        let line = format!("{}:{} {key}={rate}", device.major, device.minor);
+        Write::new("io", "io.max", line)
+    }));
 }
 
 /// `blkio.weight` (10 to 1000) as `io.weight` (1 to 10000), on the straight line.
