@@ -144,6 +144,7 @@ impl Error {
             Error::NoCgroups { path, .. }
             | Error::Read { path, .. }
             | Error::Remove { path, .. }
+            | Error::Owner { path, .. }
             | Error::Enter { path, .. }
             | Error::Join { path, .. }
             | Error::FreezeTimeout { path, .. } => (path.display().to_string(), ""),

@@ -125,6 +125,10 @@ impl Error {
                 pointer: failure.pointer(),
                 ..step(failure.step.words().trim_end_matches(':'))
             },
+            Error::OutOfMemory(error) => Facts {
+                pointer: "/linux/resources/memory/limit".into(),
+                ..error.facts()
+            },
             Error::Hook { kind, index, .. } => Facts {
                 object: format!("{kind} hook #{index}"),
                 pointer: format!("/hooks/{kind}/{index}"),
@@ -138,6 +142,7 @@ impl Error {
                     ..step("set up cgroup")
                 }
             }
+            Error::Resctrl(error) => error.facts(),
             Error::Seccomp(_) => Facts {
                 pointer: "/linux/seccomp".into(),
                 ..step("compile seccomp filter")

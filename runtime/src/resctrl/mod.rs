@@ -19,6 +19,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::error::Facts;
 use crate::spec::IntelRdt;
 
 pub(crate) use stats::Stats;
@@ -44,6 +45,21 @@ pub(crate) enum Error {
         status: String,
         source: Errno,
     },
+}
+
+impl Error {
+    /// The error as values.
+    pub(crate) fn facts(&self) -> Facts {
+        Facts {
+            step: "set up resctrl".into(),
+            object: match self {
+                Self::Invalid(_) => String::new(),
+                Self::System { path, .. } => path.display().to_string(),
+            },
+            pointer: "/linux/intelRdt".into(),
+            ..Facts::default()
+        }
+    }
 }
 
 /// The container's group, as recorded before it is made.
