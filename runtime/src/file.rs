@@ -2,16 +2,28 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::error::Error;
 
-/// Reads a whole regular file of at most `bytes_max` bytes.
-pub(crate) fn read_limited(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Error> {
-    let file = File::open(path).map_err(Error::on("open", path))?;
+/// Reads a whole regular file of at most `bytes_max` bytes. `open` says what
+/// that means, for the error.
+pub(crate) fn read_limited(
+    open: &'static str,
+    path: &Path,
+    bytes_max: u64,
+) -> Result<Vec<u8>, Error> {
+    let file = File::open(path).map_err(Error::on(open, path))?;
     read_open(file, bytes_max).map_err(Error::on("read", path))
+}
+
+/// The first part of `path` that is not there, links followed.
+pub(crate) fn first_missing(path: &Path) -> Option<PathBuf> {
+    let ancestors: Vec<_> = path.ancestors().collect();
+    let missing = ancestors.into_iter().rev().find(|part| !part.exists());
+    missing.map(Path::to_owned)
 }
 
 /// Reads what is left of `source`; more than `bytes_max` bytes are an error.
@@ -56,9 +68,9 @@ pub(crate) fn write_pid(path: &Path, pid: i32) -> Result<(), Error> {
     let temporary = directory.join(format!(".{}", name.to_string_lossy()));
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(CWD, &temporary, flags, Mode::from_raw_mode(0o644))
-        .map_err(Error::on("create", &temporary))?;
+        .map_err(Error::on("write pid file", path))?;
     File::from(fd)
         .write_all(pid.to_string().as_bytes())
-        .map_err(Error::on("write", &temporary))?;
-    std::fs::rename(&temporary, path).map_err(Error::on("create", path))
+        .map_err(Error::on("write pid file", path))?;
+    std::fs::rename(&temporary, path).map_err(Error::on("write pid file", path))
 }

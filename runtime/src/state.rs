@@ -32,7 +32,7 @@ use crate::resctrl;
 use crate::spec::{Hook, MemoryPolicy, NamespaceType, Personality};
 
 /// Name of the state file.
-const STATE: &str = "state.json";
+pub(crate) const STATE: &str = "state.json";
 
 /// Largest state file that is read, in bytes: it holds annotations and hooks,
 /// which the configuration's own limit bounds.

@@ -18,6 +18,7 @@ mod errors;
 mod events;
 mod exec;
 mod execution;
+mod failures;
 mod filesystem;
 mod hooks;
 mod information;

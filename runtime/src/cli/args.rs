@@ -68,7 +68,7 @@ fn take(
     let flag = known
         .iter()
         .find(matches)
-        .ok_or_else(|| Error::Usage(format!("flag provided but not defined: {arg}")))?;
+        .ok_or_else(|| undefined(arg, known))?;
     let text = |value: std::ffi::OsString| {
         value
             .into_string()
@@ -90,6 +90,16 @@ fn take(
     };
     into.flags.push((flag.name, value));
     Ok(())
+}
+
+/// The error of a flag that does not exist here.
+fn undefined(arg: &Found, known: &[FlagSpec]) -> Error {
+    let name = match arg {
+        Found::Short(_) => None,
+        Found::Long(name) => super::suggest::closest(name, known.iter().map(|flag| flag.name)),
+    };
+    let meant = name.map_or_else(String::new, |name| format!(", did you mean --{name}?"));
+    Error::Usage(format!("flag provided but not defined: {arg}{meant}"))
 }
 
 /// A flag as written.

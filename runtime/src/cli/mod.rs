@@ -7,6 +7,7 @@ mod events;
 mod help;
 mod query;
 mod run;
+mod suggest;
 mod table;
 mod template;
 mod update;
@@ -96,7 +97,8 @@ impl Invocation {
             Err(error) => trace::step_of(|| format!("fail: {}", error.chain())),
         }
         trace::write();
-        done.map_err(|error| (log, error))
+        let command = self.command.as_ref().map(|(spec, _)| spec.name);
+        done.map_err(|error| (log, error.see_help(command)))
     }
 
     /// Begins the timeline of `--trace`.

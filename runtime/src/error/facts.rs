@@ -20,27 +20,39 @@ pub(crate) struct Facts {
     pub pointer: String,
 }
 
-/// A place in a file of the caller.
+/// Where to look for the cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Asked {
-    file: PathBuf,
-    pointer: String,
-    /// Left out where the error itself says it.
-    place: Option<Place>,
+pub(crate) enum Hint {
+    /// A place in a file of the caller.
+    Asked {
+        /// The file.
+        file: PathBuf,
+        /// JSON pointer into it.
+        pointer: String,
+        /// Left out where the error itself says it.
+        place: Option<Place>,
+    },
+    /// The help of this command, or of all.
+    Help(Option<&'static str>),
 }
 
-impl std::fmt::Display for Asked {
+impl std::fmt::Display for Hint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let name = self.file.file_name().unwrap_or(self.file.as_os_str());
-        let pointer = if self.pointer.is_empty() {
-            "the whole"
-        } else {
-            &self.pointer
-        };
-        write!(f, "{} of {}", pointer, name.display())?;
-        match self.place {
-            Some(place) => write!(f, ", {place}"),
-            None => Ok(()),
+        match self {
+            Hint::Help(None) => write!(f, "see teu-runtime --help"),
+            Hint::Help(Some(command)) => write!(f, "see teu-runtime {command} --help"),
+            Hint::Asked {
+                file,
+                pointer,
+                place,
+            } => {
+                let name = file.file_name().unwrap_or(file.as_os_str()).display();
+                write!(f, "{pointer} of {name}")?;
+                match place {
+                    Some(place) => write!(f, ", {place}"),
+                    None => Ok(()),
+                }
+            }
         }
     }
 }
@@ -69,7 +81,10 @@ impl Error {
                     line: source.line(),
                     column: source.column(),
                 };
-                (locate::pointer_at(&text, place), None)
+                match locate::pointer_at(&text, place) {
+                    pointer if pointer.is_empty() => return self,
+                    pointer => (pointer, None),
+                }
             }
             Error::Json { .. } => return self,
             _ => {
@@ -83,9 +98,9 @@ impl Error {
                 (rest.to_owned(), Some(locate::place_of(&text, rest)))
             }
         };
-        Error::Asked {
+        Error::Hinted {
             error: Box::new(self),
-            place: Asked {
+            hint: Hint::Asked {
                 file: file.to_owned(),
                 pointer,
                 place,
@@ -93,10 +108,23 @@ impl Error {
         }
     }
 
-    fn innermost(&self) -> &Error {
+    /// Names the help of `command` (or of all) where the command line is wrong.
+    #[must_use]
+    pub(crate) fn see_help(self, command: Option<&'static str>) -> Error {
+        match (&self, self.innermost()) {
+            (Error::Hinted { .. }, _) => self,
+            (_, Error::Usage(_)) => Error::Hinted {
+                error: Box::new(self),
+                hint: Hint::Help(command),
+            },
+            _ => self,
+        }
+    }
+
+    pub(super) fn innermost(&self) -> &Error {
         match self {
             Error::Command { source, .. } => source.innermost(),
-            Error::Asked { error, .. } => error.innermost(),
+            Error::Hinted { error, .. } => error.innermost(),
             error => error,
         }
     }
@@ -112,10 +140,11 @@ impl Error {
             Error::Field { field, .. } => Facts {
                 object: field.clone(),
                 pointer: locate::pointer_of(field),
-                ..step("check config.json")
+                ..step("check the configuration")
             },
             Error::System { action, object, .. } => Facts {
                 object: unquoted(object),
+                pointer: asking(action).into(),
                 ..step(action)
             },
             Error::State(_) => step("check the state"),
@@ -162,9 +191,12 @@ impl Error {
                 }
                 facts
             }
-            Error::Asked { error, place } => Facts {
-                pointer: place.pointer.clone(),
-                ..error.facts()
+            Error::Hinted { error, hint } => match hint {
+                Hint::Help(_) => error.facts(),
+                Hint::Asked { pointer, .. } => Facts {
+                    pointer: pointer.clone(),
+                    ..error.facts()
+                },
             },
         };
         if facts.errno.is_empty() {
@@ -193,6 +225,17 @@ pub(super) fn system(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
         None => error
             .downcast_ref::<rustix::io::Errno>()
             .map(|errno| errno.raw_os_error()),
+    }
+}
+
+/// The field whose wish the runtime's own system calls carry out.
+fn asking(action: &str) -> &'static str {
+    match action {
+        "open namespace" => "/linux/namespaces",
+        "write id map" => "/linux/uidMappings",
+        "write time offsets" => "/linux/timeOffsets",
+        "set oom_score_adj to" => "/process/oomScoreAdj",
+        _ => "",
     }
 }
 

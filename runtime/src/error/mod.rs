@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::init::Failure;
 
+mod advice;
 pub(crate) mod errno;
 mod facts;
 pub(crate) mod locate;
@@ -84,13 +85,13 @@ pub(crate) enum Error {
         /// Why.
         source: Box<Error>,
     },
-    /// An error about something that a file asks for.
+    /// An error and where to look for what caused it.
     #[error("{error}")]
-    Asked {
+    Hinted {
         /// The error; it prints as if it stood alone.
         error: Box<Error>,
-        /// Where in the file it is asked for.
-        place: facts::Asked,
+        /// Where to look.
+        hint: facts::Hint,
     },
 }
 
@@ -121,8 +122,8 @@ impl Error {
 
     /// The error with all its causes on one line.
     pub(crate) fn chain(&self) -> String {
-        if let Error::Asked { error, place } = self {
-            return format!("{} ({place})", error.chain());
+        if let Error::Hinted { error, hint } = self {
+            return format!("{} ({hint})", error.chain());
         }
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);
@@ -133,6 +134,9 @@ impl Error {
                 None => text.push_str(&error.to_string()),
             }
             cause = error.source();
+        }
+        if let Some(advice) = advice::against(self.innermost()) {
+            text.push_str(&format!(" ({advice})"));
         }
         text
     }

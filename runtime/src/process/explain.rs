@@ -68,17 +68,9 @@ fn missing(path: &CStr) -> String {
         let target = path.read_link().unwrap_or_default();
         return format!("it is a symbolic link to {target:?}, which is not in the container");
     }
-    match path.ancestors().skip(1).find(|parent| parent.is_dir()) {
-        Some(parent) if Some(parent) != path.parent() => {
-            format!(
-                "the container has no {:?}",
-                path.strip_prefix(parent)
-                    .ok()
-                    .and_then(|rest| rest.iter().next())
-                    .map_or_else(|| path.to_owned(), |first| parent.join(first))
-            )
-        }
-        _ => "the container has no such file".into(),
+    match crate::file::first_missing(path) {
+        Some(missing) => format!("the container has no {missing:?}"),
+        None => "the container has no such file".into(),
     }
 }
 

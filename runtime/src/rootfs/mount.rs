@@ -98,13 +98,11 @@ pub(super) fn apply(
 
 /// The failure to open a bind source: here the host's tree can be looked at.
 fn source_failure(source: &Path, failure: Failure) -> Failure {
-    let missing = failure.errno == libc::ENOENT;
+    let missing = crate::file::first_missing(source).filter(|_| failure.errno == libc::ENOENT);
     let failure = failure.at("/source");
-    match source.ancestors().skip(1).find(|path| path.exists()) {
-        Some(parent) if missing => failure.hint(format!(
-            "the source is not there on the host: create it, or correct the path from {parent:?} on"
-        )),
-        _ => failure,
+    match missing {
+        Some(missing) => failure.hint(format!("the host has no {missing:?}")),
+        None => failure,
     }
 }
 
@@ -121,20 +119,6 @@ fn source_tree(
     }
 }
 
-/// The failure to make a mount point.
-fn point_failure(failure: Failure) -> Failure {
-    let advice = match failure.errno {
-        libc::EROFS => {
-            "it is not in the rootfs, which is on a read-only file system: make it there first"
-        }
-        libc::ENOTDIR => {
-            "a file stands in the way: its path, or the kind of its source, does not fit"
-        }
-        _ => return failure.at("/destination"),
-    };
-    failure.at("/destination").hint(advice)
-}
-
 /// Opens the mount point of `op`, makes it where it is missing, and refuses
 /// those that would let the image lead us astray.
 pub(crate) fn mount_point(root: &RootDir, op: &MountOp, stub: Stub) -> Result<OwnedFd, Failure> {
@@ -144,10 +128,10 @@ pub(crate) fn mount_point(root: &RootDir, op: &MountOp, stub: Stub) -> Result<Ow
         Err(Errno::NOENT) => {
             return root
                 .create(&op.target, stub)
-                .map_err(|error| point_failure(Step::MountPoint.on(named())(error)));
+                .map_err(|error| Step::MountPoint.on(named())(error).at("/destination"));
         }
         Err(Errno::LOOP) => (),
-        Err(errno) => return Err(Step::MountPoint.on(named())(errno)),
+        Err(errno) => return Err(Step::MountPoint.on(named())(errno).at("/destination")),
     }
     // A symbolic link is on the way.
     if let What::Filesystem { kind, .. } = &op.what
@@ -270,12 +254,16 @@ fn create(
 ) -> Result<OwnedFd, Failure> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(Step::Mount.on(named()))?;
     let explain = |setting: &str| {
-        let named = match kernel_message(&context) {
-            Some(message) => format!("{}: {message}", named()),
-            None if setting.is_empty() => named(),
-            None => format!("{}: option {setting}", named()),
+        let reason = match kernel_message(&context) {
+            Some(message) => message,
+            None if setting.is_empty() => String::new(),
+            None => format!("option {setting}"),
         };
-        Step::Mount.on::<Errno>(named)
+        let failure = Step::Mount.refuses(named(), reason);
+        move |errno: Errno| Failure {
+            errno: errno.raw_os_error(),
+            ..failure
+        }
     };
     if !source.is_empty() {
         fsconfig_set_string(context.as_fd(), "source", source).map_err(|e| explain("source")(e))?;

@@ -294,7 +294,7 @@ impl Linux {
             {
                 return Err(invalid(
                     &field,
-                    &format!("{:?} is named twice", namespace.kind),
+                    &format!("{:?} is named twice", namespace.kind).to_lowercase(),
                 ));
             }
             if !is_empty_path(&namespace.path) && !namespace.path.is_absolute() {
