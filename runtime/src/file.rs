@@ -8,14 +8,9 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::error::Error;
 
-/// Reads a whole regular file of at most `bytes_max` bytes. `open` says what
-/// that means, for the error.
-pub(crate) fn read_limited(
-    open: &'static str,
-    path: &Path,
-    bytes_max: u64,
-) -> Result<Vec<u8>, Error> {
-    let file = File::open(path).map_err(Error::on(open, path))?;
+/// Reads a whole regular file of at most `bytes_max` bytes.
+pub(crate) fn read_limited(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Error> {
+    let file = File::open(path).map_err(Error::on("open", path))?;
     read_open(file, bytes_max).map_err(Error::on("read", path))
 }
 

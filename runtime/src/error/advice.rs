@@ -8,8 +8,13 @@ pub(super) fn against(error: &Error) -> Option<&'static str> {
     match error {
         Error::State(words) => state(words),
         Error::Init(failure) | Error::Exec(failure) => step(failure),
-        Error::System { action, source, .. } => {
-            system(action, source.raw_os_error()?).or_else(|| privilege(source.raw_os_error()?))
+        Error::System {
+            action,
+            object,
+            source,
+        } => {
+            let errno = source.raw_os_error()?;
+            system(action, object, errno).or_else(|| privilege(errno))
         }
         Error::Json { path, .. } if path.ends_with(crate::state::STATE) => {
             Some("delete --force removes the container")
@@ -51,17 +56,17 @@ fn state(words: &str) -> Option<&'static str> {
     found.map(|(_, advice)| *advice)
 }
 
-fn system(action: &str, errno: i32) -> Option<&'static str> {
+fn system(action: &str, object: &str, errno: i32) -> Option<&'static str> {
     match (action, errno) {
+        ("open", libc::ENOENT | libc::ENOTDIR) if object.ends_with("/config.json\"") => Some(
+            "a bundle is a folder with config.json: name it with --bundle; \
+             teu-runtime spec writes a first config.json",
+        ),
         ("open namespace", libc::ENOENT) => {
             Some("the process or the file that kept the namespace is gone")
         }
         ("connect to", libc::ENOENT) => Some("nobody has made this socket"),
         ("connect to", libc::ECONNREFUSED) => Some("nobody listens on this socket"),
-        ("open bundle", libc::ENOENT | libc::ENOTDIR) => Some(
-            "a bundle is a folder with config.json: name it with --bundle; \
-             teu-runtime spec writes a first config.json",
-        ),
         ("write pid file" | "open log file" | "open trace file", libc::ENOENT) => {
             Some("its folder is not there")
         }

@@ -180,17 +180,7 @@ impl Error {
                 command,
                 id,
                 source,
-            } => {
-                let mut facts = source.facts();
-                if facts.object.is_empty() {
-                    facts.object.clone_from(id);
-                }
-                // What these do is asked for by their flags, or another file.
-                if matches!(*command, "exec" | "update") {
-                    facts.pointer.clear();
-                }
-                facts
-            }
+            } => of_command(source.facts(), command, id),
             Error::Hinted { error, hint } => match hint {
                 Hint::Help(_) => error.facts(),
                 Hint::Asked { pointer, .. } => Facts {
@@ -237,6 +227,18 @@ fn asking(action: &str) -> &'static str {
         "set oom_score_adj to" => "/process/oomScoreAdj",
         _ => "",
     }
+}
+
+/// What a command on a container adds.
+fn of_command(mut facts: Facts, command: &str, id: &str) -> Facts {
+    if facts.object.is_empty() {
+        id.clone_into(&mut facts.object);
+    }
+    // What these do is asked for by their flags, or another file.
+    if matches!(command, "exec" | "update") {
+        facts.pointer.clear();
+    }
+    facts
 }
 
 fn step(words: &str) -> Facts {

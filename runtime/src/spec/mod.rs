@@ -198,7 +198,7 @@ impl Spec {
     /// Reads and checks `config.json` of the bundle at `bundle`, an absolute path.
     pub(crate) fn load(bundle: &Path) -> Result<Spec, Error> {
         let path = bundle.join("config.json");
-        let text = crate::file::read_limited("open bundle", &path, CONFIG_BYTES_MAX)?;
+        let text = crate::file::read_limited(&path, CONFIG_BYTES_MAX)?;
         let spec = Spec::parse(&text).map_err(|source| Error::Json { path, source })?;
         spec.check()?;
         Ok(spec)

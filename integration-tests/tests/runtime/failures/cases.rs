@@ -140,7 +140,6 @@ pub(super) const COMMAND_LINES: &[Case] = &[
     line("resume of what is not paused", "resume @running"),
     line("state of nothing", "state nosuch"),
     line("state of a torn file", "state torn"),
-    line("ps of what has stopped", "ps @stopped"),
     line("ps in an unknown form", "ps --format xml @running"),
     line("list in an unknown form", "list --format xml"),
     line(
