@@ -22,6 +22,7 @@ pub(crate) struct Features {
     mount_options: Vec<String>,
     linux: Linux,
     annotations: BTreeMap<&'static str, &'static str>,
+    potentially_unsafe_config_annotations: [&'static str; 1],
 }
 
 #[derive(Debug, Serialize)]
@@ -147,6 +148,10 @@ pub(crate) fn features() -> Features {
                 flags: &memory::FLAGS,
             },
         },
-        annotations: BTreeMap::from([("io.github.teu.runtime.version", env!("CARGO_PKG_VERSION"))]),
+        annotations: BTreeMap::from([
+            ("io.github.teu.runtime.version", env!("CARGO_PKG_VERSION")),
+            ("org.opencontainers.runc.checkpoint.enabled", "true"),
+        ]),
+        potentially_unsafe_config_annotations: ["org.criu.config"],
     }
 }

@@ -8,6 +8,7 @@
 //!     ├── created             an empty file as a fact: init waits for its start
 //!     ├── running             an empty file as a fact: it was started
 //!     ├── start               the gate's socket, where init waits
+//!     ├── criu-root/          where CRIU mounts the root, while `restore` runs
 //!     ├── seccomp             the compiled filter, for `exec`; only with a profile
 //!     └── failure             one page shared with init, for a failure under the filter
 //! ```
@@ -338,6 +339,13 @@ impl StateDir {
     }
 }
 
+impl StateDir {
+    /// Its absolute path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 impl AsFd for StateDir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -378,9 +386,13 @@ impl Locked {
         }
     }
 
-    /// Removes one file of the directory; its absence is no error.
+    /// Removes one file, or one empty directory; its absence is no error.
     pub(crate) fn remove_file(&mut self, name: &str) -> Result<(), Error> {
-        match rustix::fs::unlinkat(&self.dir.fd, name, AtFlags::empty()) {
+        let removed = match rustix::fs::unlinkat(&self.dir.fd, name, AtFlags::empty()) {
+            Err(Errno::ISDIR) => rustix::fs::unlinkat(&self.dir.fd, name, AtFlags::REMOVEDIR),
+            result => result,
+        };
+        match removed {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(Error::on("remove", self.dir.path.join(name))(errno)),
         }

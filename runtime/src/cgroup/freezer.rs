@@ -101,7 +101,8 @@ pub(super) fn is_frozen_at(path: &Path, is_v2: bool) -> Result<bool, Error> {
     }
 }
 
-fn place(paths: &Paths) -> Option<(&Path, bool)> {
+/// The cgroup that holds all processes, and whether it is cgroup2.
+pub(crate) fn place(paths: &Paths) -> Option<(&Path, bool)> {
     if paths.is_v2() {
         paths.get("").map(|path| (path, true))
     } else {

@@ -86,6 +86,11 @@ impl Group {
         }
     }
 
+    /// Moves process `pid`, another program, into all cgroups.
+    pub(crate) fn adopt(&self, pid: Pid) -> Result<(), Error> {
+        self.dirs.iter().try_for_each(|dir| join_dir(dir, pid))
+    }
+
     /// Moves process `pid`, which could not be born there, into a cgroup2.
     ///
     /// The container may have made children of its cgroup2 and moved its

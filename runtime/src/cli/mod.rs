@@ -2,6 +2,7 @@
 
 mod act;
 mod args;
+mod checkpoint;
 mod duration;
 mod events;
 mod help;
@@ -114,7 +115,9 @@ impl Invocation {
     /// container's process is going to be made.
     fn settle(&self) -> Result<u32, Error> {
         match &self.command {
-            Some((spec, args)) if !self.help && matches!(spec.name, "create" | "run" | "exec") => {
+            Some((spec, args))
+                if !self.help && matches!(spec.name, "create" | "run" | "exec" | "restore") =>
+            {
                 run::settle(args)
             }
             _ => Ok(0),
@@ -187,6 +190,8 @@ impl Invocation {
             "pause" => act::pause(context, args),
             "resume" => act::resume(context, args),
             "update" => update::update(context, args),
+            "checkpoint" => checkpoint::checkpoint(context, args),
+            "restore" => checkpoint::restore(context, args),
             "state" => query::state(context, args),
             "list" => query::list(context, args),
             "ps" => query::ps(context, args),

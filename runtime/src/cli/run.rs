@@ -1,5 +1,6 @@
 //! Commands that bring processes to life: create, run, exec.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use super::args::Args;
@@ -13,6 +14,7 @@ use crate::id::ContainerId;
 use crate::init::Wishes;
 use crate::protect;
 use crate::spec::{Capabilities, Process, Spec};
+use crate::state::{Locked, State};
 use crate::sys;
 
 /// Most descriptors that are passed on: more than a process may have open.
@@ -38,7 +40,12 @@ pub(super) fn settle(args: &Args) -> Result<u32, Error> {
     Ok(preserved)
 }
 
-fn request<'a>(context: &'a Context<'_>, args: &Args, id: &'a ContainerId) -> Request<'a> {
+/// What the flags of create, run and restore say.
+pub(super) fn request<'a>(
+    context: &'a Context<'_>,
+    args: &Args,
+    id: &'a ContainerId,
+) -> Request<'a> {
     let path = |name: &str| {
         args.value(name)
             .filter(|path| !path.is_empty())
@@ -91,7 +98,7 @@ pub(super) fn run(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
     let mut created = named("run", &id, creation::create(&request))
         .map_err(|error| error.asked_by(&config, ""))?;
     if let Err(error) = start::begin(&mut created) {
-        let _ = sys::pidfd_signal(std::os::fd::AsFd::as_fd(&created.init.pidfd), libc::SIGKILL);
+        let _ = sys::pidfd_signal(created.init.pidfd.as_fd(), libc::SIGKILL);
         let _ = creation::reap(&created.init);
         let _ = delete::destroy(created.locked, &created.state, context.log);
         return named("run", &id, Err(error)).map_err(|error| error.asked_by(&config, ""));
@@ -99,19 +106,6 @@ pub(super) fn run(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
     let Some(foreground) = foreground else {
         return Ok(0);
     };
-    named(
-        "run",
-        &id,
-        stay(context, created, &foreground, args.flag("keep")),
-    )
-}
-
-fn stay(
-    context: &Context<'_>,
-    created: Created,
-    foreground: &Foreground,
-    keep: bool,
-) -> Result<u8, Error> {
     let Created {
         locked,
         state,
@@ -119,10 +113,48 @@ fn stay(
         master,
         ..
     } = created;
+    let running = Running {
+        locked,
+        state,
+        pidfd: init.pidfd,
+        master,
+    };
+    named(
+        "run",
+        &id,
+        stay(context, running, &foreground, args.flag("keep")),
+    )
+}
+
+/// A container that was just started, or restored.
+pub(super) struct Running {
+    /// Its directory, locked.
+    pub locked: Locked,
+    /// Its state.
+    pub state: State,
+    /// Its init, a child of this process.
+    pub pidfd: OwnedFd,
+    /// Master side of its terminal.
+    pub master: Option<OwnedFd>,
+}
+
+/// Stays until the container ends, and removes it unless told to `keep` it.
+pub(super) fn stay(
+    context: &Context<'_>,
+    running: Running,
+    foreground: &Foreground,
+    keep: bool,
+) -> Result<u8, Error> {
+    let Running {
+        locked,
+        state,
+        pidfd,
+        master,
+    } = running;
     // Others may act on the container while it runs.
     drop(locked);
     crate::trace::write();
-    let code = foreground.wait(&init, master)?;
+    let code = foreground.wait(pidfd.as_fd(), master)?;
     if !keep {
         // Someone else may have deleted it meanwhile.
         let left = context
@@ -180,7 +212,7 @@ pub(super) fn exec(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
         match foreground {
             Some(foreground) => {
                 crate::trace::write();
-                foreground.wait(&started.child, started.master)
+                foreground.wait(started.child.pidfd.as_fd(), started.master)
             }
             None => Ok(0),
         }

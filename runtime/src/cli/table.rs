@@ -1,5 +1,7 @@
 //! All commands with their flags: what [`super::args`] parses and help prints.
 
+use super::checkpoint;
+
 /// One flag.
 #[derive(Debug)]
 pub(crate) struct FlagSpec {
@@ -28,7 +30,7 @@ pub(crate) struct CommandSpec {
     pub flags: &'static [FlagSpec],
 }
 
-const fn switch(name: &'static str, help: &'static str) -> FlagSpec {
+pub(super) const fn switch(name: &'static str, help: &'static str) -> FlagSpec {
     FlagSpec {
         name,
         short: None,
@@ -37,7 +39,7 @@ const fn switch(name: &'static str, help: &'static str) -> FlagSpec {
     }
 }
 
-const fn value(name: &'static str, value: &'static str, help: &'static str) -> FlagSpec {
+pub(super) const fn value(name: &'static str, value: &'static str, help: &'static str) -> FlagSpec {
     FlagSpec {
         name,
         short: None,
@@ -51,15 +53,15 @@ const fn hidden(name: &'static str) -> FlagSpec {
     value(name, "BYTES", "")
 }
 
-const fn short(short: char, flag: FlagSpec) -> FlagSpec {
+pub(super) const fn short(short: char, flag: FlagSpec) -> FlagSpec {
     FlagSpec {
         short: Some(short),
         ..flag
     }
 }
 
-const HELP: FlagSpec = short('h', switch("help", "show this help"));
-const BUNDLE: FlagSpec = short(
+pub(super) const HELP: FlagSpec = short('h', switch("help", "show this help"));
+pub(super) const BUNDLE: FlagSpec = short(
     'b',
     value(
         "bundle",
@@ -67,7 +69,7 @@ const BUNDLE: FlagSpec = short(
         "directory with config.json (default: the current one)",
     ),
 );
-const CONSOLE_SOCKET: FlagSpec = value(
+pub(super) const CONSOLE_SOCKET: FlagSpec = value(
     "console-socket",
     "PATH",
     "unix socket that receives the master side of the terminal",
@@ -77,8 +79,8 @@ const PIDFD_SOCKET: FlagSpec = value(
     "PATH",
     "unix socket that receives a pidfd of the process",
 );
-const PID_FILE: FlagSpec = value("pid-file", "PATH", "file to write the pid to");
-const NO_PIVOT: FlagSpec = switch(
+pub(super) const PID_FILE: FlagSpec = value("pid-file", "PATH", "file to write the pid to");
+pub(super) const NO_PIVOT: FlagSpec = switch(
     "no-pivot",
     "move the root instead of pivot_root(2), for a ramdisk",
 );
@@ -306,6 +308,20 @@ pub(crate) const COMMANDS: &[CommandSpec] = &[
         help: "change the limits of a container",
         words: (1, 1),
         flags: UPDATE,
+    },
+    CommandSpec {
+        name: "checkpoint",
+        usage: "[flags] ID",
+        help: "save a running container to files, with CRIU",
+        words: (1, 1),
+        flags: checkpoint::CHECKPOINT,
+    },
+    CommandSpec {
+        name: "restore",
+        usage: "[flags] ID",
+        help: "make a container of a bundle and of saved files",
+        words: (1, 1),
+        flags: checkpoint::RESTORE,
     },
     CommandSpec {
         name: "spec",

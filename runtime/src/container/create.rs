@@ -71,13 +71,19 @@ pub(crate) struct Created {
 }
 
 /// Everything decided before the first side effect.
-struct Prepared {
-    spec: Spec,
-    init: init::Plan,
-    paths: cgroup::Paths,
-    cgroups: cgroup::Plan,
-    resctrl: Option<resctrl::Plan>,
-    console: Console,
+pub(crate) struct Prepared {
+    /// The configuration.
+    pub spec: Spec,
+    /// What init does.
+    pub init: init::Plan,
+    /// Where the cgroups will be.
+    pub paths: cgroup::Paths,
+    /// What is written to them.
+    pub cgroups: cgroup::Plan,
+    /// Cache and memory bandwidth, where the configuration asks for them.
+    pub resctrl: Option<resctrl::Plan>,
+    /// Where the terminal goes.
+    pub console: Console,
 }
 
 /// Creates the container; on failure nothing of it is left.
@@ -118,7 +124,8 @@ pub(crate) fn create(request: &Request<'_>) -> Result<Created, Error> {
     }
 }
 
-fn prepare(request: &Request<'_>) -> Result<Prepared, Error> {
+/// Decides everything, without a side effect.
+pub(crate) fn prepare(request: &Request<'_>) -> Result<Prepared, Error> {
     let spec = Spec::load(&request.bundle)?;
     trace::step("read and check config.json");
     let mut init = init::Plan::new(&spec, request.id, &request.bundle, &request.wishes)?;
@@ -274,7 +281,7 @@ fn make(
 
 /// Makes the cgroups and the resctrl group that the state names, gives the
 /// cgroup to its owner, and corrects the state where one could not be had.
-fn make_groups(
+pub(crate) fn make_groups(
     request: &Request<'_>,
     spec: &Spec,
     cgroups: &cgroup::Plan,

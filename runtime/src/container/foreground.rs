@@ -12,7 +12,6 @@ use rustix::termios::{
 };
 
 use crate::error::Error;
-use crate::init::launch::Launched;
 use crate::spec::ConsoleSize;
 use crate::sys;
 
@@ -96,8 +95,13 @@ impl Foreground {
         })
     }
 
-    /// Stays until the process ends; its exit status, or 128 and the signal.
-    pub(crate) fn wait(&self, child: &Launched, master: Option<OwnedFd>) -> Result<i32, Error> {
+    /// Stays until the process of this pidfd, a child, ends; its exit status, or
+    /// 128 and the signal.
+    pub(crate) fn wait(
+        &self,
+        child: BorrowedFd<'_>,
+        master: Option<OwnedFd>,
+    ) -> Result<i32, Error> {
         let raw = match &master {
             Some(master) => {
                 let raw = RawTerminal::open()?;
@@ -119,7 +123,7 @@ impl Foreground {
                     }
                     (signal, ..) if OWN_SIGNALS.contains(&signal) => (),
                     // It may have ended meanwhile; the next turn sees that.
-                    (signal, ..) => drop(sys::pidfd_signal(child.pidfd.as_fd(), signal)),
+                    (signal, ..) => drop(sys::pidfd_signal(child, signal)),
                 }
             }
             if let Some(code) = status(child)? {
@@ -132,10 +136,10 @@ impl Foreground {
     }
 
     /// Waits for anything to happen, and copies what the terminal has.
-    fn turn(&self, child: &Launched, copier: Option<&mut Copier>) -> Result<(), Error> {
+    fn turn(&self, child: BorrowedFd<'_>, copier: Option<&mut Copier>) -> Result<(), Error> {
         let stdin = rustix::stdio::stdin();
         let mut events = vec![
-            PollFd::new(&child.pidfd, PollFlags::IN),
+            PollFd::new(&child, PollFlags::IN),
             PollFd::new(&self.signals, PollFlags::IN),
         ];
         let Some(copier) = copier else {
@@ -157,7 +161,7 @@ impl Foreground {
             // All peers are closed though the process lives: nothing to copy
             // until it ends.
             return wait_for(&mut [
-                PollFd::new(&child.pidfd, PollFlags::IN),
+                PollFd::new(&child, PollFlags::IN),
                 PollFd::new(&self.signals, PollFlags::IN),
             ]);
         }
@@ -174,10 +178,9 @@ fn wait_for(events: &mut [PollFd<'_>]) -> Result<(), Error> {
 }
 
 /// The status of a child that has ended, as a shell would say it.
-fn status(child: &Launched) -> Result<Option<i32>, Error> {
+fn status(child: BorrowedFd<'_>) -> Result<Option<i32>, Error> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-    let status = waitid(WaitId::PidFd(child.pidfd.as_fd()), options)
-        .map_err(Error::at("wait for", "process"))?;
+    let status = waitid(WaitId::PidFd(child), options).map_err(Error::at("wait for", "process"))?;
     Ok(status.and_then(|status| {
         status
             .exit_status()

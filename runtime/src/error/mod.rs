@@ -72,6 +72,9 @@ pub(crate) enum Error {
     /// Cache and memory bandwidth.
     #[error(transparent)]
     Resctrl(#[from] crate::resctrl::Error),
+    /// CRIU, or what it is told.
+    #[error(transparent)]
+    Checkpoint(#[from] crate::checkpoint::Error),
     /// A seccomp profile.
     #[error(transparent)]
     Seccomp(#[from] crate::seccomp::Error),

@@ -50,6 +50,23 @@ impl View {
         }
     }
 
+    /// What of the view on `target` is a part of the host's mounts: its place in
+    /// the container, and its source.
+    pub(crate) fn binds(&self, target: &Path) -> Vec<(PathBuf, PathBuf)> {
+        if self.own_namespace {
+            return Vec::new();
+        }
+        let place = |(names, path): &(Vec<String>, PathBuf)| {
+            let place = if self.unified {
+                target.to_owned()
+            } else {
+                target.join(directory(names))
+            };
+            (place, path.clone())
+        };
+        self.hierarchies.iter().map(place).collect()
+    }
+
     /// Mounts the view on an opened mount point, as `op` says.
     pub(crate) fn mount(&self, target: OwnedFd, op: &MountOp) -> Result<(), Failure> {
         let named = || format!("cgroup on {:?}", op.target);
@@ -65,11 +82,7 @@ impl View {
         let base = tmpfs(writable).map_err(Step::Mount.on(named()))?;
         attach(&base, &target).map_err(Step::Mount.on(named()))?;
         for (names, path) in &self.hierarchies {
-            let directory = names
-                .iter()
-                .map(|name| name.strip_prefix("name=").unwrap_or(name))
-                .collect::<Vec<_>>()
-                .join(",");
+            let directory = directory(names);
             let named = || format!("cgroup on \"{}/{directory}\"", op.target.display());
             rustix::fs::mkdirat(&base, &directory, Mode::from_raw_mode(0o755))
                 .map_err(Step::Mount.on(named()))?;
@@ -137,6 +150,15 @@ impl View {
             MountAttrFlags::from_bits_retain(flags),
         )?)
     }
+}
+
+/// The name of a hierarchy's directory.
+fn directory(names: &[String]) -> String {
+    names
+        .iter()
+        .map(|name| name.strip_prefix("name=").unwrap_or(name))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 fn tmpfs(flags: u32) -> rustix::io::Result<OwnedFd> {

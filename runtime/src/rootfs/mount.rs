@@ -54,7 +54,7 @@ fn clone_flags(recursive: bool) -> OpenTreeFlags {
 }
 
 /// Carries out one mount of the plan, all but cgroups.
-pub(super) fn apply(
+pub(crate) fn apply(
     root: &RootDir,
     op: &MountOp,
     label: &str,

@@ -1,0 +1,408 @@
+//! Mounts whose source is outside of the container: CRIU saves only a name for
+//! them, and is told at the restore what stands behind the name.
+//!
+//! The name is the destination as `config.json` has it, as with runc. So what
+//! is mounted at a restore is decided by the bundle alone, by equal text: no
+//! symbolic link, and nothing that the container did, is asked. Only *where* a
+//! mount is now is asked of the kernel, at the dump.
+//!
+//! CRIU puts both into one string, `mnt[KEY]:VALUE`, and searches for the first
+//! one that begins with `mnt[KEY]` and goes on with a colon: a name with `]:`
+//! in it could be taken for another (CVE-2026-119101). It is refused.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags, statx};
+use rustix::mount::{MoveMountFlags, move_mount};
+
+use super::private::PrivateMounts;
+use super::rpc::ExternalMount;
+use crate::error::Error;
+use crate::init::cgroup_view::View;
+use crate::rootfs::mount::{apply, clone_host, mount_point};
+use crate::rootfs::plan::{MountOp, Plan, What};
+use crate::rootfs::root::{RootDir, Stub, is_directory};
+
+/// What a masked file is covered with, and its name in the images.
+const NULL: &str = "/dev/null";
+
+/// The end of a key in CRIU's own spelling of an external mount.
+const KEY_END: &[u8] = b"]:";
+
+/// Largest mount table that is read, in bytes: 100,000 mounts.
+const TABLE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// A mount from outside, as the bundle says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Named {
+    /// Destination in `config.json`: the name.
+    name: PathBuf,
+    /// On the host.
+    source: PathBuf,
+}
+
+/// All mounts from outside but masked files, each name once: of several on one
+/// destination the last is on top.
+fn named(plan: &Plan, cgroups: &View) -> Result<Vec<Named>, Error> {
+    let mut all: Vec<Named> = Vec::new();
+    let mut add = |name: PathBuf, source: PathBuf| {
+        all.retain(|other| other.name != name);
+        all.push(Named { name, source });
+    };
+    for op in &plan.mounts {
+        match &op.what {
+            What::Bind { maps, source, .. } => {
+                if maps.is_some() || op.options.idmap.is_some() {
+                    return Err(refused(&op.target, "is idmapped, which CRIU cannot save"));
+                }
+                add(op.target.clone(), source.clone());
+            }
+            What::Cgroup => {
+                for (place, source) in cgroups.binds(&op.target) {
+                    add(place, source);
+                }
+            }
+            What::Filesystem { .. } | What::Remount => {}
+        }
+    }
+    if plan.bind_devices {
+        for node in &plan.devices {
+            add(node.path.clone(), node.path.clone());
+        }
+    }
+    for Named { name, .. } in &all {
+        check_name(name)?;
+        if name == Path::new(NULL) && !plan.masked.is_empty() && !plan.bind_devices {
+            return Err(refused(name, "could be taken for the masked paths"));
+        }
+    }
+    Ok(all)
+}
+
+fn check_name(name: &Path) -> Result<(), Error> {
+    let bytes = name.as_os_str().as_bytes();
+    if bytes.windows(KEY_END.len()).any(|part| part == KEY_END) {
+        return Err(refused(
+            name,
+            "has \"]:\" in its name, which ends a name of CRIU's",
+        ));
+    }
+    Ok(())
+}
+
+fn refused(place: &Path, why: &str) -> Error {
+    super::Error::Refused(format!("mount on {place:?} {why}")).into()
+}
+
+/// What CRIU must not save: where each mount from outside is in the container
+/// of `pid` now, and its name.
+pub(super) fn for_dump(pid: i32, plan: &Plan, cgroups: &View) -> Result<Vec<ExternalMount>, Error> {
+    let live = Live::of(pid)?;
+    let mut found: Vec<(u64, ExternalMount)> = Vec::new();
+    for Named { name, .. } in named(plan, cgroups)? {
+        let Some((id, key)) = live.mount_on(&name)? else {
+            continue;
+        };
+        if let Some((_, other)) = found.iter().find(|(known, _)| *known == id) {
+            let why = format!("has come to be the one on {:?}", other.value);
+            return Err(refused(&name, &why));
+        }
+        found.push((id, ExternalMount { key, value: name }));
+    }
+    for path in &plan.masked {
+        let Some((id, key)) = live.mount_on(path)? else {
+            continue;
+        };
+        let file = live.root.open(path, OFlags::PATH);
+        let is_file = file
+            .and_then(is_directory)
+            .is_ok_and(|directory| !directory);
+        if is_file && found.iter().all(|(known, _)| *known != id) {
+            found.push((
+                id,
+                ExternalMount {
+                    key,
+                    value: NULL.into(),
+                },
+            ));
+        }
+    }
+    Ok(found.into_iter().map(|(_, mount)| mount).collect())
+}
+
+/// What stands behind each name.
+pub(super) fn for_restore(plan: &Plan, cgroups: &View) -> Result<Vec<ExternalMount>, Error> {
+    let mut all: Vec<ExternalMount> = named(plan, cgroups)?
+        .into_iter()
+        .map(|Named { name, source }| ExternalMount {
+            key: name,
+            value: source,
+        })
+        .collect();
+    if !plan.masked.is_empty() && all.iter().all(|mount| mount.key != Path::new(NULL)) {
+        all.push(ExternalMount {
+            key: NULL.into(),
+            value: NULL.into(),
+        });
+    }
+    Ok(all)
+}
+
+/// The file system of a running container, from outside.
+struct Live {
+    root: RootDir,
+    table: Vec<(u64, PathBuf)>,
+}
+
+impl Live {
+    fn of(pid: i32) -> Result<Self, Error> {
+        let path = format!("/proc/{pid}/root");
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::openat(CWD, &path, flags, Mode::empty())
+            .map_err(Error::on("open", &path))?;
+        let path = format!("/proc/{pid}/mountinfo");
+        let file = std::fs::File::open(&path).map_err(Error::on("open", &path))?;
+        let table =
+            crate::file::read_open(file, TABLE_BYTES_MAX).map_err(Error::on("read", &path))?;
+        Ok(Self {
+            root: RootDir(root),
+            table: parse(&table),
+        })
+    }
+
+    /// The mount whose root `path` leads to: its number and its mount point.
+    /// None where the path is missing, or an ordinary file of another mount.
+    fn mount_on(&self, path: &Path) -> Result<Option<(u64, PathBuf)>, Error> {
+        let Ok(place) = self.root.open(path, OFlags::PATH) else {
+            return Ok(None);
+        };
+        let stat = statx(&place, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
+            .map_err(Error::on("stat", path))?;
+        if !stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+            return Ok(None);
+        }
+        let entry = self.table.iter().find(|(id, _)| *id == stat.stx_mnt_id);
+        let Some((id, point)) = entry else {
+            return Err(refused(path, "is in no mount table of the container"));
+        };
+        check_name(point)?;
+        Ok(Some((*id, point.clone())))
+    }
+}
+
+/// Number and mount point of each line of a mountinfo (proc_pid_mountinfo(5)).
+fn parse(table: &[u8]) -> Vec<(u64, PathBuf)> {
+    let line = |line: &[u8]| {
+        let mut words = line.split(|&byte| byte == b' ');
+        let id = std::str::from_utf8(words.next()?).ok()?.parse().ok()?;
+        let point = OsString::from_vec(unescaped(words.nth(3)?));
+        Some((id, PathBuf::from(point)))
+    };
+    table
+        .split(|&byte| byte == b'\n')
+        .filter_map(line)
+        .collect()
+}
+
+/// Undoes the `\040` of the kernel for space, tab, newline and backslash.
+fn unescaped(mut text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    while let Some((&byte, rest)) = text.split_first() {
+        text = rest;
+        let octal = |digits: &[u8]| {
+            digits.iter().try_fold(0u32, |value, digit| match digit {
+                b'0'..=b'7' => Some(value * 8 + u32::from(digit - b'0')),
+                _ => None,
+            })
+        };
+        let escape = rest.get(..3).filter(|_| byte == b'\\').and_then(octal);
+        match escape.and_then(|value| u8::try_from(value).ok()) {
+            Some(value) => {
+                out.push(value);
+                text = &rest[3..];
+            }
+            None => out.push(byte),
+        }
+    }
+    out
+}
+
+/// Makes the mount points that a restore needs and the root does not have, as
+/// the creation of a container does: also those inside of bind mounts, which
+/// are mounted for that, in a mount namespace that ends with this call. What is
+/// inside of a tmpfs comes out of the images.
+pub(super) fn make_points(plan: &Plan) -> Result<(), Error> {
+    let _private = PrivateMounts::enter()?;
+    let fail = |plan: &Plan| Error::on::<rustix::io::Errno>("open root", plan.rootfs.clone());
+    let root = clone_host(&plan.rootfs, true).map_err(fail(plan))?;
+    let from = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&root, "", CWD, &plan.rootfs, from).map_err(fail(plan))?;
+    let root = RootDir(root);
+    // As in init: the modes are those that are asked for.
+    let mask = rustix::process::umask(Mode::empty());
+    let made = plan
+        .mounts
+        .iter()
+        .filter(|op| !on_tmpfs(&op.target, &plan.mounts))
+        .try_for_each(|op| match &op.what {
+            What::Cgroup | What::Remount => Ok(()),
+            What::Filesystem { .. } => mount_point(&root, op, Stub::Directory).map(drop),
+            What::Bind { .. } => apply(&root, op, "", None),
+        });
+    rustix::process::umask(mask);
+    Ok(made.map_err(super::Error::MountPoint)?)
+}
+
+fn on_tmpfs(path: &Path, mounts: &[MountOp]) -> bool {
+    mounts.iter().any(|op| {
+        let tmpfs = matches!(&op.what, What::Filesystem { kind, .. } if kind == "tmpfs");
+        tmpfs && path != op.target && path.starts_with(&op.target)
+    })
+}
+
+/// Compares the bind mounts of a restored container with the bundle: the images
+/// say where and how they were mounted, and must not have the last word.
+pub(super) fn verify(pid: i32, plan: &Plan) -> Result<(), Error> {
+    let live = Live::of(pid)?;
+    for (index, op) in plan.mounts.iter().enumerate() {
+        let What::Bind { source, .. } = &op.what else {
+            continue;
+        };
+        let covered = plan.mounts[index + 1..]
+            .iter()
+            .any(|later| op.target.starts_with(&later.target) && later.what != What::Remount);
+        if covered || live.mount_on(&op.target)?.is_none() {
+            continue;
+        }
+        let place = live
+            .root
+            .open(&op.target, OFlags::PATH)
+            .map_err(Error::on("open", &op.target))?;
+        let is = rustix::fs::fstat(&place).map_err(Error::on("stat", &op.target))?;
+        let should = rustix::fs::stat(source).map_err(Error::on("stat", source))?;
+        if (is.st_dev, is.st_ino) != (should.st_dev, should.st_ino) {
+            let why = format!("was restored from the images as something else than {source:?}");
+            return Err(refused(&op.target, &why));
+        }
+        let flags = rustix::fs::fstatvfs(&place).map_err(Error::on("stat", &op.target))?;
+        let missing = flags.f_flag.bits() & op.options.attr.set & PROTECTIONS;
+        if missing != op.options.attr.set & PROTECTIONS {
+            return Err(refused(
+                &op.target,
+                "was restored from the images without its ro, nosuid, nodev or noexec",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Attributes that protect the host or the mount; `MOUNT_ATTR_*` and the flags
+/// of `statvfs(3)` have the same numbers for these.
+const PROTECTIONS: u64 = libc::MOUNT_ATTR_RDONLY
+    | libc::MOUNT_ATTR_NOSUID
+    | libc::MOUNT_ATTR_NODEV
+    | libc::MOUNT_ATTR_NOEXEC;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::Paths;
+    use crate::spec::Spec;
+
+    fn plan(mounts: &str, linux: &str) -> Plan {
+        let text = format!(
+            r#"{{"ociVersion":"1.0.2","root":{{"path":"rootfs"}},"mounts":[{mounts}],
+               "linux":{{"namespaces":[{{"type":"mount"}}]{linux}}}}}"#
+        );
+        let spec = Spec::parse(text.as_bytes()).unwrap();
+        Plan::new(&spec, Path::new("/bundle"), false).unwrap()
+    }
+
+    fn restore(mounts: &str, linux: &str) -> Result<Vec<(String, String)>, String> {
+        let text = |path: PathBuf| path.to_str().unwrap().to_owned();
+        for_restore(&plan(mounts, linux), &View::new(&Paths::default(), true))
+            .map(|all| {
+                all.into_iter()
+                    .map(|mount| (text(mount.key), text(mount.value)))
+                    .collect()
+            })
+            .map_err(|error| error.chain())
+    }
+
+    fn pair(a: &str, b: &str) -> (String, String) {
+        (a.to_owned(), b.to_owned())
+    }
+
+    #[test]
+    fn the_bundle_says_what_stands_behind_a_name() {
+        let mounts = r#"{"destination":"/a,[b]","source":"/s","options":["bind"]},
+            {"destination":"/t","type":"tmpfs"},
+            {"destination":"conf/../x","source":"rel","options":["rbind"]}"#;
+        assert_eq!(
+            restore(mounts, "").unwrap(),
+            [pair("/a,[b]", "/s"), pair("/x", "/bundle/rel")]
+        );
+    }
+
+    #[test]
+    fn the_last_mount_on_a_destination_counts() {
+        let mounts = r#"{"destination":"/a","source":"/1","options":["bind"]},
+            {"destination":"/a/","source":"/2","options":["bind"]}"#;
+        assert_eq!(restore(mounts, "").unwrap(), [pair("/a", "/2")]);
+    }
+
+    #[test]
+    fn a_name_that_could_be_taken_for_another_is_refused() {
+        let mounts = r#"{"destination":"/a]:/etc","source":"/s","options":["bind"]}"#;
+        assert!(restore(mounts, "").unwrap_err().contains("]:"));
+        let mounts = r#"{"destination":"/dev/null","source":"/s","options":["bind"]}"#;
+        assert!(restore(mounts, r#","maskedPaths":["/proc/kcore"]"#).is_err());
+        assert!(restore(mounts, "").is_ok());
+    }
+
+    #[test]
+    fn masked_files_have_a_name_and_idmaps_are_refused() {
+        assert_eq!(
+            restore("", r#","maskedPaths":["/proc/kcore"]"#).unwrap(),
+            [pair(NULL, NULL)]
+        );
+        let mounts = r#"{"destination":"/a","source":"/s","options":["bind"],
+            "uidMappings":[{"containerID":0,"hostID":1,"size":1}],
+            "gidMappings":[{"containerID":0,"hostID":1,"size":1}]}"#;
+        assert!(restore(mounts, "").unwrap_err().contains("idmapped"));
+    }
+
+    #[test]
+    fn a_mount_table_is_read() {
+        let table = b"22 28 0:21 / /sys rw - sysfs sysfs rw\n\
+            31 22 0:22 /x /a\\040b\\134]:c rw shared:5 - ext4 d rw\n\ntorn";
+        assert_eq!(
+            parse(table),
+            [(22, PathBuf::from("/sys")), (31, "/a b\\]:c".into())]
+        );
+        assert_eq!(unescaped(b"\\04"), b"\\04");
+        assert_eq!(unescaped(b"\\999"), b"\\999");
+    }
+
+    #[test]
+    fn mount_points_on_a_tmpfs_are_the_images_own() {
+        let plan = plan(
+            r#"{"destination":"/t","type":"tmpfs"},{"destination":"/t/in","source":"/s","options":["bind"]}"#,
+            "",
+        );
+        assert!(on_tmpfs(Path::new("/t/in"), &plan.mounts));
+        assert!(!on_tmpfs(Path::new("/t"), &plan.mounts));
+        assert!(!on_tmpfs(Path::new("/tt"), &plan.mounts));
+    }
+
+    #[test]
+    fn the_flags_of_a_mount_are_numbered_alike() {
+        assert_eq!(PROTECTIONS, 15);
+        assert_eq!(
+            PROTECTIONS,
+            libc::ST_RDONLY | libc::ST_NOSUID | libc::ST_NODEV | libc::ST_NOEXEC
+        );
+    }
+}

@@ -1,0 +1,390 @@
+//! `restore`.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode};
+use rustix::mount::{MoveMountFlags, move_mount};
+use rustix::process::{Pid, PidfdFlags};
+
+use super::criu::{Criu, Worker, ended};
+use super::dump::{explain, open_folder, open_work};
+use super::outside::{self, Joined};
+use super::private::PrivateMounts;
+use super::rpc::{CgroupRoot, Kind, Notify, Options, Request, Version};
+use super::{EMPTY_NAMESPACES, Wishes, mounts};
+use crate::cgroup::{self, Group};
+use crate::container::create::{self, Prepared, run_hooks};
+use crate::error::Error;
+use crate::init::child::Console;
+use crate::init::protocol::send_with_fd;
+use crate::proc;
+use crate::rootfs::mount::clone_host;
+use crate::spec::NamespaceType;
+use crate::state::{Locked, Phase, State};
+use crate::sys;
+
+/// Name of CRIU's log.
+const LOG_FILE: &str = "restore.log";
+
+/// Mount point of the root while CRIU works, in the state directory: CRIU needs
+/// a mount of its own, on a directory that nothing covers.
+const ROOT: &str = "criu-root";
+
+/// Since this version CRIU can change LSM profiles.
+const CHANGES_LSM: Version = Version(31_600);
+
+/// What the receiver of a terminal is told; runc's word.
+const TERMINAL_NAME: &[u8] = b"orphan-pts-master";
+
+/// A container that runs again.
+#[derive(Debug)]
+pub(crate) struct Restored {
+    /// Its directory, locked.
+    pub locked: Locked,
+    /// Its state, as saved.
+    pub state: State,
+    /// Its init, a child of this process.
+    pub pidfd: OwnedFd,
+    /// Master side of its terminal, where the runtime stays in the foreground.
+    pub master: Option<OwnedFd>,
+}
+
+/// Makes a container as `request` says and fills it from the images; on
+/// failure nothing of it is left.
+pub(crate) fn restore(request: &create::Request<'_>, wishes: &Wishes) -> Result<Restored, Error> {
+    let prepared = create::prepare(request)?;
+    let criu = Criu::find(request.log)?;
+    let rootfs = prepared.init.rootfs.rootfs.clone();
+    let mut state = State::intent(
+        request.id,
+        &prepared.spec,
+        &request.bundle,
+        &rootfs,
+        prepared.paths.clone(),
+    );
+    let mut locked = request.root.create(request.id)?;
+    let made = locked.save(&state).and_then(|()| {
+        let attempt = Attempt {
+            request,
+            wishes,
+            criu,
+            prepared: &prepared,
+            locked: &mut locked,
+            state: &mut state,
+            master: None,
+        };
+        attempt.make()
+    });
+    match made {
+        Ok((pidfd, master)) => Ok(Restored {
+            locked,
+            state,
+            pidfd,
+            master,
+        }),
+        Err(error) => {
+            // The reason is worth more than what the cleaning may say.
+            let _ = cgroup::procs::signal_all(&state.cgroups, rustix::process::Signal::KILL);
+            let _ = cgroup::remove(&state.cgroups);
+            let _ = locked.remove();
+            Err(error)
+        }
+    }
+}
+
+struct Attempt<'a> {
+    request: &'a create::Request<'a>,
+    wishes: &'a Wishes,
+    criu: Criu,
+    prepared: &'a Prepared,
+    locked: &'a mut Locked,
+    state: &'a mut State,
+    master: Option<OwnedFd>,
+}
+
+impl Attempt<'_> {
+    fn make(mut self) -> Result<(OwnedFd, Option<OwnedFd>), Error> {
+        self.check_lsm()?;
+        let group = self.cgroups()?;
+        if let Some(filter) = &self.prepared.init.filter {
+            crate::container::exec::save_filter(self.locked, filter)?;
+        }
+        let plan = &self.prepared.init.rootfs;
+        let config = outside::config(&self.prepared.spec, plan)?;
+        let images = open_folder(&self.wishes.images)?;
+        let work = self.wishes.work.as_deref().map(open_work).transpose()?;
+        mounts::make_points(plan)?;
+        let joined = outside::to_join(self.criu, &self.prepared.spec.linux)?;
+        let mut options = self.options(&joined)?;
+        options.images_dir_fd = images.as_raw_fd();
+        options.work_dir_fd = work.as_ref().map(AsRawFd::as_raw_fd);
+        options.config_file = config.as_ref().map(|(path, _)| path.clone());
+        let talked = self.talk(options, joined, &group);
+        // CRIU has left: the directory is no mount point any more.
+        self.locked.remove_file(ROOT)?;
+        let log = self.wishes.log_dir().join(LOG_FILE);
+        let pidfd = talked.map_err(|error| explain(error, &log, self.request.log))?;
+        Ok((pidfd, self.master))
+    }
+
+    fn check_lsm(&self) -> Result<(), super::Error> {
+        for (flag, value) in [
+            ("--lsm-profile", &self.wishes.lsm_profile),
+            ("--lsm-mount-context", &self.wishes.lsm_mount_context),
+        ] {
+            if value.is_some() && !self.criu.is(CHANGES_LSM) {
+                return Err(super::Error::FlagTooNew { flag });
+            }
+        }
+        Ok(())
+    }
+
+    fn cgroups(&mut self) -> Result<Group, Error> {
+        let Prepared {
+            paths,
+            cgroups,
+            spec,
+            ..
+        } = self.prepared;
+        let rootless = self.request.wishes.rootless;
+        let rootless = rootless.unwrap_or(self.state.owner != 0);
+        let tolerant = rootless && spec.linux.cgroups_path.is_empty();
+        let group = Group::create(paths, cgroups, tolerant)?;
+        let made = group.paths(paths);
+        if made != self.state.cgroups {
+            self.state.cgroups = made;
+            self.locked.save(self.state)?;
+        }
+        group.apply(cgroups)?;
+        Ok(group)
+    }
+
+    fn options(&self, joined: &Joined) -> Result<Options, Error> {
+        let spec = &self.prepared.spec;
+        let own_cgroup = spec.linux.namespace(NamespaceType::Cgroup).is_some();
+        let view = crate::init::cgroup_view::View::new(&self.state.cgroups, own_cgroup);
+        let mut inherit_fd = joined.inherit.clone();
+        inherit_fd.extend(outside::inherited_streams(&self.wishes.images)?);
+        Ok(Options {
+            log_file: LOG_FILE,
+            root: self.locked.dir().path().join(ROOT),
+            manage_cgroups_mode: self.wishes.cgroups,
+            empty_ns: EMPTY_NAMESPACES,
+            evasive_devices: Some(true),
+            rst_sibling: Some(true),
+            lsm_profile: self.wishes.lsm_profile.clone(),
+            lsm_mount_context: self.wishes.lsm_mount_context.clone(),
+            ext_unix_sk: self.wishes.ext_unix_sk,
+            tcp_established: self.wishes.tcp_established,
+            shell_job: self.wishes.shell_job,
+            file_locks: self.wishes.file_locks,
+            auto_dedup: self.wishes.auto_dedup,
+            lazy_pages: self.wishes.lazy_pages,
+            ext_mnt: mounts::for_restore(&self.prepared.init.rootfs, &view)?,
+            inherit_fd,
+            join_ns: joined.join.clone(),
+            ..Options::default()
+        })
+    }
+
+    fn talk(
+        &mut self,
+        mut options: Options,
+        joined: Joined,
+        group: &Group,
+    ) -> Result<OwnedFd, Error> {
+        let mut worker = self.start()?;
+        // CRIU has them now; no hook shall.
+        drop(joined.open);
+        if let Some(pid) = Pid::from_raw(worker.pid()) {
+            group.adopt(pid)?;
+        }
+        options.cg_root = cgroup_roots(worker.pid())?;
+        let request = Request::with(Kind::Restore, &options);
+        let mut pidfd = None;
+        let answered = worker.ask(&request, &mut |notify, descriptor| {
+            self.hear(notify, descriptor, &mut pidfd)
+        });
+        let answered = answered.and_then(|response| match response.kind {
+            Kind::Restore => Ok(()),
+            kind => Err(super::Error::Unexpected { kind }.into()),
+        });
+        let finished = answered.and_then(|()| {
+            let status = worker.finish()?;
+            if status.success() {
+                return Ok(());
+            }
+            Err(super::Error::Exit { how: ended(status) }.into())
+        });
+        let finished = finished.and_then(|()| self.finish());
+        match (finished, pidfd) {
+            (Ok(()), Some(pidfd)) => Ok(pidfd),
+            (Ok(()), None) => Err(Error::State("criu named no restored process".into())),
+            (Err(error), pidfd) => {
+                if let Some(pidfd) = pidfd {
+                    end(&pidfd);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts CRIU in a mount namespace where the container's root is a mount.
+    fn start(&self) -> Result<Worker, Error> {
+        let path = self.locked.dir().path().join(ROOT);
+        rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755)).map_err(Error::on("create", &path))?;
+        let _private = PrivateMounts::enter()?;
+        let rootfs = &self.state.rootfs;
+        let root = clone_host(rootfs, true).map_err(Error::on("open root", rootfs))?;
+        let from = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        move_mount(&root, "", CWD, &path, from).map_err(Error::on("mount root on", &path))?;
+        Ok(Worker::start(true)?)
+    }
+
+    fn hear(
+        &mut self,
+        notify: &Notify,
+        descriptor: Option<OwnedFd>,
+        pidfd: &mut Option<OwnedFd>,
+    ) -> Result<(), Error> {
+        self.request
+            .log
+            .debug(|| format!("notify: {}", notify.script));
+        if let (None, Some(pid)) = (&pidfd, notify.pid.and_then(Pid::from_raw)) {
+            *pidfd = Some(self.name_init(pid)?);
+        }
+        match notify.script.as_str() {
+            "setup-namespaces" => {
+                let hooks = &self.prepared.spec.hooks;
+                run_hooks("prestart", &hooks.prestart, self.state, "creating")?;
+                run_hooks(
+                    "createRuntime",
+                    &hooks.create_runtime,
+                    self.state,
+                    "creating",
+                )
+            }
+            "post-restore" => self.restored(),
+            "orphan-pts-master" => self.terminal(descriptor),
+            _ => Ok(()),
+        }
+    }
+
+    /// Says on disk which process is init, before it does anything.
+    fn name_init(&mut self, pid: Pid) -> Result<OwnedFd, Error> {
+        let number = pid.as_raw_nonzero().get();
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+            .map_err(Error::on("open pidfd of pid", number))?;
+        let stat = proc::stat(number).map_err(Error::on("read the state of pid", number))?;
+        self.state.pid = number;
+        self.state.start_ticks = stat
+            .ok_or_else(|| Error::State("restored init has ended".into()))?
+            .start;
+        self.locked
+            .name_init(self.state.pid, self.state.start_ticks)?;
+        Ok(pidfd)
+    }
+
+    /// All processes are there and stand still: the last moment to refuse them.
+    fn restored(&mut self) -> Result<(), Error> {
+        mounts::verify(self.state.pid, &self.prepared.init.rootfs)?;
+        let time = NamespaceType::Time;
+        // CRIU gives them a time namespace, so that their clocks go on.
+        if !self.state.namespaces.contains(&time) && has_own_time(self.state.pid) {
+            self.state.namespaces.push(time);
+            self.locked.save(self.state)?;
+        }
+        Ok(())
+    }
+
+    fn terminal(&mut self, descriptor: Option<OwnedFd>) -> Result<(), Error> {
+        let master =
+            descriptor.ok_or_else(|| Error::State("criu sent no terminal with its news".into()))?;
+        match &self.prepared.console {
+            Console::Socket(socket) => send_with_fd(socket, TERMINAL_NAME, &master)
+                .map_err(Error::at("send terminal to", "console socket")),
+            Console::Runtime => {
+                self.master = Some(master);
+                Ok(())
+            }
+        }
+    }
+
+    /// Tells the caller and the state that the container runs.
+    fn finish(&mut self) -> Result<(), Error> {
+        self.state.phase = Phase::Running;
+        self.locked.reached(Phase::Running)?;
+        match &self.request.pid_file {
+            Some(path) => crate::file::write_pid(path, self.state.pid),
+            None => Ok(()),
+        }
+    }
+}
+
+fn end(pidfd: &OwnedFd) {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    use std::os::fd::AsFd;
+    let _ = sys::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
+    // It is our child only where CRIU came so far.
+    let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+}
+
+/// Whether a process has another time namespace than this one.
+fn has_own_time(pid: i32) -> bool {
+    let link = |pid: &str| std::fs::read_link(Path::new("/proc").join(pid).join("ns/time")).ok();
+    link(&pid.to_string()) != link("self")
+}
+
+/// Where the restored cgroups begin: where CRIU itself was put.
+fn cgroup_roots(pid: i32) -> Result<Vec<CgroupRoot>, Error> {
+    let path = format!("/proc/{pid}/cgroup");
+    let text = crate::file::read_limited(Path::new(&path), CGROUP_BYTES_MAX)?;
+    Ok(parse_cgroups(&String::from_utf8_lossy(&text)))
+}
+
+/// Largest `/proc/PID/cgroup` that is read, in bytes: a path of 4096 a
+/// hierarchy, of which there are at most 15.
+const CGROUP_BYTES_MAX: u64 = 64 * 1024;
+
+fn parse_cgroups(text: &str) -> Vec<CgroupRoot> {
+    let line = |line: &str| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        Some((controllers.to_owned(), path.to_owned()))
+    };
+    text.lines()
+        .filter_map(line)
+        .flat_map(|(controllers, path)| {
+            let roots: Vec<_> = controllers
+                .split(',')
+                .map(|controller| CgroupRoot {
+                    controller: controller.to_owned(),
+                    path: path.clone(),
+                })
+                .collect();
+            roots
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_controller_has_its_root() {
+        let roots = parse_cgroups("4:cpu,cpuacct:/a:b\n1:name=systemd:/c\n0::/\n");
+        let roots: Vec<_> = roots
+            .iter()
+            .map(|root| (root.controller.as_str(), root.path.as_str()))
+            .collect();
+        let all = [
+            ("cpu", "/a:b"),
+            ("cpuacct", "/a:b"),
+            ("name=systemd", "/c"),
+            ("", "/"),
+        ];
+        assert_eq!(roots, all);
+    }
+}
