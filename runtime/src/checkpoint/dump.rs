@@ -235,11 +235,11 @@ fn talk(
 /// Quotes CRIU's log, and names it in the error.
 pub(super) fn explain(error: Error, file: &Path, log: &Log) -> Error {
     match error {
-        Error::Checkpoint(source) if source.is_about_criu() => {
+        Error::Checkpoint(error) if error.is_about_criu() => {
             quote::errors(file, log);
             super::Error::Logged {
                 log: file.to_owned(),
-                source: Box::new(source),
+                error: Box::new(error),
             }
             .into()
         }

@@ -135,8 +135,8 @@ pub(crate) enum Error {
     },
     #[error("criu failed: {how}")]
     Exit { how: String },
-    #[error("{source}, log file: {log}", log = log.display())]
-    Logged { log: PathBuf, source: Box<Error> },
+    #[error("{error}, log file: {log}", log = log.display())]
+    Logged { log: PathBuf, error: Box<Error> },
     #[error("{0}")]
     Refused(String),
     #[error("create mount point for restore")]

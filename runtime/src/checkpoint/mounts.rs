@@ -132,13 +132,14 @@ pub(super) fn for_dump(pid: i32, plan: &Plan, cgroups: &View) -> Result<Vec<Exte
     Ok(found.into_iter().map(|(_, mount)| mount).collect())
 }
 
-/// What stands behind each name.
+/// What stands behind each name. Sources are real paths: CRIU looks for their
+/// mounts by name in the mount table, which has neither `.` nor symbolic links.
 pub(super) fn for_restore(plan: &Plan, cgroups: &View) -> Result<Vec<ExternalMount>, Error> {
     let mut all: Vec<ExternalMount> = named(plan, cgroups)?
         .into_iter()
         .map(|Named { name, source }| ExternalMount {
             key: name,
-            value: source,
+            value: std::fs::canonicalize(&source).unwrap_or(source),
         })
         .collect();
     if !plan.masked.is_empty() && all.iter().all(|mount| mount.key != Path::new(NULL)) {

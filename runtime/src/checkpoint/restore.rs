@@ -93,6 +93,13 @@ pub(crate) fn restore(request: &create::Request<'_>, wishes: &Wishes) -> Result<
     }
 }
 
+/// A CRIU that waits for its request, and the folders that it reaches through us.
+struct Started {
+    worker: Worker,
+    images: OwnedFd,
+    work: Option<OwnedFd>,
+}
+
 struct Attempt<'a> {
     request: &'a create::Request<'a>,
     wishes: &'a Wishes,
@@ -112,13 +119,9 @@ impl Attempt<'_> {
         }
         let plan = &self.prepared.init.rootfs;
         let config = outside::config(&self.prepared.spec, plan)?;
-        let images = open_folder(&self.wishes.images)?;
-        let work = self.wishes.work.as_deref().map(open_work).transpose()?;
         mounts::make_points(plan)?;
         let joined = outside::to_join(self.criu, &self.prepared.spec.linux)?;
         let mut options = self.options(&joined)?;
-        options.images_dir_fd = images.as_raw_fd();
-        options.work_dir_fd = work.as_ref().map(AsRawFd::as_raw_fd);
         options.config_file = config.as_ref().map(|(path, _)| path.clone());
         let talked = self.talk(options, joined, &group);
         // CRIU has left: the directory is no mount point any more.
@@ -194,7 +197,13 @@ impl Attempt<'_> {
         joined: Joined,
         group: &Group,
     ) -> Result<OwnedFd, Error> {
-        let mut worker = self.start()?;
+        let Started {
+            mut worker,
+            images,
+            work,
+        } = self.start()?;
+        options.images_dir_fd = images.as_raw_fd();
+        options.work_dir_fd = work.as_ref().map(AsRawFd::as_raw_fd);
         // CRIU has them now; no hook shall.
         drop(joined.open);
         if let Some(pid) = Pid::from_raw(worker.pid()) {
@@ -231,7 +240,8 @@ impl Attempt<'_> {
     }
 
     /// Starts CRIU in a mount namespace where the container's root is a mount.
-    fn start(&self) -> Result<Worker, Error> {
+    /// The folders are opened in there too: CRIU mounts in the one it works in.
+    fn start(&self) -> Result<Started, Error> {
         let path = self.locked.dir().path().join(ROOT);
         rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755)).map_err(Error::on("create", &path))?;
         let _private = PrivateMounts::enter()?;
@@ -239,7 +249,13 @@ impl Attempt<'_> {
         let root = clone_host(rootfs, true).map_err(Error::on("open root", rootfs))?;
         let from = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         move_mount(&root, "", CWD, &path, from).map_err(Error::on("mount root on", &path))?;
-        Ok(Worker::start(true)?)
+        let images = open_folder(&self.wishes.images)?;
+        let work = self.wishes.work.as_deref().map(open_work).transpose()?;
+        Ok(Started {
+            worker: Worker::start(true)?,
+            images,
+            work,
+        })
     }
 
     fn hear(
