@@ -38,6 +38,7 @@ pub(crate) use dump::checkpoint;
 pub(crate) use restore::restore;
 pub(crate) use rpc::{CgroupMode, PageServer};
 
+use crate::error::Facts;
 use rpc::{Kind, Version};
 
 /// What the caller of `checkpoint` or `restore` asked for.
@@ -141,4 +142,37 @@ pub(crate) enum Error {
     Refused(String),
     #[error("create mount point for restore")]
     MountPoint(#[source] crate::init::Failure),
+}
+
+impl Error {
+    /// The error as values.
+    pub(crate) fn facts(&self) -> Facts {
+        let (step, object) = match self {
+            Self::Missing | Self::Start(_) => ("run", "criu".to_owned()),
+            Self::VersionCheck(error) | Self::FeatureCheck(error) => return error.facts(),
+            Self::Logged { log, error } => {
+                return Facts {
+                    object: log.display().to_string(),
+                    ..error.facts()
+                };
+            }
+            Self::FlagTooNew { flag } => ("check the version of criu", (*flag).to_owned()),
+            Self::TooOld { .. } | Self::NoExternal { .. } => {
+                ("check the version of criu", String::new())
+            }
+            Self::NoFeature { feature } => ("check the features of criu", (*feature).to_owned()),
+            Self::Talk(_) | Self::Gone { .. } | Self::Malformed(_) | Self::Unexpected { .. } => {
+                ("talk to criu", String::new())
+            }
+            Self::Failed { kind, .. } => ("let criu work", kind.to_string()),
+            Self::Exit { .. } => ("let criu work", String::new()),
+            Self::Refused(_) => ("check what criu is told", String::new()),
+            Self::MountPoint(failure) => ("create mount point", failure.object.clone()),
+        };
+        Facts {
+            step: step.to_owned(),
+            object,
+            ..Facts::default()
+        }
+    }
 }

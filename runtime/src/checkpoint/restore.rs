@@ -22,7 +22,7 @@ use crate::proc;
 use crate::rootfs::mount::clone_host;
 use crate::spec::NamespaceType;
 use crate::state::{Locked, Phase, State};
-use crate::sys;
+use crate::{resctrl, sys};
 
 /// Name of CRIU's log.
 const LOG_FILE: &str = "restore.log";
@@ -63,6 +63,7 @@ pub(crate) fn restore(request: &create::Request<'_>, wishes: &Wishes) -> Result<
         &rootfs,
         prepared.paths.clone(),
     );
+    state.resctrl = prepared.resctrl.as_ref().map(|plan| plan.group.clone());
     let mut locked = request.root.create(request.id)?;
     let made = locked.save(&state).and_then(|()| {
         let attempt = Attempt {
@@ -87,6 +88,7 @@ pub(crate) fn restore(request: &create::Request<'_>, wishes: &Wishes) -> Result<
             // The reason is worth more than what the cleaning may say.
             let _ = cgroup::procs::signal_all(&state.cgroups, rustix::process::Signal::KILL);
             let _ = cgroup::remove(&state.cgroups);
+            let _ = state.resctrl.as_ref().map(resctrl::Group::remove);
             let _ = locked.remove();
             Err(error)
         }
@@ -145,20 +147,14 @@ impl Attempt<'_> {
 
     fn cgroups(&mut self) -> Result<Group, Error> {
         let Prepared {
-            paths,
-            cgroups,
             spec,
+            cgroups,
+            resctrl,
             ..
         } = self.prepared;
-        let rootless = self.request.wishes.rootless;
-        let rootless = rootless.unwrap_or(self.state.owner != 0);
-        let tolerant = rootless && spec.linux.cgroups_path.is_empty();
-        let group = Group::create(paths, cgroups, tolerant)?;
-        let made = group.paths(paths);
-        if made != self.state.cgroups {
-            self.state.cgroups = made;
-            self.locked.save(self.state)?;
-        }
+        let resctrl = resctrl.as_ref();
+        let (request, state) = (self.request, &mut *self.state);
+        let group = create::make_groups(request, spec, cgroups, resctrl, self.locked, state)?;
         group.apply(cgroups)?;
         Ok(group)
     }
@@ -208,6 +204,9 @@ impl Attempt<'_> {
         drop(joined.open);
         if let Some(pid) = Pid::from_raw(worker.pid()) {
             group.adopt(pid)?;
+            if let Some(group) = &self.state.resctrl {
+                group.join(worker.pid())?;
+            }
         }
         options.cg_root = cgroup_roots(worker.pid())?;
         let request = Request::with(Kind::Restore, &options);

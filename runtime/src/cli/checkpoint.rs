@@ -131,7 +131,9 @@ pub(super) fn restore(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
         detached,
         ..request(context, args, &id)
     };
-    let restored = named("restore", &id, saving::restore(&request, &wishes))?;
+    let config = request.bundle.join("config.json");
+    let restored = named("restore", &id, saving::restore(&request, &wishes))
+        .map_err(|error| error.asked_by(&config, ""))?;
     let Some(foreground) = foreground else {
         return Ok(0);
     };

@@ -172,6 +172,7 @@ impl Error {
                 }
             }
             Error::Resctrl(error) => error.facts(),
+            Error::Checkpoint(error) => error.facts(),
             Error::Seccomp(_) => Facts {
                 pointer: "/linux/seccomp".into(),
                 ..step("compile seccomp filter")
