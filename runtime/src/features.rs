@@ -120,8 +120,8 @@ pub(crate) fn features() -> Features {
             cgroup: Cgroup {
                 v1: true,
                 v2: true,
-                systemd: false,
-                systemd_user: false,
+                systemd: true,
+                systemd_user: true,
                 rdma: true,
             },
             seccomp: Seccomp {

@@ -5,6 +5,7 @@ mod cgroup;
 mod checkpoint;
 mod cli;
 mod container;
+mod dbus;
 mod error;
 mod features;
 mod file;

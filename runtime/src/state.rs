@@ -89,6 +89,9 @@ pub(crate) struct State {
     /// Its group in resctrl, known before it exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resctrl: Option<resctrl::Group>,
+    /// Its unit of systemd's, where the cgroups are one's; known before it exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<cgroup::systemd::Unit>,
     /// Namespaces that are not the host's.
     pub namespaces: Vec<NamespaceType>,
     /// Who decides on system calls that the filter does not settle.
@@ -136,6 +139,7 @@ impl State {
             start_ticks: 0,
             cgroups,
             resctrl: None,
+            unit: None,
             namespaces: spec
                 .linux
                 .namespaces

@@ -19,6 +19,21 @@ impl Group {
     /// an error the directories made by this call are removed again; after a
     /// kill they are found by the recorded paths.
     pub(crate) fn create(paths: &Paths, plan: &Plan, tolerant: bool) -> Result<Self, Error> {
+        Self::made(paths, plan, tolerant, refuse_used)
+    }
+
+    /// Opens the cgroups that systemd has made around the container's init, and
+    /// makes those of hierarchies that systemd does not keep.
+    pub(super) fn take_over(paths: &Paths, plan: &Plan) -> Result<Self, Error> {
+        Self::made(paths, plan, false, |_, _| Ok(()))
+    }
+
+    fn made(
+        paths: &Paths,
+        plan: &Plan,
+        tolerant: bool,
+        check: fn(&Path, &[&str]) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
         let mut group = Self {
             dirs: Vec::new(),
             is_v2: paths.is_v2(),
@@ -30,7 +45,7 @@ impl Group {
             .try_for_each(|(path, names)| {
                 match make(path, names.contains(&"cpuset")) {
                     Ok(true) => fresh.push(path.to_owned()),
-                    Ok(false) => refuse_used(path, &names)?,
+                    Ok(false) => check(path, &names)?,
                     Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) if tolerant => return Ok(()),
                     Err(source) => {
                         return Err(Error::Create {

@@ -155,7 +155,7 @@ impl Group {
     }
 
     /// `checkBeforeUpdate`: v2 would kill to get below a new limit.
-    fn check_usage(&self, memory: &Memory) -> Result<(), Error> {
+    pub(super) fn check_usage(&self, memory: &Memory) -> Result<(), Error> {
         let Some(dir) = self.unified() else {
             return Ok(());
         };
@@ -255,7 +255,7 @@ fn restrict_v1(dir: &Dir, policy: &Policy) -> Result<(), Error> {
 
 /// Whether this process is in a user namespace other than the first
 /// (`user_namespaces(7)`: the first maps every id to itself).
-fn in_user_namespace() -> Result<bool, Error> {
+pub(super) fn in_user_namespace() -> Result<bool, Error> {
     let map = dir::read_path(Path::new("/proc/self/uid_map"))?;
     Ok(!map.split_whitespace().eq(["0", "0", "4294967295"]))
 }

@@ -182,7 +182,8 @@ fn unified_of(init: Pid) -> Result<Dir, Error> {
     Dir::open(&path, &[""]).map_err(|source| Error::Open { path, source })
 }
 
-fn join_dir(dir: &Dir, pid: Pid) -> Result<(), Error> {
+/// Moves a process into one cgroup.
+pub(super) fn join_dir(dir: &Dir, pid: Pid) -> Result<(), Error> {
     let number = pid.as_raw_nonzero().get();
     let mut tries = 0;
     loop {

@@ -3,8 +3,9 @@
 //! [`Layout::place`] decides where, [`Plan::new`] decides what; both before
 //! anything is touched, so that the paths can be recorded and a bad limit is
 //! found first. Then [`Group::create`], [`Group::apply`] and [`Group::join`]
-//! act. What runs already is handled by its recorded [`Paths`]: [`Group::open`]
-//! to join or to change it, [`procs`], [`freezer`] and [`mod@remove`] for the rest.
+//! act; [`Home`] does so, or lets systemd do it. What runs already is handled by
+//! its recorded [`Paths`]: [`Group::open`] to join or to change it, [`procs`],
+//! [`freezer`] and [`mod@remove`] for the rest.
 
 mod common;
 mod create;
@@ -14,6 +15,7 @@ mod devices;
 mod dir;
 pub(crate) mod freezer;
 mod group;
+mod home;
 mod join;
 mod layout;
 mod oom;
@@ -22,6 +24,7 @@ mod plan;
 pub(crate) mod procs;
 mod remove;
 mod stats;
+pub(crate) mod systemd;
 mod v1;
 mod v2;
 mod write;
@@ -32,6 +35,7 @@ use rustix::io::Errno;
 
 pub(crate) use dir::Dir;
 pub(crate) use group::Group;
+pub(crate) use home::Home;
 pub(crate) use join::{Doors, SubCgroup};
 pub(crate) use layout::{Layout, Paths};
 pub(crate) use oom::{OomWatch, kills};
@@ -39,6 +43,34 @@ pub(crate) use owner::owner;
 pub(crate) use plan::Plan;
 pub(crate) use remove::remove;
 pub(crate) use stats::Stats;
+
+/// Removes a container's cgroups; those of a unit through systemd. A systemd
+/// that is out of reach is no reason to leave them behind.
+pub(crate) fn destroy(unit: Option<&systemd::Unit>, paths: &Paths) -> Result<(), Error> {
+    let stopped = unit.map_or(Ok(()), systemd::Unit::stop);
+    remove(paths)?;
+    match stopped {
+        Err(Error::Systemd(systemd::Error::Connect { .. } | systemd::Error::NoUserBus)) => Ok(()),
+        stopped => stopped,
+    }
+}
+
+/// Whether cgroups are not this process's to arrange: it is not root, or it is
+/// in a user namespace.
+pub(crate) fn is_unprivileged() -> Result<bool, Error> {
+    Ok(!rustix::process::geteuid().is_root() || group::in_user_namespace()?)
+}
+
+impl Error {
+    /// Whether the kernel denied it.
+    pub(crate) fn is_denied(&self) -> bool {
+        let errno = match self {
+            Self::Join { source, .. } | Self::Enter { source, .. } => *source,
+            _ => return false,
+        };
+        matches!(errno, Errno::ACCESS | Errno::PERM)
+    }
+}
 
 /// What went wrong with a cgroup.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +153,9 @@ pub(crate) enum Error {
     FreezeTimeout { path: PathBuf, waited_ms: u64 },
     #[error("signal process {pid}")]
     Signal { pid: i32, source: Errno },
+    /// systemd, which was asked for them.
+    #[error(transparent)]
+    Systemd(systemd::Error),
 }
 
 impl Error {

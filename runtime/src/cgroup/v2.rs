@@ -54,7 +54,7 @@ fn cpu(cpu: &Cpu, out: &mut Vec<Write>) {
 /// `cpu.shares` (2, 1024, 262144) as `cpu.weight` (1, 100, 10000): the curve
 /// through the smallest, the usual and the largest value of both that runc has
 /// used since 1.3.2.
-fn cpu_weight(shares: u64) -> u64 {
+pub(super) fn cpu_weight(shares: u64) -> u64 {
     match shares {
         0..=2 => 1,
         262_144.. => 10_000,
@@ -92,7 +92,7 @@ fn memory(memory: &Memory, out: &mut Vec<Write>) -> Result<(), Error> {
 }
 
 /// v1 limits memory and swap together, v2 swap alone.
-fn swap_max(limit: Option<i64>, both: Option<i64>) -> Result<Option<i64>, Error> {
+pub(super) fn swap_max(limit: Option<i64>, both: Option<i64>) -> Result<Option<i64>, Error> {
     let invalid = |why: &str| Err(Error::Invalid(why.to_owned()));
     match (limit, both) {
         (Some(-1), None) => Ok(Some(-1)),
@@ -141,7 +141,7 @@ fn block_io(io: &BlockIo, out: &mut Vec<Write>) {
 }
 
 /// `blkio.weight` (10 to 1000) as `io.weight` (1 to 10000), on the straight line.
-fn io_weight(weight: u16) -> u64 {
+pub(super) fn io_weight(weight: u16) -> u64 {
     1 + u64::from(weight.saturating_sub(10)) * 9999 / 990
 }
 

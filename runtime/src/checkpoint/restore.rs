@@ -13,7 +13,7 @@ use super::outside::{self, Joined};
 use super::private::PrivateMounts;
 use super::rpc::{CgroupRoot, Kind, Notify, Options, Request, Version};
 use super::{EMPTY_NAMESPACES, Wishes, mounts};
-use crate::cgroup::{self, Group};
+use crate::cgroup::{self, Home, systemd};
 use crate::container::create::{self, Prepared, run_hooks};
 use crate::error::Error;
 use crate::init::child::Console;
@@ -53,7 +53,8 @@ pub(crate) struct Restored {
 /// Makes a container as `request` says and fills it from the images; on
 /// failure nothing of it is left.
 pub(crate) fn restore(request: &create::Request<'_>, wishes: &Wishes) -> Result<Restored, Error> {
-    let prepared = create::prepare(request)?;
+    let mut prepared = create::prepare(request)?;
+    let start = prepared.systemd.take();
     let criu = Criu::find(request.log)?;
     let rootfs = prepared.init.rootfs.rootfs.clone();
     let mut state = State::intent(
@@ -63,6 +64,7 @@ pub(crate) fn restore(request: &create::Request<'_>, wishes: &Wishes) -> Result<
         &rootfs,
         prepared.paths.clone(),
     );
+    state.unit = start.as_ref().map(|start| start.unit().clone());
     state.resctrl = prepared.resctrl.as_ref().map(|plan| plan.group.clone());
     let mut locked = request.root.create(request.id)?;
     let made = locked.save(&state).and_then(|()| {
@@ -71,6 +73,7 @@ pub(crate) fn restore(request: &create::Request<'_>, wishes: &Wishes) -> Result<
             wishes,
             criu,
             prepared: &prepared,
+            start,
             locked: &mut locked,
             state: &mut state,
             master: None,
@@ -86,8 +89,11 @@ pub(crate) fn restore(request: &create::Request<'_>, wishes: &Wishes) -> Result<
         }),
         Err(error) => {
             // The reason is worth more than what the cleaning may say.
-            let _ = cgroup::procs::signal_all(&state.cgroups, rustix::process::Signal::KILL);
-            let _ = cgroup::remove(&state.cgroups);
+            if !error.is_of_others() {
+                let kill = rustix::process::Signal::KILL;
+                let _ = cgroup::procs::signal_all(&state.cgroups, kill);
+                let _ = cgroup::destroy(state.unit.as_ref(), &state.cgroups);
+            }
             let _ = state.resctrl.as_ref().map(resctrl::Group::remove);
             let _ = locked.remove();
             Err(error)
@@ -107,6 +113,7 @@ struct Attempt<'a> {
     wishes: &'a Wishes,
     criu: Criu,
     prepared: &'a Prepared,
+    start: Option<systemd::Start>,
     locked: &'a mut Locked,
     state: &'a mut State,
     master: Option<OwnedFd>,
@@ -115,7 +122,7 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     fn make(mut self) -> Result<(OwnedFd, Option<OwnedFd>), Error> {
         self.check_lsm()?;
-        let group = self.cgroups()?;
+        let home = self.cgroups()?;
         if let Some(filter) = &self.prepared.init.filter {
             crate::container::exec::save_filter(self.locked, filter)?;
         }
@@ -125,7 +132,7 @@ impl Attempt<'_> {
         let joined = outside::to_join(self.criu, &self.prepared.spec.linux)?;
         let mut options = self.options(&joined)?;
         options.config_file = config.as_ref().map(|(path, _)| path.clone());
-        let talked = self.talk(options, joined, &group);
+        let talked = self.talk(options, joined, home);
         // CRIU has left: the directory is no mount point any more.
         self.locked.remove_file(ROOT)?;
         let log = self.wishes.log_dir().join(LOG_FILE);
@@ -145,7 +152,7 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    fn cgroups(&mut self) -> Result<Group, Error> {
+    fn cgroups(&mut self) -> Result<Home, Error> {
         let Prepared {
             spec,
             cgroups,
@@ -153,10 +160,11 @@ impl Attempt<'_> {
             ..
         } = self.prepared;
         let resctrl = resctrl.as_ref();
-        let (request, state) = (self.request, &mut *self.state);
-        let group = create::make_groups(request, spec, cgroups, resctrl, self.locked, state)?;
-        group.apply(cgroups)?;
-        Ok(group)
+        let (request, start) = (self.request, self.start.take());
+        let (locked, state) = (&mut *self.locked, &mut *self.state);
+        let home = create::make_groups(request, spec, cgroups, resctrl, start, locked, state)?;
+        home.limit(cgroups)?;
+        Ok(home)
     }
 
     fn options(&self, joined: &Joined) -> Result<Options, Error> {
@@ -187,12 +195,7 @@ impl Attempt<'_> {
         })
     }
 
-    fn talk(
-        &mut self,
-        mut options: Options,
-        joined: Joined,
-        group: &Group,
-    ) -> Result<OwnedFd, Error> {
+    fn talk(&mut self, mut options: Options, joined: Joined, home: Home) -> Result<OwnedFd, Error> {
         let Started {
             mut worker,
             images,
@@ -203,7 +206,7 @@ impl Attempt<'_> {
         // CRIU has them now; no hook shall.
         drop(joined.open);
         if let Some(pid) = Pid::from_raw(worker.pid()) {
-            group.adopt(pid)?;
+            home.adopt(pid, &self.state.cgroups, &self.prepared.cgroups)?;
             if let Some(group) = &self.state.resctrl {
                 group.join(worker.pid())?;
             }

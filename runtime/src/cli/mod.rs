@@ -81,6 +81,8 @@ pub(crate) struct Context<'a> {
     pub preserve_fds: u32,
     /// `--rootless`, where it is not `auto`.
     pub rootless: Option<bool>,
+    /// `--systemd-cgroup`: new containers get their cgroups from systemd.
+    pub systemd_cgroup: bool,
 }
 
 impl Invocation {
@@ -162,18 +164,13 @@ impl Invocation {
             help::print(None);
             return Ok(0);
         };
-        if self.globals.flag("systemd-cgroup") {
-            return Err(Error::Usage(
-                "--systemd-cgroup is not supported: leave it out to use the cgroup file system"
-                    .into(),
-            ));
-        }
         log.debug(|| format!("command {}", spec.name));
         let context = Context {
             root: Root::new(self.root()),
             log,
             preserve_fds,
             rootless: rootless(self.globals.value("rootless"))?,
+            systemd_cgroup: self.globals.flag("systemd-cgroup"),
         };
         self.execute(spec.name, &context, args)
     }

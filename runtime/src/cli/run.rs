@@ -66,6 +66,7 @@ pub(super) fn request<'a>(
             preserve_fds: context.preserve_fds,
             rootless: context.rootless,
         },
+        systemd_cgroup: context.systemd_cgroup,
         log: context.log,
     }
 }

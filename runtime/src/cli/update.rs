@@ -33,6 +33,9 @@ pub(super) fn update(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
         let schemata = Schemata::new(args, &state)?;
         let group = Group::open(&state.cgroups)?;
         group.complete(&mut resources)?;
+        if let Some(unit) = &state.unit {
+            unit.update(&mut resources, &group)?;
+        }
         group.apply(&Plan::update(&resources, &state.cgroups)?)?;
         schemata.apply(&mut locked, &mut state)
     })();

@@ -7,7 +7,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
 
-use crate::cgroup::{self, Group, Layout};
+use crate::cgroup::{self, Group, Home, Layout, systemd};
 use crate::container::foreground::caller_size;
 use crate::error::Error;
 use crate::id::ContainerId;
@@ -18,6 +18,7 @@ use crate::init::protocol::{FromInit, ToInit};
 use crate::init::{self, Wishes, gate};
 use crate::log::Log;
 use crate::process::apply::Filter;
+use crate::spec::resources::Resources;
 use crate::spec::seccomp::Seccomp;
 use crate::spec::{NamespaceType, Spec, invalid};
 use crate::state::{Locked, Phase, Root, State};
@@ -49,6 +50,8 @@ pub(crate) struct Request<'a> {
     pub run: bool,
     /// Whether the runtime does not stay (`create`, `run --detach`).
     pub detached: bool,
+    /// Whether systemd makes the cgroups.
+    pub systemd_cgroup: bool,
     /// The rest.
     pub wishes: Wishes,
     /// Where warnings go.
@@ -80,6 +83,8 @@ pub(crate) struct Prepared {
     pub paths: cgroup::Paths,
     /// What is written to them.
     pub cgroups: cgroup::Plan,
+    /// The unit that systemd is to be asked for, where it is.
+    pub systemd: Option<systemd::Start>,
     /// Cache and memory bandwidth, where the configuration asks for them.
     pub resctrl: Option<resctrl::Plan>,
     /// Where the terminal goes.
@@ -102,6 +107,7 @@ pub(crate) fn create(request: &Request<'_>) -> Result<Created, Error> {
         prepared.paths.clone(),
     );
     state.resctrl = prepared.resctrl.as_ref().map(|plan| plan.group.clone());
+    state.unit = prepared.systemd.as_ref().map(|start| start.unit().clone());
     let mut locked = request.root.create(request.id)?;
     let made = locked
         .save(&state)
@@ -116,7 +122,9 @@ pub(crate) fn create(request: &Request<'_>) -> Result<Created, Error> {
         }),
         Err(error) => {
             // The reason is worth more than what the cleaning may say.
-            let _ = cgroup::remove(&state.cgroups);
+            if !error.is_of_others() {
+                let _ = cgroup::destroy(state.unit.as_ref(), &state.cgroups);
+            }
             let _ = state.resctrl.as_ref().map(resctrl::Group::remove);
             let _ = locked.remove();
             Err(error)
@@ -132,9 +140,8 @@ pub(crate) fn prepare(request: &Request<'_>) -> Result<Prepared, Error> {
     if let Some(profile) = &spec.linux.seccomp {
         init.filter = compile(profile)?;
     }
-    let wish = Some(spec.linux.cgroups_path.as_str()).filter(|path| !path.is_empty());
-    let paths = Layout::discover()?.place(wish, request.id.as_str())?;
-    let resources = spec.linux.resources.clone().unwrap_or_default();
+    let mut resources = spec.linux.resources.clone().unwrap_or_default();
+    let (systemd, paths) = place(request, &spec, &mut resources)?;
     let cgroups = cgroup::Plan::new(&resources, &paths)?;
     let resctrl = match &spec.linux.intel_rdt {
         Some(rdt) => Some(resctrl::Plan::new(
@@ -160,8 +167,33 @@ pub(crate) fn prepare(request: &Request<'_>) -> Result<Prepared, Error> {
         paths,
         cgroups,
         resctrl,
+        systemd,
         console,
     })
+}
+
+/// Where the cgroups will be, and who is to be asked for them.
+fn place(
+    request: &Request<'_>,
+    spec: &Spec,
+    resources: &mut Resources,
+) -> Result<(Option<systemd::Start>, cgroup::Paths), Error> {
+    let layout = Layout::discover()?;
+    let (path, id) = (spec.linux.cgroups_path.as_str(), request.id.as_str());
+    if !request.systemd_cgroup {
+        return Ok((None, layout.place(Some(path), id)?));
+    }
+    let wish = systemd::Wish {
+        path,
+        id,
+        user: request
+            .wishes
+            .rootless
+            .map_or_else(cgroup::is_unprivileged, Ok)?,
+        annotations: &spec.annotations,
+    };
+    let (start, paths) = systemd::Start::plan(&wish, resources, &layout)?;
+    Ok((Some(start), paths))
 }
 
 /// Compiles a profile; an empty one is none.
@@ -216,12 +248,14 @@ fn make(
         spec,
         mut init,
         cgroups,
-        paths: _,
+        paths,
+        systemd,
         resctrl,
         console,
     } = prepared;
     trace::step("record the intent");
-    let group = make_groups(request, &spec, &cgroups, resctrl.as_ref(), locked, state)?;
+    let resctrl = resctrl.as_ref();
+    let home = make_groups(request, &spec, &cgroups, resctrl, systemd, locked, state)?;
     trace::step("make the cgroups");
     let page = shared_page(&init, locked, request.run)?;
     if let Some(filter) = &init.filter {
@@ -240,26 +274,21 @@ fn make(
         time_offsets: init.namespaces.time_offsets.clone(),
         oom_score_adj: init.process.oom_score_adj,
     };
-    // Before anyone is there: while device rules are written, version 1 may
-    // deny every device.
-    group.apply(&cgroups)?;
+    home.limit(&cgroups)?;
     trace::step("set the limits");
-    let birthplace = group.birthplace(&[])?;
+    let (birthplace, doors) = home.ways_in()?;
     let extras = Extras {
         start,
         console,
         page: child_page,
         cgroups: view,
-        doors: group.doors(&[])?,
+        doors,
         sources: rootfs::idmap::sources(&init.rootfs, &spec.linux)?,
     };
     let launched = launch::init(init, extras, birthplace.as_ref().map(AsFd::as_fd))?;
     trace::step_of(|| format!("clone init, pid {}", launched.pid));
     let stranger = birthplace.filter(|_| !launched.in_cgroup);
-    let join = || match &stranger {
-        Some(birthplace) => Ok(group.join(birthplace, launched.pid, None)?),
-        None => Ok(()),
-    };
+    let join = || Ok(home.take_in(launched.pid, stranger.as_ref(), &paths, &cgroups)?);
     let brought_up = introduce(&launched, locked, state, &orders, join)
         .and_then(|()| converse(&launched, &spec, state))
         .and_then(|master| finish(request, &launched, locked, state).map(|()| master));
@@ -279,32 +308,41 @@ fn make(
     }
 }
 
-/// Makes the cgroups and the resctrl group that the state names, gives the
-/// cgroup to its owner, and corrects the state where one could not be had.
+/// Makes the resctrl group and the cgroups that the state names, gives those to
+/// their owner, and corrects the state where one could not be had. What systemd
+/// is to make, it makes later, around init.
 pub(crate) fn make_groups(
     request: &Request<'_>,
     spec: &Spec,
     cgroups: &cgroup::Plan,
     resctrl: Option<&resctrl::Plan>,
+    start: Option<systemd::Start>,
     locked: &mut Locked,
     state: &mut State,
-) -> Result<Group, Error> {
-    let rootless = request.wishes.rootless.unwrap_or(state.owner != 0);
-    let tolerant = rootless && spec.linux.cgroups_path.is_empty();
-    let group = Group::create(&state.cgroups, cgroups, tolerant)?;
-    let made = group.paths(&state.cgroups);
-    if made != state.cgroups {
-        state.cgroups = made;
-        locked.save(state)?;
-    }
-    if let Some(uid) = cgroup::owner(spec) {
-        group.hand_over(uid)?;
-    }
+) -> Result<Home, Error> {
+    let owner = cgroup::owner(spec);
+    let home = match start {
+        Some(start) => Home::Asked(start, owner),
+        None => {
+            let rootless = request.wishes.rootless.unwrap_or(state.owner != 0);
+            let tolerant = rootless && spec.linux.cgroups_path.is_empty();
+            let group = Group::create(&state.cgroups, cgroups, tolerant)?;
+            let made = group.paths(&state.cgroups);
+            if made != state.cgroups {
+                state.cgroups = made;
+                locked.save(state)?;
+            }
+            if let Some(uid) = owner {
+                group.hand_over(uid)?;
+            }
+            Home::Made(group)
+        }
+    };
     if let Some(plan) = resctrl {
         plan.make()?;
         plan.configure()?;
     }
-    Ok(group)
+    Ok(home)
 }
 
 /// What the parent writes for its child.

@@ -58,7 +58,7 @@ pub(crate) fn destroy(locked: Locked, state: &State, log: &Log) -> Result<(), Er
     if !has_own_pids(state) {
         procs::signal_all(&state.cgroups, Signal::KILL)?;
     }
-    cgroup::remove(&state.cgroups)?;
+    cgroup::destroy(state.unit.as_ref(), &state.cgroups)?;
     if let Some(group) = &state.resctrl {
         group.remove()?;
     }

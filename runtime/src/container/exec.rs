@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
 
-use crate::cgroup::{self, Group, SubCgroup};
+use crate::cgroup::{self, Group, SubCgroup, systemd};
 use crate::container::agent::{self, Filtered};
 use crate::container::create::SECCOMP;
 use crate::container::delete::init_of;
@@ -149,7 +149,9 @@ fn place(
 ) -> Result<(), Error> {
     if let Some(birthplace) = birthplace.filter(|_| !child.in_cgroup) {
         let init = Pid::from_raw(state.pid).filter(|_| anywhere);
-        group.join(&birthplace, child.pid, init)?;
+        let joined = group.join(&birthplace, child.pid, init);
+        let unit = state.unit.as_ref();
+        systemd::or_attach(joined, unit, group, &birthplace, child.pid)?;
     }
     match &state.resctrl {
         Some(group) => Ok(group.join(child.pid.as_raw_nonzero().get())?),

@@ -99,6 +99,15 @@ pub(crate) enum Error {
 }
 
 impl Error {
+    /// Whether a cgroup that was asked for is another's, so that nothing of it
+    /// may be cleaned up.
+    pub(crate) fn is_of_others(&self) -> bool {
+        let taken = |error: &crate::cgroup::systemd::Error| {
+            matches!(error, crate::cgroup::systemd::Error::Exists { .. })
+        };
+        matches!(self, Error::Cgroup(crate::cgroup::Error::Systemd(error)) if taken(error))
+    }
+
     /// An error of a system call on a named object: `.map_err(Error::on("open", path))`.
     pub(crate) fn on<E: Into<std::io::Error>>(
         action: &'static str,
