@@ -27,6 +27,7 @@ mod namespaces;
 mod process;
 mod rootless;
 mod seccomp;
+mod systemd_bus;
 mod terminals;
 mod trace;
 mod update;

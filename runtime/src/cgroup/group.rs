@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use super::devices::Policy;
 use super::dir::{self, Dir, write_all};
 use super::write::{Absent, Write};
-use super::{Error, Paths, Plan, device_program};
+use super::{Error, Paths, Plan, device_program, is_unprivileged};
 use crate::spec::resources::{Memory, Resources};
 
 /// The container's cgroup in every hierarchy, one on v2.
@@ -187,8 +187,8 @@ impl Group {
         Ok(())
     }
 
-    /// Restricts devices. Inside a user namespace the kernel does not let us,
-    /// and whoever made it has done it already.
+    /// Restricts devices. The kernel does not let a user, nor anyone inside a
+    /// user namespace: who may not make device nodes has none to restrict.
     fn restrict(&self, policy: &Policy) -> Result<(), Error> {
         let restricted = match self.dirs.iter().find(|dir| dir.serves("devices")) {
             Some(dir) => restrict_v1(dir, policy),
@@ -204,7 +204,7 @@ impl Group {
             }
             _ => false,
         };
-        if refused && in_user_namespace()? {
+        if refused && is_unprivileged()? {
             Ok(())
         } else {
             restricted

@@ -192,6 +192,7 @@ impl Error {
             Error::NoPermission { source } => source.object(),
             Error::NoFreezer => (String::new(), ""),
             Error::Signal { pid, .. } => (pid.to_string(), ""),
+            Error::Systemd(error) => error.object(),
         }
     }
 }

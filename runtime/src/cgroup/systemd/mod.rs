@@ -100,6 +100,26 @@ pub(crate) enum Error {
 }
 
 impl Error {
+    /// What it is about, and the field of `config.json` that asked for it.
+    pub(super) fn object(&self) -> (String, &'static str) {
+        match self {
+            Self::Path(name) | Self::Slice(name) | Self::Unit(name) => {
+                (name.clone(), "/linux/cgroupsPath")
+            }
+            Self::Start { unit, .. } | Self::Exists { unit, .. } | Self::Job { unit, .. } => {
+                (unit.clone(), "/linux/cgroupsPath")
+            }
+            Self::Annotation { key, .. } => (key.clone(), "/annotations"),
+            Self::Limit(_) => (String::new(), "/linux/resources"),
+            Self::RootlessV1
+            | Self::NoUserBus
+            | Self::Connect { .. }
+            | Self::Talk { .. }
+            | Self::Answer(_)
+            | Self::Version(_) => ("systemd".to_owned(), ""),
+        }
+    }
+
     fn of(action: &'static str) -> impl FnOnce(dbus::Error) -> Self {
         move |source| Self::Talk {
             action,
