@@ -17,13 +17,20 @@ DEMO_PACKAGES := $(BUILD_PACKAGES) busybox-static containernetworking-plugins cu
 TEST_PACKAGES := $(DEMO_PACKAGES) apache2-utils attr buildah containerd crun docker-registry docker.io \
 	erofs-utils git jq mmdebstrap openssl podman python3 runc skopeo strace uidmap umoci xz-utils zstd
 
-.PHONY: all help demo test test-net lint bench install test-vm clean
+# Another processor to compile the runtime for, and to run its unit tests on in
+# an emulator. What the emulator lacks: clone3(2) for hooks, bpf(2).
+OTHER := aarch64-unknown-linux-gnu
+OTHER_LINKER ?= aarch64-linux-gnu-gcc
+OTHER_RUNNER ?= qemu-aarch64-static
+OTHER_SKIPS := --skip hook::tests --skip the_kernel_runs_the_device_program
+
+.PHONY: all help demo test test-net lint bench install test-vm check-aarch64 clean
 
 all: ## build the release binaries
 	$(BUILD)
 
 help: ## say what there is to make
-	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
 
 demo: ## build everything and run the main job on real input
 	@.ci/packages $(DEMO_PACKAGES)
@@ -48,6 +55,16 @@ lint: ## what the gate asks of the style
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
+
+check-aarch64: ## compile the runtime for aarch64, and run its unit tests, where both can be
+	@if ! test -d "$$(rustc --print sysroot)/lib/rustlib/$(OTHER)/lib"; then \
+		echo "SKIPPED check-aarch64: no standard library for $(OTHER) (rustup target add $(OTHER))"; \
+	elif ! cargo clippy -p teu-runtime --target $(OTHER) --all-targets --quiet -- -D warnings; then exit 1; \
+	elif ! command -v $(OTHER_LINKER) $(OTHER_RUNNER) >/dev/null; then \
+		echo "SKIPPED unit tests on aarch64: no $(OTHER_LINKER) or no $(OTHER_RUNNER) (packages gcc-aarch64-linux-gnu, qemu-user-static)"; \
+	else CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=$(OTHER_LINKER) \
+		CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$(OTHER_RUNNER) \
+		cargo test -p teu-runtime --target $(OTHER) --quiet -- --test-threads=1 $(OTHER_SKIPS); fi
 
 bench: ## measure against the peers; tables and charts are written to target/bench
 	@.ci/packages $(TEST_PACKAGES)
