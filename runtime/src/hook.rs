@@ -14,7 +14,8 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
 use serde::Serialize;
 
-use crate::process::caps::{self, Sets};
+use crate::container::signal;
+use crate::process::apply::{Filter, Prepared};
 use crate::spec::Hook;
 use crate::sys::{self, CStrings, Forked};
 
@@ -67,33 +68,41 @@ pub(crate) struct State<'a> {
     pub annotations: &'a BTreeMap<String, String>,
 }
 
-/// For hooks that run as the container's process: its environment where a
-/// hook has none, and its privileges.
-pub(crate) type Inside<'a> = (&'a CStrings, Sets);
+/// Where hooks run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Place<'a> {
+    /// In the runtime's namespaces, in the bundle where it is still there.
+    Bundle,
+    /// Where the caller is.
+    Here,
+    /// As the container's process: with its environment where a hook has none,
+    /// its privileges, and this filter.
+    Inside(&'a Prepared, Option<&'a Filter>),
+}
 
 /// Runs `hooks` in order, stops at the first failure and says which it was.
 pub(crate) fn run_all(
     hooks: &[Hook],
     state: &State<'_>,
-    inside: Option<Inside<'_>>,
+    place: Place<'_>,
 ) -> Result<(), (usize, Error)> {
     if hooks.is_empty() {
         return Ok(());
     }
     let text = serde_json::to_vec(state).unwrap_or_default();
     for (index, hook) in hooks.iter().enumerate() {
-        run(hook, &text, inside).map_err(|error| (index, error))?;
+        run(hook, state, &text, place).map_err(|error| (index, error))?;
     }
     Ok(())
 }
 
-fn run(hook: &Hook, state: &[u8], inside: Option<Inside<'_>>) -> Result<(), Error> {
+fn run(hook: &Hook, state: &State<'_>, text: &[u8], place: Place<'_>) -> Result<(), Error> {
     let start = |source| Error::Start {
         path: hook.path.display().to_string(),
         source,
     };
     let outputs = outputs().map_err(start)?;
-    let (pid, pidfd) = spawn(hook, state, &outputs, inside).map_err(start)?;
+    let (pid, pidfd) = spawn(hook, text, &outputs, (place, state.bundle)).map_err(start)?;
     let deadline = hook.timeout.map(|seconds| {
         (
             seconds,
@@ -111,7 +120,7 @@ fn run(hook: &Hook, state: &[u8], inside: Option<Inside<'_>>) -> Result<(), Erro
     let how = match (status.exit_status(), status.terminating_signal()) {
         (Some(0), _) => return Ok(()),
         (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => format!("signal {signal}"),
+        (None, Some(number)) => format!("signal: {}", signal::words(number)),
         (None, None) => format!("process {pid} ended"),
     };
     let [stdout, stderr] = [read_output(&outputs[0]), read_output(&outputs[1])];
@@ -165,13 +174,13 @@ fn spawn(
     hook: &Hook,
     state: &[u8],
     outputs: &[OwnedFd; 2],
-    inside: Option<Inside<'_>>,
+    place: (Place<'_>, &Path),
 ) -> std::io::Result<(i32, OwnedFd)> {
     let path = CString::new(hook.path.as_os_str().as_bytes())?;
     let args = CStrings::new(arguments(hook));
     let own_env = CStrings::new(environment(hook));
-    let env = match inside {
-        Some((env, _)) if hook.env.is_empty() => env,
+    let env = match place.0 {
+        Place::Inside(process, _) if hook.env.is_empty() => process.env(),
         _ => &own_env,
     };
     let input = rustix::fs::memfd_create("hook-stdin", MemfdFlags::CLOEXEC)?;
@@ -179,13 +188,7 @@ fn spawn(
     let (failed, report) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     match sys::clone3(0, None)? {
         Forked::Child => {
-            let error = become_hook(
-                &path,
-                &args,
-                env,
-                [&input, &outputs[0], &outputs[1]],
-                inside,
-            );
+            let error = become_hook(&path, &args, env, [&input, &outputs[0], &outputs[1]], place);
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
             let _ = rustix::io::write(&report, &errno.to_ne_bytes());
             sys::exit(127);
@@ -207,7 +210,7 @@ fn become_hook(
     args: &CStrings,
     env: &CStrings,
     streams: [&OwnedFd; 3],
-    inside: Option<Inside<'_>>,
+    (place, bundle): (Place<'_>, &Path),
 ) -> std::io::Error {
     sys::reset_signals();
     for (number, stream) in streams.into_iter().enumerate() {
@@ -215,18 +218,15 @@ fn become_hook(
             return error;
         }
     }
-    if let Some((
-        _,
-        Sets {
-            effective,
-            permitted,
-            inheritable,
-            ..
-        },
-    )) = inside
-        && let Err(errno) = caps::set(effective, permitted, inheritable)
-    {
-        return errno.into();
+    match place {
+        Place::Here => (),
+        // As with runc; a bundle that is gone after `create` is no reason to fail.
+        Place::Bundle => drop(rustix::process::chdir(bundle)),
+        Place::Inside(process, filter) => {
+            if let Err(failure) = process.confine(filter) {
+                return std::io::Error::from_raw_os_error(failure.errno);
+            }
+        }
     }
     sys::execve(path, args, env)
 }
@@ -280,7 +280,7 @@ mod tests {
             bundle,
             annotations: &annotations,
         };
-        run_all(&[hook], &state, None)
+        run_all(&[hook], &state, Place::Here)
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write;
 
 use crate::error::{Error, Facts};
+use crate::init::Failure;
 use crate::time;
 
 /// How a line looks.
@@ -52,6 +53,11 @@ impl Log {
         })
     }
 
+    /// Whether anyone debugs.
+    pub(crate) fn debugs(&self) -> bool {
+        self.debug
+    }
+
     /// Writes a line for whoever debugs.
     pub(crate) fn debug(&self, message: impl FnOnce() -> String) {
         if self.debug {
@@ -72,6 +78,20 @@ impl Log {
         if self.file.is_some() {
             let _ = writeln!(std::io::stderr(), "{message}");
         }
+    }
+
+    /// Says that the program of `run` could not be executed: the log has the
+    /// whole, and standard error one line in runc's words, as if the program
+    /// had said it. A person also reads why.
+    pub(crate) fn not_executed(&self, error: &Error, failure: &Failure) {
+        if self.file.is_some() {
+            self.write(Level::Error, &error.chain(), &error.facts());
+        }
+        let mut said = failure.clone();
+        if !rustix::termios::isatty(rustix::stdio::stderr()) {
+            said.advice.clear();
+        }
+        let _ = writeln!(std::io::stderr(), "{said}");
     }
 
     fn line(&self, level: Level, message: &str) {

@@ -26,23 +26,17 @@ mod sys;
 mod time;
 mod trace;
 
-/// Exit code of a command that could not be understood.
-const MISUSED: u8 = 1;
-
 /// The program, called by [`sys::entry`]; its exit code.
 fn main() -> u8 {
-    let invocation = match cli::parse(std::env::args_os().skip(1)) {
-        Ok(invocation) => invocation,
-        Err(error) => {
-            log::Log::default().error(&error);
-            return MISUSED;
-        }
-    };
-    match invocation.run() {
+    match cli::parse(std::env::args_os().skip(1)).run() {
         Ok(code) => code,
-        Err((log, error)) => {
-            log.error(&error);
-            invocation.failure_code()
+        Err(failed) => {
+            let cli::Failed { log, error, code } = *failed;
+            match error.program_of_run() {
+                Some(failure) => log.not_executed(&error, failure),
+                None => log.error(&error),
+            }
+            code
         }
     }
 }

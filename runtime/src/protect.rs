@@ -15,6 +15,7 @@ use rustix::fs::{Access, MemfdFlags, SealFlags, StatVfsMountFlags};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::error::Error;
+use crate::log::Log;
 use crate::rootfs::mount::clone_host;
 use crate::sys::{self, CStrings, MountAttr};
 
@@ -44,6 +45,20 @@ pub(crate) fn own_binary() -> Result<(), Error> {
         }
         Err(_) => Err(again(sealed_copy()?)),
     }
+}
+
+/// Says how the binary is protected: in runc's words, which scripts look for.
+pub(crate) fn tell(log: &Log) {
+    if is_sealed() {
+        log.debug(|| "runc exeseal: using /proc/self/exe clone: a sealed copy in memory".into());
+        return;
+    }
+    log.debug(|| "runc exeseal: using /proc/self/exe clone: a read-only mount of it".into());
+    log.debug(|| {
+        "the mount is attached nowhere; it does what is elsewhere called \
+         `runc exeseal: using overlayfs for sealed /proc/self/exe`"
+            .into()
+    });
 }
 
 /// Lets others look into this process again, for as long as an ordinary user

@@ -235,6 +235,14 @@ impl Root {
         })
     }
 
+    /// Fails where the directory of all containers is not there: one that was
+    /// named wrongly, or in which nothing was ever created.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        std::fs::metadata(&self.path)
+            .map(drop)
+            .map_err(Error::on("open", &self.path))
+    }
+
     /// The ids of all containers, sorted. A missing directory holds none.
     pub(crate) fn ids(&self) -> Result<Vec<ContainerId>, Error> {
         let entries = match std::fs::read_dir(&self.path) {

@@ -286,13 +286,13 @@ fn what_is_not_carried_out_is_refused_by_its_name() {
         ),
         (
             "/linux/memoryPolicy",
-            json!({"mode": "MPOL_BIND"}),
-            "linux.memoryPolicy.nodes",
+            json!({"mode": "MPOL_BIND", "nodes": "x"}),
+            "linux.memoryPolicy.nodes is an invalid memory policy node",
         ),
         (
             "/linux/memoryPolicy",
-            json!({"mode": "MPOL_BIND", "nodes": "1023"}),
-            "linux.memoryPolicy",
+            json!({"mode": "MPOL_DEFAULT", "nodes": "0"}),
+            "linux.memoryPolicy: set_mempolicy: invalid argument",
         ),
         ("/linux/netDevices", json!({"eth0": {}}), "linux.netDevices"),
         (

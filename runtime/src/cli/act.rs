@@ -10,7 +10,12 @@ use crate::error::Error;
 /// `start`.
 pub(super) fn start(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
     let id = container_id(args)?;
-    named("start", &id, starting::start(&context.root, &id)).map(|()| 0)
+    named(
+        "start",
+        &id,
+        starting::start(&context.root, &id, context.log),
+    )
+    .map(|()| 0)
 }
 
 /// `kill`.

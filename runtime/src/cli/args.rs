@@ -179,13 +179,24 @@ pub(crate) fn parse_command(parser: &mut Parser, spec: &CommandSpec) -> Result<A
         }
     }
     if !args.flag("help") && !(spec.words.0..=spec.words.1).contains(&args.words.len()) {
-        let count = args.words.len();
-        return Err(Error::Usage(format!(
-            "{}: {count} arguments given, usage: teu-runtime {} {}",
-            spec.name, spec.name, spec.usage
-        )));
+        return Err(Error::Usage(miscounted(spec, args.words.len())));
     }
     Ok(args)
+}
+
+/// What is wrong with a number of arguments, in runc's words.
+fn miscounted(spec: &CommandSpec, count: usize) -> String {
+    let (fewest, most) = spec.words;
+    let (demand, number) = match (fewest == most, count < fewest) {
+        (true, _) => ("exactly", fewest),
+        (false, true) => ("a minimum of", fewest),
+        (false, false) => ("a maximum of", most),
+    };
+    format!(
+        "{}: {:?} requires {demand} {number} argument(s)",
+        super::help::program(),
+        spec.name
+    )
 }
 
 fn rest(parser: &mut Parser, args: &mut Args) -> Result<(), Error> {

@@ -1,54 +1,87 @@
 //! `--help` and `--version`.
 
 use std::fmt::Write;
+use std::path::Path;
 
+use super::query::out;
 use super::table::{COMMANDS, CommandSpec, FlagSpec, GLOBAL};
+use crate::error::Error;
 use crate::spec::OCI_VERSION;
 
+/// This version.
+const OWN_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The version of runc whose command line and behaviour this is.
+const RUNC_VERSION: &str = "1.5.1";
+
+/// The name that the user knows the program by: `runc` where it is called so,
+/// through a link that makes it stand in for that.
+pub(super) fn program() -> &'static str {
+    let called = std::env::args_os().next().unwrap_or_default();
+    match Path::new(&called).file_name() {
+        Some(name) if name == "runc" => "runc",
+        _ => "teu-runtime",
+    }
+}
+
 /// Prints the help of a command, or of all.
-pub(super) fn print(command: Option<&CommandSpec>) {
-    super::query::out(&text(command));
+pub(super) fn print(command: Option<&CommandSpec>) -> Result<(), Error> {
+    out(&text(program(), command))
 }
 
-/// Prints name and version; the words before the numbers are those that
-/// dockerd looks for.
-pub(super) fn version() {
-    super::query::out(&format!(
-        "teu-runtime version {}\nspec: {OCI_VERSION}\n",
-        env!("CARGO_PKG_VERSION")
-    ));
+/// Prints what a command would have taken, before the error that says what
+/// was wrong.
+pub(super) fn misused(command: &CommandSpec) -> Result<(), Error> {
+    out(&format!(
+        "Incorrect Usage.\n\n{}",
+        text(program(), Some(command))
+    ))
 }
 
-fn text(command: Option<&CommandSpec>) -> String {
+/// Prints name and version: in the first two lines dockerd looks for the words
+/// `version` and `commit:`.
+pub(super) fn version() -> Result<(), Error> {
+    out(&version_of(program()))
+}
+
+fn version_of(program: &str) -> String {
+    let version = match program {
+        "runc" => RUNC_VERSION,
+        _ => OWN_VERSION,
+    };
+    format!("{program} version {version}\ncommit: teu-runtime {OWN_VERSION}\nspec: {OCI_VERSION}\n")
+}
+
+fn text(program: &str, command: Option<&CommandSpec>) -> String {
     let mut text = String::new();
     let _ = match command {
-        Some(command) => {
+        Some(CommandSpec {
+            name, help, usage, ..
+        }) => writeln!(
+            text,
+            "NAME:\n   {program} {name} - {help}\n\nUSAGE:\n   {program} {name} {usage}\n"
+        ),
+        None => {
             let _ = writeln!(
                 text,
-                "NAME:\n   teu-runtime {} - {}\n",
-                command.name, command.help
-            );
-            writeln!(
-                text,
-                "USAGE:\n   teu-runtime {} {}\n",
-                command.name, command.usage
-            )
-        }
-        None => {
-            text.push_str("NAME:\n   teu-runtime - run containers from OCI bundles\n\n");
-            text.push_str(
-                "USAGE:\n   teu-runtime [global flags] COMMAND [flags] [arguments]\n\nCOMMANDS:\n",
+                "NAME:\n   {program} - Open Container Initiative runtime\n\n\
+                 USAGE:\n   {program} [global options] COMMAND [options] [arguments]\n\n\
+                 VERSION:\n   {OWN_VERSION}, with the command line of runc {RUNC_VERSION}\n\n\
+                 COMMANDS:"
             );
             for command in COMMANDS {
                 let _ = writeln!(text, "   {:<10} {}", command.name, command.help);
             }
-            writeln!(text)
+            writeln!(
+                text,
+                "   {:<10} show this help, or that of a command\n",
+                "help, h"
+            )
         }
     };
-    text.push_str(if command.is_some() {
-        "FLAGS:\n"
-    } else {
-        "GLOBAL FLAGS:\n"
+    text.push_str(match command {
+        Some(_) => "OPTIONS:\n",
+        None => "GLOBAL OPTIONS:\n",
     });
     let flags = command.map_or(GLOBAL, |command| command.flags);
     for flag in flags.iter().filter(|flag| !flag.help.is_empty()) {
@@ -66,4 +99,29 @@ fn names(flag: &FlagSpec) -> String {
         let _ = write!(names, " {value}");
     }
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_names_the_program_in_its_second_line() {
+        let all = text("runc", None);
+        let second = all.lines().nth(1).unwrap();
+        assert_eq!(second, "   runc - Open Container Initiative runtime");
+        for command in COMMANDS {
+            let help = text("teu-runtime", Some(command));
+            let line = format!("   teu-runtime {} - ", command.name);
+            assert!(help.lines().nth(1).unwrap().starts_with(&line), "{help}");
+        }
+    }
+
+    #[test]
+    fn the_version_is_that_of_the_name() {
+        assert!(version_of("runc").starts_with("runc version 1.5.1\ncommit: teu-runtime "));
+        let own = version_of("teu-runtime");
+        assert!(own.starts_with(&format!("teu-runtime version {OWN_VERSION}\n")));
+        assert!(own.ends_with(&format!("\nspec: {OCI_VERSION}\n")));
+    }
 }

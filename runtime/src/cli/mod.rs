@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use crate::error::Error;
 use crate::id::ContainerId;
 use crate::log::{Format, Log};
+use crate::protect;
 use crate::state::Root;
 use crate::trace;
 use args::Args;
@@ -28,46 +29,85 @@ use table::{COMMANDS, CommandSpec, GLOBAL};
 /// exit with 1.
 const EXEC_FAILED: u8 = 255;
 
+/// Exit code where help is wanted on what there is not, as runc has it.
+const NO_TOPIC: u8 = 3;
+
 /// A parsed command line.
 #[derive(Debug)]
 pub(crate) struct Invocation {
     globals: Args,
-    command: Option<(&'static CommandSpec, Args)>,
-    help: bool,
+    wish: Wish,
+}
+
+/// A command that failed.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    /// The log that the error belongs in.
+    pub log: Log,
+    /// Why.
+    pub error: Error,
+    /// The exit code.
+    pub code: u8,
+}
+
+/// What the caller wants.
+#[derive(Debug)]
+enum Wish {
+    /// To read about a command, or about all.
+    Help(Option<&'static CommandSpec>),
+    /// The version.
+    Version,
+    /// A command.
+    Command(&'static CommandSpec, Args),
+    /// Something that cannot be understood: the command as far as it is known,
+    /// and what is wrong.
+    Misuse(Option<&'static CommandSpec>, Error),
 }
 
 /// Where containers are kept unless `--root` says otherwise.
 const ROOT_DEFAULT: &str = "/run/teu-runtime";
 
-/// Reads the arguments after the program's name.
-pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, Error> {
+/// Reads the arguments after the program's name. What is wrong with them is
+/// said by [`Invocation::run`], where the log is known.
+pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Invocation {
     let mut parser = lexopt::Parser::from_args(args);
     let mut globals = Args::default();
-    let name = args::parse_until_value(&mut parser, GLOBAL, &mut globals)?;
-    let Some(name) = name else {
-        return Ok(Invocation {
-            help: globals.flag("help"),
-            globals,
-            command: None,
-        });
+    let wish = match args::parse_until_value(&mut parser, GLOBAL, &mut globals) {
+        Err(error) => Wish::Misuse(None, error),
+        Ok(_) if globals.flag("version") => Wish::Version,
+        Ok(None) => Wish::Help(None),
+        Ok(Some(name)) if globals.flag("help") => help_on(Some(&name)),
+        Ok(Some(name)) if name == "help" || name == "h" => {
+            let topic = parser
+                .value()
+                .ok()
+                .and_then(|topic| topic.into_string().ok());
+            help_on(topic.as_deref())
+        }
+        Ok(Some(name)) => match command(&name) {
+            None => help_on(Some(&name)),
+            Some(spec) => match args::parse_command(&mut parser, spec) {
+                Ok(args) if args.flag("help") => Wish::Help(Some(spec)),
+                Ok(args) => Wish::Command(spec, args),
+                Err(error) => Wish::Misuse(Some(spec), error),
+            },
+        },
     };
-    if name == "help" {
-        return Ok(Invocation {
-            globals,
-            command: None,
-            help: true,
-        });
+    Invocation { globals, wish }
+}
+
+fn command(name: &str) -> Option<&'static CommandSpec> {
+    COMMANDS.iter().find(|command| command.name == name)
+}
+
+fn help_on(topic: Option<&str>) -> Wish {
+    match topic {
+        None => Wish::Help(None),
+        Some(topic) => match command(topic) {
+            Some(spec) => Wish::Help(Some(spec)),
+            None => Wish::Misuse(None, Error::Usage(format!("No help topic for '{topic}'"))),
+        },
     }
-    let spec = COMMANDS.iter().find(|command| command.name == name);
-    let spec = spec.ok_or_else(|| {
-        Error::Usage(format!("unknown command {name:?} (see teu-runtime --help)"))
-    })?;
-    let args = args::parse_command(&mut parser, spec)?;
-    Ok(Invocation {
-        help: args.flag("help"),
-        globals,
-        command: Some((spec, args)),
-    })
 }
 
 /// What every command gets.
@@ -75,6 +115,8 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, 
 pub(crate) struct Context<'a> {
     /// All containers.
     pub root: Root,
+    /// Whether the caller named their place.
+    pub root_is_given: bool,
     /// Where news goes.
     pub log: &'a Log,
     /// How many descriptors from 3 on the container's process is given.
@@ -86,12 +128,17 @@ pub(crate) struct Context<'a> {
 }
 
 impl Invocation {
-    /// Carries the command out; the exit code, or the log that an error
-    /// belongs in.
-    pub(crate) fn run(&self) -> Result<u8, (Log, Error)> {
+    /// Carries the command out; its exit code.
+    pub(crate) fn run(self) -> Result<u8, Box<Failed>> {
+        let code = self.failure_code();
+        let command = self.command();
         // Descriptors are settled before the log takes one.
         let preserve_fds = self.settle();
-        let log = self.log().map_err(|error| (Log::default(), error))?;
+        let failed = |log, error| Box::new(Failed { log, error, code });
+        let log = match self.log() {
+            Ok(log) => log,
+            Err(error) => return Err(failed(Log::default(), error)),
+        };
         let done = preserve_fds
             .and_then(|preserve_fds| self.trace().map(|()| preserve_fds))
             .and_then(|preserve_fds| self.dispatch(&log, preserve_fds));
@@ -100,25 +147,25 @@ impl Invocation {
             Err(error) => trace::step_of(|| format!("fail: {}", error.chain())),
         }
         trace::write();
-        let command = self.command.as_ref().map(|(spec, _)| spec.name);
-        done.map_err(|error| (log, error.see_help(command)))
+        done.map_err(|error| failed(log, error.see_help(command)))
     }
 
     /// Begins the timeline of `--trace`.
     fn trace(&self) -> Result<(), Error> {
-        let (Some(path), Some((spec, args))) = (self.globals.value("trace"), &self.command) else {
+        let (Some(path), Wish::Command(spec, args)) = (self.globals.value("trace"), &self.wish)
+        else {
             return Ok(());
         };
         let id = args.words.first().map_or("", String::as_str);
         trace::begin(path, &format!("{} {id}", spec.name))
     }
 
-    /// Protects the binary and closes what the caller left open, where a
+    /// Protects the binary and keeps descriptors from programs, where a
     /// container's process is going to be made.
     fn settle(&self) -> Result<u32, Error> {
-        match &self.command {
-            Some((spec, args))
-                if !self.help && matches!(spec.name, "create" | "run" | "exec" | "restore") =>
+        match &self.wish {
+            Wish::Command(spec, args)
+                if matches!(spec.name, "create" | "run" | "exec" | "restore") =>
             {
                 run::settle(args)
             }
@@ -126,10 +173,19 @@ impl Invocation {
         }
     }
 
-    /// The exit code of a failure.
-    pub(crate) fn failure_code(&self) -> u8 {
-        match &self.command {
-            Some((spec, _)) if spec.name == "exec" => EXEC_FAILED,
+    /// The command, as far as it is known.
+    fn command(&self) -> Option<&'static str> {
+        match &self.wish {
+            Wish::Command(spec, _) | Wish::Misuse(Some(spec), _) => Some(spec.name),
+            Wish::Help(_) | Wish::Version | Wish::Misuse(None, _) => None,
+        }
+    }
+
+    /// The exit code of a failure, as runc has it.
+    fn failure_code(&self) -> u8 {
+        match &self.wish {
+            Wish::Command(spec, _) if spec.name == "exec" => EXEC_FAILED,
+            Wish::Misuse(None, Error::Usage(text)) if text.starts_with("No help") => NO_TOPIC,
             _ => 1,
         }
     }
@@ -151,22 +207,24 @@ impl Invocation {
         )
     }
 
-    fn dispatch(&self, log: &Log, preserve_fds: u32) -> Result<u8, Error> {
-        if self.help {
-            help::print(self.command.as_ref().map(|(spec, _)| *spec));
-            return Ok(0);
-        }
-        if self.globals.flag("version") {
-            help::version();
-            return Ok(0);
-        }
-        let Some((spec, args)) = &self.command else {
-            help::print(None);
-            return Ok(0);
+    fn dispatch(self, log: &Log, preserve_fds: u32) -> Result<u8, Error> {
+        let (spec, args) = match self.wish {
+            Wish::Help(spec) => return help::print(spec).map(|()| 0),
+            Wish::Version => return help::version().map(|()| 0),
+            Wish::Misuse(None, error) => return Err(error),
+            Wish::Misuse(Some(spec), error) => {
+                help::misused(spec)?;
+                return Err(error);
+            }
+            Wish::Command(spec, ref args) => (spec, args),
         };
         log.debug(|| format!("command {}", spec.name));
+        if matches!(spec.name, "create" | "run" | "exec") {
+            protect::tell(log);
+        }
         let context = Context {
             root: Root::new(self.root()),
+            root_is_given: self.globals.value("root").is_some(),
             log,
             preserve_fds,
             rootless: rootless(self.globals.value("rootless"))?,

@@ -10,8 +10,11 @@ use crate::error::Error;
 use crate::state::Root;
 
 /// Prints text; a reader that has gone away is no error.
-pub(super) fn out(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+pub(super) fn out(text: &str) -> Result<(), Error> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(Error::at("write", "standard output")),
+    }
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Result<String, Error> {
@@ -36,8 +39,7 @@ pub(super) fn state(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
         .open(&id)
         .and_then(|dir| dir.load())
         .and_then(Report::new);
-    out(&format!("{}\n", pretty(&named("state", &id, report)?)?));
-    Ok(0)
+    out(&format!("{}\n", pretty(&named("state", &id, report)?)?)).map(|()| 0)
 }
 
 /// All containers that can be read. One that cannot is named in the log and
@@ -63,19 +65,19 @@ fn reports(root: &Root, context: &Context<'_>) -> Result<Vec<Report>, Error> {
 
 /// `list`.
 pub(super) fn list(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
+    if context.root_is_given {
+        context.root.check()?;
+    }
     let reports = reports(&context.root, context)?;
     if args.flag("quiet") {
-        out(&reports
-            .iter()
-            .map(|report| format!("{}\n", report.id))
-            .collect::<String>());
-        return Ok(0);
+        let ids = reports.iter().map(|report| format!("{}\n", report.id));
+        return out(&ids.collect::<String>()).map(|()| 0);
     }
     match args.value("format").unwrap_or("table") {
-        "table" => out(&table(&reports)),
+        "table" => out(&table(&reports))?,
         // Go writes an empty list of its own making as null.
-        "json" if reports.is_empty() => out("null"),
-        "json" => out(&json(&reports)?),
+        "json" if reports.is_empty() => out("null\n")?,
+        "json" => out(&format!("{}\n", json(&reports)?))?,
         _ => return Err(Error::Usage("invalid format option".into())),
     }
     Ok(0)
@@ -133,8 +135,8 @@ pub(super) fn ps(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
     let pids = named("ps", &id, pids(&context.root, &id))?;
     match args.value("format").unwrap_or("table") {
         // Go ends what it encodes with a newline, and writes an empty list as null.
-        "json" if pids.is_empty() => out("null\n"),
-        "json" => out(&format!("{}\n", json(&pids)?)),
+        "json" if pids.is_empty() => out("null\n")?,
+        "json" => out(&format!("{}\n", json(&pids)?))?,
         "table" => {
             let options = &args.words[1..];
             let default = ["-ef".to_owned()];
@@ -153,7 +155,7 @@ pub(super) fn ps(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
                     String::from_utf8_lossy(&output.stderr).trim_end()
                 )));
             }
-            out(&lines_of(&String::from_utf8_lossy(&output.stdout), &pids)?);
+            out(&lines_of(&String::from_utf8_lossy(&output.stdout), &pids)?)?;
         }
         _ => return Err(Error::Usage("invalid format option".into())),
     }
@@ -193,8 +195,7 @@ fn lines_of(output: &str, pids: &[i32]) -> Result<String, Error> {
 
 /// `features`.
 pub(super) fn features() -> Result<u8, Error> {
-    out(&format!("{}\n", pretty(&crate::features::features())?));
-    Ok(0)
+    out(&format!("{}\n", pretty(&crate::features::features())?)).map(|()| 0)
 }
 
 #[cfg(test)]

@@ -21,7 +21,8 @@ use crate::sys;
 const PRESERVE_FDS_MAX: u32 = 1 << 20;
 
 /// What create, run and exec do first, before anything is opened: protects the
-/// binary and closes descriptors. How many are to be passed on.
+/// binary, and keeps from programs the descriptors that are not for them. How
+/// many are to be passed on.
 pub(super) fn settle(args: &Args) -> Result<u32, Error> {
     protect::own_binary()?;
     let wish: u32 = args.number("preserve-fds")?.unwrap_or(0);
@@ -36,7 +37,16 @@ pub(super) fn settle(args: &Args) -> Result<u32, Error> {
             "--preserve-fds {preserved} is more than {PRESERVE_FDS_MAX}"
         )));
     }
-    sys::close_from(3 + preserved).map_err(Error::at("close", "inherited descriptors"))?;
+    // One that is not there would become one of ours, and be passed on.
+    for at in 0..wish {
+        let name = format!("/proc/self/fd/{}", 3 + listen + at);
+        std::fs::metadata(&name).map_err(|source| Error::System {
+            action: "unable to stat",
+            object: format!("preserved-fd {at} (of {wish})"),
+            source,
+        })?;
+    }
+    sys::keep_from_programs(3 + preserved).map_err(Error::at("mark", "inherited descriptors"))?;
     Ok(preserved)
 }
 
@@ -65,6 +75,7 @@ pub(super) fn request<'a>(
             no_new_keyring: args.flag("no-new-keyring"),
             preserve_fds: context.preserve_fds,
             rootless: context.rootless,
+            debug: context.log.debugs(),
         },
         systemd_cgroup: context.systemd_cgroup,
         log: context.log,
@@ -98,7 +109,7 @@ pub(super) fn run(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
     let config = request.bundle.join("config.json");
     let mut created = named("run", &id, creation::create(&request))
         .map_err(|error| error.asked_by(&config, ""))?;
-    if let Err(error) = start::begin(&mut created) {
+    if let Err(error) = start::begin(&mut created, context.log) {
         let _ = sys::pidfd_signal(created.init.pidfd.as_fd(), libc::SIGKILL);
         let _ = creation::reap(&created.init);
         let _ = delete::destroy(created.locked, &created.state, context.log);

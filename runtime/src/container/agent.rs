@@ -94,7 +94,14 @@ pub(crate) fn introduce(
     };
     let listener = rustix::process::pidfd_getfd(process.pidfd, number, PidfdGetfdFlags::empty())
         .map_err(Error::at("take", "seccomp listener"))?;
-    let socket = super::create::connect(&agent.path)?;
+    let socket = super::create::connect(&agent.path).map_err(|error| match error {
+        Error::System { object, source, .. } => Error::System {
+            action: "failed to connect with seccomp agent specified in the seccomp profile:",
+            object,
+            source,
+        },
+        other => other,
+    })?;
     let message = Message {
         oci_version: &state.oci_version,
         fds: ["seccompFd"],

@@ -289,8 +289,8 @@ fn make(
     trace::step_of(|| format!("clone init, pid {}", launched.pid));
     let stranger = birthplace.filter(|_| !launched.in_cgroup);
     let join = || Ok(home.take_in(launched.pid, stranger.as_ref(), &paths, &cgroups)?);
-    let brought_up = introduce(&launched, locked, state, &orders, join)
-        .and_then(|()| converse(&launched, &spec, state))
+    let brought_up = introduce(&launched, locked, state, &orders, request.log, join)
+        .and_then(|()| converse(&launched, &spec, state, request.log))
         .and_then(|master| finish(request, &launched, locked, state).map(|()| master));
     match brought_up {
         Ok(master) => Ok((launched, master, page)),
@@ -379,6 +379,7 @@ fn introduce(
     locked: &mut Locked,
     state: &mut State,
     orders: &Orders,
+    log: &Log,
     join: impl FnOnce() -> Result<(), Error>,
 ) -> Result<(), Error> {
     let pid = init.pid.as_raw_nonzero().get();
@@ -405,7 +406,7 @@ fn introduce(
     if orders.time_offsets.is_empty() {
         return Ok(());
     }
-    match init.socket.receive().map_err(talk())? {
+    match init.socket.hear(log).map_err(talk())? {
         FromInit::Unshared => {
             proc::write_child(pid, "timens_offsets", &orders.time_offsets).map_err(Error::on(
                 "write time offsets",
@@ -419,11 +420,16 @@ fn introduce(
 }
 
 /// Answers init until only its start is missing.
-fn converse(init: &Launched, spec: &Spec, state: &State) -> Result<Option<OwnedFd>, Error> {
+fn converse(
+    init: &Launched,
+    spec: &Spec,
+    state: &State,
+    log: &Log,
+) -> Result<Option<OwnedFd>, Error> {
     let mut master = None;
     loop {
         let talk = Error::at("talk to", "init");
-        match init.socket.receive().map_err(talk)? {
+        match init.socket.hear(log).map_err(talk)? {
             FromInit::Mounted => {
                 run_hooks("prestart", &spec.hooks.prestart, state, "creating")?;
                 run_hooks(
@@ -443,7 +449,9 @@ fn converse(init: &Launched, spec: &Spec, state: &State) -> Result<Option<OwnedF
                 return Ok(master);
             }
             FromInit::Failed(failure) => return Err(Error::Init(failure)),
-            FromInit::Unshared | FromInit::Pid(_) | FromInit::Gone => return Err(died(init)),
+            FromInit::Unshared | FromInit::Pid(_) | FromInit::Debug(_) | FromInit::Gone => {
+                return Err(died(init));
+            }
         }
     }
 }
@@ -482,7 +490,7 @@ pub(crate) fn run_hooks(
         bundle: &state.bundle,
         annotations: &state.annotations,
     };
-    hook::run_all(hooks, &told, None).map_err(|(index, source)| Error::Hook {
+    hook::run_all(hooks, &told, hook::Place::Bundle).map_err(|(index, source)| Error::Hook {
         kind,
         index,
         source,

@@ -92,6 +92,7 @@ pub(crate) fn exec(request: Request<'_>) -> Result<Started, Error> {
         join,
         joins_user,
         preserve_fds,
+        debug: request.log.debugs(),
         console: request.console,
         doors: group.doors(&below)?,
     };
@@ -118,7 +119,7 @@ pub(crate) fn exec(request: Request<'_>) -> Result<Started, Error> {
             };
             agent::introduce(agent, &process, &state, "running")?;
         }
-        let master = until_started(&child, page.as_ref())?;
+        let master = until_started(&child, page.as_ref(), request.log)?;
         trace::step("see the process become its program");
         announce(
             request.pidfd_socket.as_deref(),
@@ -169,12 +170,12 @@ fn common(state: &State) -> Common<'_> {
 
 /// Makes the process, on the CPUs that it is to have before it is in its cgroup.
 fn launch(
-    mut plan: ExecPlan,
+    plan: ExecPlan,
     init: OwnedFd,
     page: Option<SharedPage>,
     birthplace: Option<BorrowedFd<'_>>,
 ) -> Result<Launched, Error> {
-    let launched = match plan.process.execution.affinity.initial.take() {
+    let launched = match plan.process.execution.affinity.initial.clone() {
         Some(cpus) => cpus.during(|| launch::exec(plan, init, page, birthplace))?,
         None => launch::exec(plan, init, page, birthplace),
     }?;
@@ -244,12 +245,16 @@ fn announce(
 }
 
 /// Waits until the process has become its program.
-fn until_started(child: &Launched, page: Option<&SharedPage>) -> Result<Option<OwnedFd>, Error> {
+fn until_started(
+    child: &Launched,
+    page: Option<&SharedPage>,
+    log: &Log,
+) -> Result<Option<OwnedFd>, Error> {
     let mut master = None;
     loop {
         match child
             .socket
-            .receive()
+            .hear(log)
             .map_err(Error::at("talk to", "process"))?
         {
             FromInit::Terminal(descriptor) => master = Some(descriptor),

@@ -90,6 +90,50 @@ const NAMES: [(&str, i32); 34] = [
     ("SYS", libc::SIGSYS),
 ];
 
+/// What the signals 1 to 31 mean, in the words that runc has for them.
+const WORDS: [&str; 31] = [
+    "hangup",
+    "interrupt",
+    "quit",
+    "illegal instruction",
+    "trace/breakpoint trap",
+    "aborted",
+    "bus error",
+    "floating point exception",
+    "killed",
+    "user defined signal 1",
+    "segmentation fault",
+    "user defined signal 2",
+    "broken pipe",
+    "alarm clock",
+    "terminated",
+    "stack fault",
+    "child exited",
+    "continued",
+    "stopped (signal)",
+    "stopped",
+    "stopped (tty input)",
+    "stopped (tty output)",
+    "urgent I/O condition",
+    "CPU time limit exceeded",
+    "file size limit exceeded",
+    "virtual timer expired",
+    "profiling timer expired",
+    "window changed",
+    "I/O possible",
+    "power failure",
+    "bad system call",
+];
+
+/// A signal that ended a program, in words.
+pub(crate) fn words(number: i32) -> String {
+    let index = usize::try_from(number)
+        .ok()
+        .and_then(|at| at.checked_sub(1));
+    let words = index.and_then(|at| WORDS.get(at));
+    words.map_or_else(|| format!("signal {number}"), |words| (*words).to_owned())
+}
+
 /// First and last real-time signal as programs see them (`signal(7)`).
 const REAL_TIME: (i32, i32) = (34, 64);
 

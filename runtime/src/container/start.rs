@@ -10,12 +10,13 @@ use crate::error::Error;
 use crate::id::ContainerId;
 use crate::init::protocol::ToInit;
 use crate::init::{Failure, gate};
+use crate::log::Log;
 use crate::state::{Locked, Phase, Root, State};
 use crate::sys::SharedPage;
 use crate::trace;
 
 /// Starts a created container.
-pub(crate) fn start(root: &Root, id: &ContainerId) -> Result<(), Error> {
+pub(crate) fn start(root: &Root, id: &ContainerId, log: &Log) -> Result<(), Error> {
     let mut locked = root.open(id)?.lock()?;
     let state = locked.dir().load()?;
     match Status::of(&state)? {
@@ -59,7 +60,7 @@ pub(crate) fn start(root: &Root, id: &ContainerId) -> Result<(), Error> {
         agent::introduce(agent, &process, &state, "created")
             .inspect_err(|_| drop(kill_init(&state, pidfd)))?;
     }
-    let spoken = gate::outcome(&connection).map_err(Error::at("talk to", "init"))?;
+    let spoken = gate::outcome(&connection, log).map_err(Error::at("talk to", "init"))?;
     trace::step("see init become its program, or fail");
     let unspoken = || page.and_then(|page| Failure::decode(&page.load()));
     if let Some(failure) = spoken.or_else(unspoken) {
@@ -77,7 +78,7 @@ fn page(locked: &Locked) -> Option<SharedPage> {
 }
 
 /// Starts what `run` has just created.
-pub(crate) fn begin(created: &mut Created) -> Result<(), Error> {
+pub(crate) fn begin(created: &mut Created, log: &Log) -> Result<(), Error> {
     created
         .init
         .socket
@@ -95,7 +96,7 @@ pub(crate) fn begin(created: &mut Created) -> Result<(), Error> {
         };
         agent::introduce(agent, &process, &created.state, "created")?;
     }
-    let spoken = gate::outcome(&created.init.socket).map_err(Error::at("talk to", "init"))?;
+    let spoken = gate::outcome(&created.init.socket, log).map_err(Error::at("talk to", "init"))?;
     trace::step("see init become its program, or fail");
     let unspoken = || {
         created

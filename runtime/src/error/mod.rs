@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::init::Failure;
+use crate::init::{Failure, Step};
 
 mod advice;
 pub(crate) mod errno;
@@ -129,6 +129,22 @@ impl Error {
             action,
             object: object.to_owned(),
             source: source.into(),
+        }
+    }
+
+    /// The failure of an execve(2) that was the last step of `run`.
+    pub(crate) fn program_of_run(&self) -> Option<&Failure> {
+        match self {
+            Error::Asked { error, .. } => error.program_of_run(),
+            Error::Command {
+                command: "run",
+                source,
+                ..
+            } => match &**source {
+                Error::Init(failure) if failure.step == Step::Execve => Some(failure),
+                _ => None,
+            },
+            _ => None,
         }
     }
 

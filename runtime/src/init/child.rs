@@ -10,13 +10,15 @@ use super::cgroup_view::View;
 use super::protocol::{InitEnd, ToInit};
 use super::{Failure, Plan, Step, gate, sysctl};
 use crate::cgroup::Doors;
+use crate::hook::{self, Place};
 use crate::process::apply::{self, Prepared};
+use crate::process::execution::affinity;
 use crate::process::terminal::{self, Terminal};
 use crate::rootfs::plan::MountOp;
 use crate::rootfs::{self, RootDir};
 use crate::sys::{self, SharedPage};
 use crate::trace::{self, Who};
-use crate::{hook, namespace, protect};
+use crate::{namespace, protect};
 
 /// Where the master side of the terminal goes.
 #[derive(Debug)]
@@ -89,6 +91,7 @@ pub(crate) fn main(plan: Plan, inherited: Inherited) -> ! {
         inherited,
         joined: false,
         unshare_cgroup: plan.namespaces.unshare_cgroup,
+        debug: plan.debug,
     };
     let (connection, failure) = match init.prepare(plan) {
         Ok(ready) => init.begin(ready),
@@ -106,6 +109,8 @@ struct Init {
     /// Whether the cgroups are joined and their namespace is entered.
     joined: bool,
     unshare_cgroup: bool,
+    /// Whether the runtime wants to hear what is done.
+    debug: bool,
 }
 
 /// What is left when everything is set up.
@@ -124,9 +129,18 @@ impl rootfs::apply::Caller for Init {
 }
 
 impl Init {
+    fn debug(&self, text: &str) {
+        if self.debug {
+            self.inherited.socket.debug(text);
+        }
+    }
+
     fn prepare(&mut self, plan: Plan) -> Result<Ready, Failure> {
         self.inherited.socket.expect(ToInit::Go)?;
         trace::step("be let begin");
+        if self.debug {
+            introduce(&self.inherited.socket);
+        }
         if plan.namespaces.clone_flags & libc::CLONE_NEWUSER != 0 {
             protect::hide().map_err(Step::Talk.on("PR_SET_DUMPABLE"))?;
         }
@@ -148,6 +162,7 @@ impl Init {
         }
         let late = rootfs::apply::build(&plan.rootfs, &root, &spares, self)?;
         drop(spares);
+        self.debug("init: the root file system is mounted");
         let pid = if plan.hooks.before_switch() || !plan.hooks.start_container.is_empty() {
             own_pid()
         } else {
@@ -156,7 +171,7 @@ impl Init {
         if plan.hooks.before_switch() {
             // Hooks may count on limits and cgroups.
             self.enter_cgroups()?;
-            self.hooks_before_switch(&plan.hooks, pid)?;
+            self.hooks_before_switch(&plan.hooks, pid, &root)?;
         }
         let terminal = match plan.process.terminal {
             Some(size) => Some(self.terminal(&root, size, plan.process.uid)?),
@@ -168,6 +183,7 @@ impl Init {
         let cwd = apply::open_cwd(&root, &plan.process.cwd)?;
         rootfs::apply::seal(&plan.rootfs, &root)?;
         trace::step("mask paths and switch to the root");
+        self.debug("init: the root is switched");
         apply::enter(&cwd, &plan.process.cwd)?;
         drop((root, cwd));
         if let Some(name) = &plan.keyring {
@@ -181,8 +197,11 @@ impl Init {
             self.inherited.cgroups.mount(target, op)?;
             trace::step_of(|| format!("mount the cgroups on {:?}", op.target));
         }
+        affinity::reset();
         let prepared = apply::prepare(plan.process, plan.filter.is_some())?;
         trace::step("take on ids and privileges, find the program");
+        // runc's words for this moment, which scripts look for.
+        self.debug("init: closing the pipe to signal completion");
         Ok(Ready {
             prepared,
             filter: plan.filter,
@@ -208,16 +227,25 @@ impl Init {
         };
         let state = ready.hooks.state("created", ready.pid);
         let hooks = &ready.hooks.start_container;
-        if let Err((index, error)) = hook::run_all(hooks, &state, Some(ready.prepared.for_hooks()))
+        let page = self.inherited.page.as_ref();
+        let mut filter = ready.filter.as_ref();
+        // Hooks run under the filter. Each loads it for itself, so that it need
+        // not allow what starting them takes; but a filter that asks an agent
+        // has one listener, and is loaded once, for all.
+        if !hooks.is_empty()
+            && filter.is_some_and(apply::Filter::notifies)
+            && let Err(failure) = ready.prepared.filter(filter.take(), page)
         {
+            return (connection, failure);
+        }
+        let place = Place::Inside(&ready.prepared, filter);
+        if let Err((index, error)) = hook::run_all(hooks, &state, place) {
             return (connection, hook_failure("startContainer", index, &error));
         }
         if !hooks.is_empty() {
             trace::step("run the startContainer hooks");
         }
-        let failure = ready
-            .prepared
-            .execute(ready.filter.as_ref(), self.inherited.page.as_ref());
+        let failure = ready.prepared.execute(filter, page);
         (connection, failure)
     }
 
@@ -245,13 +273,24 @@ impl Init {
         Ok(())
     }
 
-    fn hooks_before_switch(&self, hooks: &super::Hooks, pid: Option<i32>) -> Result<(), Failure> {
+    fn hooks_before_switch(
+        &self,
+        hooks: &super::Hooks,
+        pid: Option<i32>,
+        root: &RootDir,
+    ) -> Result<(), Failure> {
         if hooks.runtime_has_any {
             self.inherited.socket.mounted()?;
             self.inherited.socket.expect(ToInit::Hooked)?;
         }
-        hook::run_all(&hooks.create_container, &hooks.state("creating", pid), None)
-            .map_err(|(index, error)| hook_failure("createContainer", index, &error))?;
+        // They find the container's files by relative names, as with runc.
+        rustix::process::fchdir(root).map_err(Step::Rootfs.on("as working directory of hooks"))?;
+        hook::run_all(
+            &hooks.create_container,
+            &hooks.state("creating", pid),
+            Place::Here,
+        )
+        .map_err(|(index, error)| hook_failure("createContainer", index, &error))?;
         trace::step("run the hooks before the root is switched");
         Ok(())
     }
@@ -356,10 +395,22 @@ pub(crate) struct ExecPlan {
     pub joins_user: bool,
     /// How many descriptors after the standard ones the program inherits.
     pub preserve_fds: u32,
+    /// Whether the process tells the runtime what it does (`--debug`).
+    pub debug: bool,
     /// Where the terminal goes.
     pub console: Console,
     /// How to join the cgroups of version 1.
     pub doors: Doors,
+}
+
+/// The first words of a new process, those of runc that scripts look for.
+fn introduce(socket: &InitEnd) {
+    let pid = rustix::process::getpid();
+    socket.debug(&format!("nsexec[{pid}]: => nsexec container setup"));
+    if let Some(mask) = affinity::shown() {
+        socket.debug(&format!("nsexec[{pid}]: affinity: {mask}"));
+    }
+    socket.debug("child process in init()");
 }
 
 /// Joins the cgroups of version 1.
@@ -381,7 +432,7 @@ pub(crate) fn exec_main(
     if let Console::Socket(console) = &plan.console {
         keep.push(console.as_raw_fd());
     }
-    let filter = plan.filter.clone();
+    let (filter, debug) = (plan.filter.clone(), plan.debug);
     let result = sys::close_all_but(3 + plan.preserve_fds, &keep)
         .map_err(Step::Other.on("close inherited descriptors"))
         .and_then(|()| {
@@ -389,7 +440,13 @@ pub(crate) fn exec_main(
             exec_prepare(plan, &socket, init)
         });
     let failure = match result {
-        Ok(prepared) => prepared.execute(filter.as_ref(), page.as_ref()),
+        Ok(prepared) => {
+            if debug {
+                // runc's words for this moment, which scripts look for.
+                socket.debug("setns_init: about to exec");
+            }
+            prepared.execute(filter.as_ref(), page.as_ref())
+        }
         Err(failure) => failure,
     };
     socket.failed(&failure);
@@ -400,11 +457,12 @@ fn exec_prepare(plan: ExecPlan, socket: &InitEnd, init: OwnedFd) -> Result<Prepa
     sys::reset_signals();
     socket.expect(ToInit::Go)?;
     trace::step("be let begin");
+    if plan.debug {
+        introduce(socket);
+    }
     enter(plan.doors)?;
     trace::step("join the cgroups");
-    if let Some(cpus) = &plan.process.execution.affinity.last {
-        cpus.bind()?;
-    }
+    plan.process.execution.affinity.settle()?;
     let join = || rustix::thread::move_into_thread_name_spaces(init.as_fd(), plan.join);
     trace::across_clocks(join).map_err(Step::Join.on("namespaces of the container"))?;
     drop(init);

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::protocol::{FromInit, InitEnd, RuntimeEnd};
+use crate::log::Log;
 
 /// Name of the socket. As long as it exists the container was not started.
 pub(crate) const NAME: &str = "start";
@@ -66,8 +67,8 @@ pub(crate) fn knock(directory: impl AsFd) -> io::Result<Option<RuntimeEnd>> {
 }
 
 /// Waits until init has become its program, and says why if it has not.
-pub(crate) fn outcome(connection: &RuntimeEnd) -> io::Result<Option<super::Failure>> {
-    match connection.receive()? {
+pub(crate) fn outcome(connection: &RuntimeEnd, log: &Log) -> io::Result<Option<super::Failure>> {
+    match connection.hear(log)? {
         FromInit::Failed(failure) => Ok(Some(failure)),
         _ => Ok(None),
     }

@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     pub filter: Option<Filter>,
     /// Hooks of init's own moments.
     pub hooks: Hooks,
+    /// Whether init tells the runtime what it does (`--debug`).
+    pub debug: bool,
 }
 
 /// Hooks that concern init, with what they are told.
@@ -77,6 +79,8 @@ pub(crate) struct Wishes {
     pub preserve_fds: u32,
     /// `--rootless`; without it, whether the caller is not root.
     pub rootless: Option<bool>,
+    /// `--debug`.
+    pub debug: bool,
 }
 
 impl Plan {
@@ -123,6 +127,7 @@ impl Plan {
                 bundle: bundle.to_owned(),
                 annotations: spec.annotations.clone(),
             },
+            debug: wishes.debug,
         })
     }
 }

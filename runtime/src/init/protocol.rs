@@ -12,6 +12,7 @@
 //!     --> Start                    only `run` and `exec`; after `create` the gate says it
 //!     <-- Failed                   instead of any of these
 //!     <-- Traced                   any number at any time; only with --trace
+//!     <-- Debug + text             only with `--debug`, before any of these
 //!     end of file                  execve, or death
 //! ```
 //!
@@ -28,6 +29,7 @@ use rustix::net::{
 };
 
 use super::failure::{Failure, Step};
+use crate::log::Log;
 
 /// Longest packet, in bytes: a tag and a failure.
 const PACKET_BYTES_MAX: usize = 1 + Failure::BYTES_MAX;
@@ -47,6 +49,8 @@ pub(crate) enum FromInit {
     Failed(Failure),
     /// The pid of the process that a joining helper made for us.
     Pid(i32),
+    /// A word for whoever debugs.
+    Debug(String),
     /// End of file: execve, or death.
     Gone,
 }
@@ -71,6 +75,7 @@ const TERMINAL: u8 = 3;
 const READY: u8 = 4;
 const FAILED: u8 = 5;
 const PID: u8 = 6;
+const DEBUG: u8 = 8;
 
 /// Tag of a step that is done, for [`crate::trace`] alone.
 pub(crate) const TRACED: u8 = 7;
@@ -97,6 +102,17 @@ impl RuntimeEnd {
         match rustix::net::send(&self.0, &[message as u8], SendFlags::NOSIGNAL) {
             Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
             Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Waits for the next message that needs an answer; words for whoever
+    /// debugs go to `log` on the way.
+    pub(crate) fn hear(&self, log: &Log) -> io::Result<FromInit> {
+        loop {
+            match self.receive()? {
+                FromInit::Debug(text) => log.debug(|| text),
+                message => return Ok(message),
+            }
         }
     }
 
@@ -127,6 +143,7 @@ impl RuntimeEnd {
                 let pid = body.first_chunk::<4>().ok_or_else(malformed)?;
                 Ok(FromInit::Pid(i32::from_ne_bytes(*pid)))
             }
+            DEBUG => Ok(FromInit::Debug(String::from_utf8_lossy(body).into_owned())),
             _ => Err(malformed()),
         }
     }
@@ -181,6 +198,12 @@ impl InitEnd {
         let mut packet = vec![FAILED];
         packet.extend_from_slice(&failure.encode());
         let _ = self.send(&packet);
+    }
+
+    /// Says [`FromInit::Debug`]; a word that gets lost is no harm.
+    pub(crate) fn debug(&self, text: &str) {
+        let text = &text.as_bytes()[..text.len().min(PACKET_BYTES_MAX - 1)];
+        let _ = self.send(&[&[DEBUG], text].concat());
     }
 
     /// Hands the terminal's master side over.

@@ -24,6 +24,13 @@ pub(crate) struct Filter {
     pub flags: u64,
 }
 
+impl Filter {
+    /// Whether an agent decides on some calls.
+    pub(crate) fn notifies(&self) -> bool {
+        self.flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0
+    }
+}
+
 /// A process that has everything but its filter and its program.
 #[derive(Debug)]
 pub(crate) struct Prepared {
@@ -164,9 +171,26 @@ fn write_label(what: &str, file: &str, text: &str) -> Result<(), Failure> {
 }
 
 impl Prepared {
-    /// The environment and the final capabilities, for hooks of this process.
-    pub(crate) fn for_hooks(&self) -> (&CStrings, Sets) {
-        (&self.env, self.caps)
+    /// The environment.
+    pub(crate) fn env(&self) -> &CStrings {
+        &self.env
+    }
+
+    /// Makes the caller, a child that becomes a hook, as confined as the
+    /// program will be. A listener is for the program alone.
+    pub(crate) fn confine(&self, filter: Option<&Filter>) -> Result<(), Failure> {
+        if let Some(filter) = filter {
+            let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+            let flags = filter.flags & !listener;
+            return self.load(&filter.program, flags, None);
+        }
+        let Sets {
+            effective,
+            permitted,
+            inheritable,
+            ..
+        } = self.caps;
+        caps::set(effective, permitted, inheritable).map_err(Step::Capabilities.on("capset"))
     }
 
     /// Loads the filter and becomes the program. Returns only on failure, and
@@ -174,7 +198,7 @@ impl Prepared {
     /// may be allowed any more.
     pub(crate) fn execute(&self, filter: Option<&Filter>, page: Option<&SharedPage>) -> Failure {
         let keep = |failure: &Failure| {
-            if let (Some(_), Some(page)) = (filter, page) {
+            if let Some(page) = page {
                 page.store(&failure.encode());
             }
         };
@@ -194,8 +218,24 @@ impl Prepared {
         failure
     }
 
-    fn filter(&self, filter: Option<&Filter>, page: Option<&SharedPage>) -> Result<(), Failure> {
-        let Some(filter) = filter else { return Ok(()) };
+    /// Loads the filter, and hands its listener over.
+    pub(crate) fn filter(
+        &self,
+        filter: Option<&Filter>,
+        page: Option<&SharedPage>,
+    ) -> Result<(), Failure> {
+        match filter {
+            Some(filter) => self.load(&filter.program, filter.flags, page),
+            None => Ok(()),
+        }
+    }
+
+    fn load(
+        &self,
+        program: &[libc::sock_filter],
+        flags: u64,
+        page: Option<&SharedPage>,
+    ) -> Result<(), Failure> {
         let Sets {
             effective,
             permitted,
@@ -210,8 +250,7 @@ impl Prepared {
             )
             .map_err(Step::Capabilities.on("capset"))?;
         }
-        let listener =
-            sys::seccomp_load(&filter.program, filter.flags).map_err(Step::Seccomp.on(""))?;
+        let listener = sys::seccomp_load(program, flags).map_err(Step::Seccomp.on(""))?;
         if let (Some(listener), Some(page)) = (listener, page) {
             wait_for_agent(listener, page)?;
         }

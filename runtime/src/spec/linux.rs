@@ -168,6 +168,11 @@ pub(crate) struct Personality {
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 pub(crate) struct MemoryPolicy {
     /// Mode, such as `MPOL_BIND`.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub mode: String,
     /// Nodes, such as `0-3,7`.
     #[serde(

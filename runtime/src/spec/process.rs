@@ -118,6 +118,7 @@ pub(crate) struct Scheduler {
 
 /// `process.ioPriority`.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(default)]
 pub(crate) struct IoPriority {
     /// Class, such as `IOPRIO_CLASS_BE`.
     pub class: String,
@@ -147,6 +148,7 @@ pub(crate) struct ExecCpuAffinity {
 
 /// Rows and columns of a terminal, in characters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
 pub(crate) struct ConsoleSize {
     /// Rows.
     pub height: u16,
@@ -218,6 +220,7 @@ pub(crate) struct Capabilities {
 
 /// One of `process.rlimits`.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(default)]
 pub(crate) struct Rlimit {
     /// Name, such as `RLIMIT_NOFILE`.
     #[serde(rename = "type")]

@@ -34,6 +34,39 @@ impl Affinity {
             last: Cpus::parse("process.execCPUAffinity.final", &spec.last)?,
         })
     }
+
+    /// Gives the calling process the CPUs that it is to keep, once it is in
+    /// its cgroup.
+    pub(crate) fn settle(&self) -> Result<(), Failure> {
+        match (&self.initial, &self.last) {
+            (_, Some(cpus)) => cpus.bind(),
+            (Some(_), None) => Ok(()),
+            (None, None) => {
+                reset();
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Gives the calling process all CPUs that its cgroup has. It would keep its
+/// caller's otherwise: since Linux 6.2 joining a cpuset only narrows what was
+/// set by `sched_setaffinity(2)`. A process that may not is no worse off.
+pub(crate) fn reset() {
+    let mut all = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+    let _ = sched_setaffinity(None, &all);
+}
+
+/// The CPUs of the calling process as a hexadecimal number.
+pub(crate) fn shown() -> Option<String> {
+    let own = sched_getaffinity(None).ok()?;
+    let digits = (0..CpuSet::MAX_CPU / 4).rev().map(|digit| {
+        let bit = |at: usize| u32::from(own.is_set(digit * 4 + at)) << at;
+        char::from_digit((0..4).map(bit).sum(), 16).unwrap_or('0')
+    });
+    let digits: String = digits.collect();
+    Some(format!("0x{}", digits.trim_start_matches('0')))
 }
 
 impl Cpus {

@@ -7,7 +7,7 @@ use crate::init::{Failure, Step};
 use crate::spec::{MemoryPolicy, Personality, Process};
 use crate::sys::sched::{self, SchedAttr};
 
-mod affinity;
+pub(crate) mod affinity;
 mod id_list;
 mod io_priority;
 pub(crate) mod memory;
@@ -52,7 +52,11 @@ impl Plan {
                 .as_ref()
                 .map(io_priority::parse)
                 .transpose()?,
-            memory: common.memory_policy.map(Policy::parse).transpose()?,
+            memory: common
+                .memory_policy
+                .map(Policy::parse)
+                .transpose()?
+                .flatten(),
             personality: common.personality.map(personality::parse).transpose()?,
         })
     }
@@ -61,7 +65,15 @@ impl Plan {
     /// process group. Needs the capabilities that the container may lack.
     pub(crate) fn apply(&self) -> Result<(), Failure> {
         if let Some(attr) = &self.scheduler {
-            sched::sched_setattr(attr).map_err(Step::Attribute.on("process.scheduler"))?;
+            sched::sched_setattr(attr).map_err(|error| {
+                let refused = error.raw_os_error() == Some(libc::EPERM);
+                let failure = Step::Attribute.on("process.scheduler")(error);
+                // sched_setattr(2), EPERM: a deadline needs all CPUs.
+                match refused && attr.policy == scheduler::DEADLINE {
+                    true => failure.hint("process scheduler can't be used together with AllowedCPUs: SCHED_DEADLINE needs every CPU, linux.resources.cpu.cpus must not take any away"),
+                    false => failure,
+                }
+            })?;
         }
         if let Some(priority) = self.io_priority {
             sched::ioprio_set_group(priority).map_err(Step::Attribute.on("process.ioPriority"))?;

@@ -6,7 +6,7 @@ use crate::sys::sched::SchedAttr;
 
 const FIFO: u32 = 1;
 const ROUND_ROBIN: u32 = 2;
-const DEADLINE: u32 = 6;
+pub(super) const DEADLINE: u32 = 6;
 
 const POLICIES: [(&str, u32); 7] = [
     ("SCHED_OTHER", 0),
