@@ -68,3 +68,48 @@ fn a_hook_has_its_time_limit() {
     });
     let _ = container.run().fails(1, &["hook #0"]);
 }
+
+#[test]
+fn start_hooks_run_under_the_containers_filter() {
+    let scene = Scene::new("hook under seccomp");
+    let container = Container::script(&scene, "c", "true", |config| {
+        config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL"}]});
+        config["process"]["rlimits"] = json!([{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]);
+        config["hooks"]["startContainer"] =
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", "mkdir /dev/shm/x"]}]);
+    });
+    let _ = container.run().fails(
+        1,
+        &["error running startContainer hook #0", "bad system call"],
+    );
+}
+
+#[test]
+fn hooks_run_in_their_places() {
+    let scene = Scene::new("places of hooks");
+    let hook = |name: &str| json!([{"path": "/bin/sh", "args": ["sh", "-c", format!("pwd > {}", scene.path(name).display())]}]);
+    let container = Container::script(&scene, "c", "true", |config| {
+        config["hooks"] = json!({"createRuntime": hook("runtime"), "createContainer": hook("container"), "poststop": hook("poststop")});
+    });
+    let _ = container.run().exits(0);
+    let said = |name: &str| std::fs::read_to_string(scene.path(name)).unwrap();
+    let bundle = format!("{}\n", container.bundle.display());
+    assert_eq!(said("runtime"), bundle);
+    assert_eq!(
+        said("container"),
+        format!("{}/rootfs\n", container.bundle.display())
+    );
+    assert_eq!(said("poststop"), bundle);
+}
+
+#[test]
+fn a_start_hook_has_the_environment_of_the_process() {
+    let scene = Scene::new("environment of hooks");
+    let script = "test \"$ONE\" = two && test -n \"$HOME\"";
+    let container = Container::script(&scene, "c", "true", |config| {
+        config["process"]["env"] = json!(["ONE=two", "PATH=/bin"]);
+        config["hooks"]["startContainer"] =
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]);
+    });
+    let _ = container.run().exits(0);
+}

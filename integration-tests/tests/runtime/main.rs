@@ -24,6 +24,7 @@ mod filesystem;
 mod hooks;
 mod information;
 mod lifecycle;
+mod like_runc;
 mod namespaces;
 mod process;
 mod rootless;

@@ -139,6 +139,7 @@ pub(crate) fn prepare(request: &Request<'_>) -> Result<Prepared, Error> {
     let mut init = init::Plan::new(&spec, request.id, &request.bundle, &request.wishes)?;
     if let Some(profile) = &spec.linux.seccomp {
         init.filter = compile(profile)?;
+        tell_flags(init.filter.as_ref(), request.log);
     }
     let mut resources = spec.linux.resources.clone().unwrap_or_default();
     let (systemd, paths) = place(request, &spec, &mut resources)?;
@@ -206,6 +207,13 @@ fn compile(profile: &Seccomp) -> Result<Option<Filter>, Error> {
         program: program.filter,
         flags: u64::from(program.flags) | if program.notifies { listener } else { 0 },
     }))
+}
+
+/// Says which flags the filter has: in runc's words, which scripts look for.
+pub(crate) fn tell_flags(filter: Option<&Filter>, log: &Log) {
+    if let Some(filter) = filter {
+        log.debug(|| format!("seccomp filter flags: {}", filter.flags));
+    }
 }
 
 /// Where the terminal goes: to the caller's socket when nobody stays.

@@ -78,6 +78,7 @@ pub(crate) fn exec(request: Request<'_>) -> Result<Started, Error> {
     let oom_score_adj = plan.oom_score_adj;
     let (join, joins_user) = namespaces(&state)?;
     let filter = load_filter(&dir)?;
+    super::create::tell_flags(filter.as_ref(), request.log);
     let page = match &filter {
         Some(_) => Some(SharedPage::map(None).map_err(Error::at("map", "shared page"))?),
         None => None,
