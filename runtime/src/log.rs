@@ -80,12 +80,12 @@ impl Log {
         }
     }
 
-    /// Says that the program of `run` could not be executed: the log has the
-    /// whole, and standard error one line in runc's words, as if the program
-    /// had said it. A person also reads why.
+    /// Says that the program of `run` could not be executed: where the log is
+    /// standard error, in one line of runc's words, as if the program had said
+    /// it. A person also reads why.
     pub(crate) fn not_executed(&self, error: &Error, failure: &Failure) {
         if self.file.is_some() {
-            self.write(Level::Error, &error.chain(), &error.facts());
+            return self.error(error);
         }
         let mut said = failure.clone();
         if !rustix::termios::isatty(rustix::stdio::stderr()) {

@@ -23,6 +23,10 @@ use crate::sys::SharedPage;
 /// Pause between two looks into the page, in nanoseconds.
 const PAUSE_NANOS: i64 = 200_000;
 
+/// What was attempted where nobody answers: runc's words, which scripts look for.
+pub(crate) const UNREACHED: &str =
+    "failed to connect with seccomp agent specified in the seccomp profile:";
+
 /// Where the listener goes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Agent {
@@ -96,7 +100,7 @@ pub(crate) fn introduce(
         .map_err(Error::at("take", "seccomp listener"))?;
     let socket = super::create::connect(&agent.path).map_err(|error| match error {
         Error::System { object, source, .. } => Error::System {
-            action: "failed to connect with seccomp agent specified in the seccomp profile:",
+            action: UNREACHED,
             object,
             source,
         },

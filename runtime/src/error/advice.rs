@@ -1,6 +1,7 @@
 //! What to do about an error, where it can be known from the error alone.
 
 use super::Error;
+use crate::container::agent;
 use crate::init::{Failure, Step};
 
 /// What may help against an error, in a few words.
@@ -65,8 +66,10 @@ fn system(action: &str, object: &str, errno: i32) -> Option<&'static str> {
         ("open namespace", libc::ENOENT) => {
             Some("the process or the file that kept the namespace is gone")
         }
-        ("connect to", libc::ENOENT) => Some("nobody has made this socket"),
-        ("connect to", libc::ECONNREFUSED) => Some("nobody listens on this socket"),
+        ("connect to" | agent::UNREACHED, libc::ENOENT) => Some("nobody has made this socket"),
+        ("connect to" | agent::UNREACHED, libc::ECONNREFUSED) => {
+            Some("nobody listens on this socket")
+        }
         ("write pid file" | "open log file" | "open trace file", libc::ENOENT) => {
             Some("its folder is not there")
         }

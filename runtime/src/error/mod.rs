@@ -135,7 +135,7 @@ impl Error {
     /// The failure of an execve(2) that was the last step of `run`.
     pub(crate) fn program_of_run(&self) -> Option<&Failure> {
         match self {
-            Error::Asked { error, .. } => error.program_of_run(),
+            Error::Hinted { error, .. } => error.program_of_run(),
             Error::Command {
                 command: "run",
                 source,
