@@ -197,3 +197,12 @@ fn a_full_output_is_an_error() {
             .fails(1, &["no space left on device"]);
     }
 }
+
+#[test]
+fn a_created_container_ends_when_asked_to() {
+    let scene = Scene::new("term while created");
+    let container = Container::script(&scene, "c", "sleep 1000", |_| {});
+    container.create();
+    container.call(&["kill"], &["TERM"]).succeeds();
+    scene.wait_until("stopped", || container.status() == "stopped");
+}

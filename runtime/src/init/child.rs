@@ -311,6 +311,7 @@ impl Init {
 /// Waits at the gate. Whoever made us has stopped listening meanwhile.
 fn knocked(listener: &OwnedFd) -> Result<InitEnd, Failure> {
     trace::fall_silent();
+    sys::end_on_signals().map_err(Step::Gate.on("signals"))?;
     let (connection, traced) = gate::wait(listener.as_fd()).map_err(Step::Gate.on("the gate"))?;
     if traced {
         trace::tell_from_now_on(&connection.0, Who::Init);

@@ -250,6 +250,24 @@ pub(crate) fn reset_signals() {
     }
 }
 
+/// Makes the process end at the signals that ask for it. As first process of
+/// a pid namespace it would ignore them otherwise, and a created container
+/// could only be killed. `sigaction(2)`; undone by `execve(2)`.
+pub(crate) fn end_on_signals() -> io::Result<()> {
+    extern "C" fn end(signal: c_int) {
+        exit(128 + signal);
+    }
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        // SAFETY: the handler does nothing but leave the process, which is
+        // allowed at any moment (`signal-safety(7)`).
+        if unsafe { libc::signal(signal, end as *const () as libc::sighandler_t) } == libc::SIG_ERR
+        {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 /// Blocks every signal that can be and returns a descriptor to read them
 /// from. `signalfd(2)`.
 pub(crate) fn block_signals() -> io::Result<OwnedFd> {
