@@ -12,7 +12,7 @@ use teu_integration_tests::{Scene, binary, missing_command, skip_unless};
 /// hierarchies; runc makes about 6,000.
 const CREATE_AND_START_CALLS_MAX: usize = 640;
 /// A process more in a running container, on the same host.
-const EXEC_CALLS_MAX: usize = 210;
+const EXEC_CALLS_MAX: usize = 215;
 /// Calls that a retry (a rename on the host during a lookup) and the layout of
 /// memory may add.
 const NOISE_CALLS: usize = 8;
