@@ -92,6 +92,9 @@ pub(crate) struct State {
     /// Its unit of systemd's, where the cgroups are one's; known before it exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<cgroup::systemd::Unit>,
+    /// Whether so little memory is allowed that init may not reach its program.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tiny_memory: bool,
     /// Namespaces that are not the host's.
     pub namespaces: Vec<NamespaceType>,
     /// Who decides on system calls that the filter does not settle.
@@ -117,6 +120,18 @@ pub(crate) struct LaterHooks {
     pub poststop: Vec<Hook>,
 }
 
+/// Below this limit of memory, in bytes, init is looked after when it starts:
+/// with 64 KiB it is killed before its program, with 512 KiB it is not.
+const TINY_MEMORY_BYTES: i64 = 4 * 1024 * 1024;
+
+fn has_tiny_memory(spec: &crate::spec::Spec) -> bool {
+    let resources = spec.linux.resources.as_ref();
+    let memory = resources.and_then(|resources| resources.memory.as_ref());
+    memory
+        .and_then(|memory| memory.limit)
+        .is_some_and(|limit| (1..TINY_MEMORY_BYTES).contains(&limit))
+}
+
 impl State {
     /// The state of a container of which nothing exists yet.
     pub(crate) fn intent(
@@ -140,6 +155,7 @@ impl State {
             cgroups,
             resctrl: None,
             unit: None,
+            tiny_memory: has_tiny_memory(spec),
             namespaces: spec
                 .linux
                 .namespaces

@@ -125,3 +125,149 @@ fn a_shared_pid_namespace_is_emptied() {
         container.cgroup_value("pids", "cgroup.procs").is_empty()
     });
 }
+
+/// The whole error, or nothing where the container ran.
+fn run_with_memory(scene: &Scene, name: &str, bytes: u64) -> Option<String> {
+    let container = Container::script(scene, name, "echo alive", |config| {
+        config["linux"]["resources"]["memory"] = json!({"limit": bytes, "swap": bytes});
+    });
+    let outcome = container.run();
+    if outcome.code() == 0 {
+        assert_eq!(outcome.stdout, "alive\n");
+        return None;
+    }
+    Some(outcome.stderr)
+}
+
+#[test]
+fn tiny_memory_works_or_is_named() {
+    let scene = Scene::new("tiny memory");
+    let half = run_with_memory(&scene, "half", 512 << 10);
+    for error in [half, run_with_memory(&scene, "tiny", 64 << 10)]
+        .into_iter()
+        .flatten()
+    {
+        let words = "container init was OOM-killed (memory limit too low?)";
+        // A runtime that sets limits later finds that it already uses more.
+        let other = "unable to set memory limit to";
+        assert!(error.contains(words) || error.contains(other), "{error}");
+    }
+}
+
+#[test]
+fn a_thousand_processes_end_together() {
+    let script = "i=0; while [ $i -lt 1000 ]; do sleep 1000 & i=$((i+1)); done; wait";
+    for own_pids in [true, false] {
+        let scene = Scene::new("thousand");
+        let container = Container::script(&scene, "c", script, |config| {
+            config["linux"]["namespaces"]
+                .as_array_mut()
+                .unwrap()
+                .retain(|namespace| own_pids || namespace["type"] != "pid");
+        });
+        container.run_detached();
+        let count = || {
+            container
+                .cgroup_value("pids", "cgroup.procs")
+                .lines()
+                .count()
+        };
+        scene.wait_until("a thousand processes", || count() == 1001);
+        container.call(&["delete", "--force"], &[]).succeeds();
+        assert!(!container.cgroup("pids").exists());
+    }
+}
+
+#[test]
+fn a_used_or_frozen_cgroup_is_refused() {
+    let scene = Scene::new("used cgroup");
+    let first = Container::new(&scene, "c", &["/bin/sleep", "1000"], |_| {});
+    first.run_detached();
+    let path = format!("{}/c", scene.cgroup());
+    let second = Container::new(&scene, "d", &["/bin/true"], |config| {
+        config["linux"]["cgroupsPath"] = json!(path);
+    });
+    let _ = second.run().fails(1, &["container's cgroup is not empty"]);
+    first.call(&["delete", "--force"], &[]).succeeds();
+    let (freezer, state) = if cgroup_v1() {
+        ("freezer.state", "FROZEN")
+    } else {
+        ("cgroup.freeze", "1")
+    };
+    let folder = first.cgroup("freezer");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join(freezer), state).unwrap();
+    let refused = second.run();
+    std::fs::remove_dir(&folder).unwrap();
+    let _ = refused.fails(1, &["container's cgroup unexpectedly frozen"]);
+}
+
+#[test]
+fn what_shares_its_pids_is_killed_and_deleted_after_its_init() {
+    for verb in [&["kill"][..], &["delete"], &["delete", "--force"]] {
+        let scene = Scene::new("init gone");
+        let container =
+            Container::script(&scene, "c", "sleep 1001 & sleep 1001 & wait", |config| {
+                config["linux"]["namespaces"] =
+                    json!([{"type": "mount"}, {"type": "ipc"}, {"type": "uts"}]);
+            });
+        container.run_detached();
+        let processes = || {
+            container
+                .cgroup_value("pids", "cgroup.procs")
+                .lines()
+                .count()
+        };
+        scene.wait_until("three processes", || processes() == 3);
+        let init = container.state()["pid"].to_string();
+        scene.shell(&format!("kill -9 {init}"));
+        scene.wait_until("stopped", || container.status() == "stopped");
+        assert_eq!(processes(), 2);
+        let signal = if verb == ["kill"] { &["KILL"][..] } else { &[] };
+        container.call(verb, signal).succeeds();
+        scene.wait_until("nobody is left", || {
+            std::fs::read_to_string(container.cgroup("pids").join("cgroup.procs"))
+                .map_or(true, |list| list.is_empty())
+        });
+        container.call(&["delete", "--force"], &[]).succeeds();
+    }
+}
+
+#[test]
+fn a_stopped_container_has_no_processes() {
+    let scene = Scene::new("ps stopped");
+    let container = Container::new(&scene, "c", &["/bin/sleep", "1000"], |_| {});
+    container.run_detached();
+    container.call(&["kill"], &["KILL"]).succeeds();
+    scene.wait_until("stopped", || container.status() == "stopped");
+    let table = container.call(&["ps"], &[]).succeeds();
+    assert!(
+        table.starts_with("UID") && table.lines().count() == 1,
+        "{table}"
+    );
+    container.call(&["kill", "--all"], &["0"]).succeeds();
+    let _ = container
+        .call(&["kill"], &["0"])
+        .fails(1, &["container not running"]);
+}
+
+#[test]
+fn cgroups_made_inside_are_deleted_too() {
+    let scene = Scene::new("nested cgroups");
+    let script = if cgroup_v1() {
+        "cd /sys/fs/cgroup && for c in memory freezer; do mkdir $c/sub && echo $$ > $c/sub/tasks; done; echo FROZEN > freezer/sub/freezer.state; sleep 1000"
+    } else {
+        "cd /sys/fs/cgroup && mkdir -p a/b && echo 1 > a/b/cgroup.procs && exec sleep 1000"
+    };
+    let container = Container::script(&scene, "c", script, |config| {
+        config["mounts"][6]["options"] = json!(["nosuid", "noexec", "nodev", "rw"]);
+    });
+    container.run_detached();
+    let sub = if cgroup_v1() { "sub" } else { "a/b" };
+    scene.wait_until("a cgroup below", || {
+        let procs = container.cgroup("freezer").join(sub).join("cgroup.procs");
+        std::fs::read_to_string(procs).is_ok_and(|list| !list.is_empty())
+    });
+    container.call(&["delete", "--force"], &[]).succeeds();
+    assert!(!container.cgroup("freezer").exists() && !container.cgroup("memory").exists());
+}

@@ -98,8 +98,8 @@ fn program(policy: &Policy) -> Vec<Instruction> {
         load(MAJOR, 4),
         load(MINOR, 8),
     ];
-    for (node, access) in &policy.exceptions {
-        exception(&mut out, *node, *access, policy.allow);
+    for (node, access) in policy.exceptions.iter() {
+        exception(&mut out, node, access, policy.allow);
     }
     result(&mut out, policy.allow);
     out

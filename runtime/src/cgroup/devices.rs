@@ -4,10 +4,10 @@
 //! v1 keeps a default and a list of exceptions to it. The same model serves
 //! both versions, so that one configuration means the same on either.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use super::Error;
+use super::exceptions::Exceptions;
 use crate::spec::resources::DeviceRule;
 
 /// Letters of `rwm` as bits, as `BPF_DEVCG_ACC_*` numbers them.
@@ -24,24 +24,23 @@ impl Access {
         self.0
     }
 
-    fn parse(text: &str) -> Option<Self> {
-        text.chars().try_fold(Self(0), |all, letter| {
-            Self::LETTERS
-                .iter()
-                .find(|(known, _)| *known == letter)
-                .map(|(_, bit)| Self(all.0 | bit))
-        })
+    /// Letters without a meaning are passed over, as runc does: `rwa` is in use.
+    fn parse(text: &str) -> Self {
+        let known = Self::LETTERS
+            .iter()
+            .filter(|(known, _)| text.contains(*known));
+        Self(known.fold(0, |all, (_, bit)| all | bit))
     }
 
-    fn without(self, other: Self) -> Self {
+    pub(super) fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
-    fn with(self, other: Self) -> Self {
+    pub(super) fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    fn is_none(self) -> bool {
+    pub(super) fn is_none(self) -> bool {
         self.0 == 0
     }
 }
@@ -86,7 +85,7 @@ pub(crate) struct Policy {
     /// Whether a node without exception may be used.
     pub(crate) allow: bool,
     /// Where it is the other way round.
-    pub(crate) exceptions: BTreeMap<Node, Access>,
+    pub(crate) exceptions: Exceptions,
 }
 
 /// One line for `devices.allow` or `devices.deny`.
@@ -133,12 +132,12 @@ impl Policy {
         let invalid = |what: String| Error::Invalid(format!("invalid device rule: {what}"));
         let access = rule.access.as_deref().unwrap_or_default();
         let access = match Access::parse(access) {
-            Some(access) if !access.is_none() => access,
-            _ => {
+            nothing if nothing.is_none() => {
                 return Err(invalid(format!(
-                    "access {access:?} is not made of the letters r, w and m"
+                    "access {access:?} has none of the letters r, w and m"
                 )));
             }
+            access => access,
         };
         let number = |name: &str, value: Option<i64>| match value {
             None | Some(-1) => Ok(None),
@@ -151,7 +150,7 @@ impl Policy {
                 // v1 reads `a` as every node and every access, whatever else the line says.
                 *self = Self {
                     allow: rule.allow,
-                    exceptions: BTreeMap::new(),
+                    exceptions: Exceptions::default(),
                 };
                 return Ok(());
             }
@@ -169,8 +168,7 @@ impl Policy {
 
     fn change(&mut self, allow: bool, node: Node, access: Access) -> Result<(), Error> {
         if allow != self.allow {
-            let all = self.exceptions.entry(node).or_default();
-            *all = all.with(access);
+            self.exceptions.add(node, access);
             return Ok(());
         }
         // v1 ignores the wish to take a part out of a wider exception: whoever
@@ -182,7 +180,7 @@ impl Policy {
                 minor,
             });
         for other in wider.iter().filter(|other| **other != node) {
-            let held = self.exceptions.get(other).copied().unwrap_or_default();
+            let held = self.exceptions.get(other);
             if held.0 & access.0 != 0 {
                 return Err(Error::Invalid(format!(
                     "device rule \"{} {node} {access}\" cannot be met: the wider rule \"{other} {held}\" stands before it",
@@ -190,12 +188,7 @@ impl Policy {
                 )));
             }
         }
-        if let Some(held) = self.exceptions.get_mut(&node) {
-            *held = held.without(access);
-            if held.is_none() {
-                self.exceptions.remove(&node);
-            }
-        }
+        self.exceptions.take(node, access);
         Ok(())
     }
 
@@ -227,8 +220,8 @@ impl Policy {
                 major: number()?,
                 minor: number()?,
             };
-            let access = words.next().and_then(Access::parse).ok_or_else(unknown)?;
-            policy.exceptions.insert(node, access);
+            let access = words.next().map(Access::parse).ok_or_else(unknown)?;
+            policy.exceptions.add(node, access);
         }
         Ok(policy)
     }
@@ -237,7 +230,7 @@ impl Policy {
     /// a device is denied which both allow: the container may be running.
     pub(crate) fn lines_to(&self, target: &Self) -> Vec<Line> {
         let mut lines = Vec::new();
-        let nothing = BTreeMap::new();
+        let nothing = Exceptions::default();
         let old = if self.allow == target.allow {
             &self.exceptions
         } else {
@@ -247,9 +240,9 @@ impl Policy {
             });
             &nothing
         };
-        let difference = |from: &BTreeMap<Node, Access>, other: &BTreeMap<Node, Access>, allow| {
-            let line = |(node, access): (&Node, &Access)| {
-                let access = access.without(other.get(node).copied().unwrap_or_default());
+        let difference = |from: &Exceptions, other: &Exceptions, allow| {
+            let line = |(node, access): (Node, Access)| {
+                let access = access.without(other.get(&node));
                 (!access.is_none()).then(|| Line {
                     allow,
                     text: format!("{node} {access}"),
@@ -310,7 +303,7 @@ mod tests {
             privileged,
             Policy {
                 allow: true,
-                exceptions: BTreeMap::new()
+                exceptions: Exceptions::default()
             }
         );
         let but = policy(
@@ -338,10 +331,7 @@ mod tests {
                 r#"[{"allow": true, "type": "x", "access": "rwm"}]"#,
                 "\"x\"",
             ),
-            (
-                r#"[{"allow": true, "type": "c", "access": "rx"}]"#,
-                "\"rx\"",
-            ),
+            (r#"[{"allow": true, "type": "c", "access": "x"}]"#, "\"x\""),
             (r#"[{"allow": true}]"#, "\"\""),
             (
                 r#"[{"allow": true, "type": "c", "major": -7, "access": "r"}]"#,
@@ -373,7 +363,7 @@ mod tests {
         assert_eq!(fuse.lines_to(&usual), [line(false, "c 10:229 rw")]);
         let all = Policy {
             allow: true,
-            exceptions: BTreeMap::new(),
+            exceptions: Exceptions::default(),
         };
         assert_eq!(usual.lines_to(&all), [line(true, "a")]);
     }

@@ -42,7 +42,7 @@ pub(crate) fn thaw(paths: &Paths) -> Result<(), Error> {
 
 /// Lets all processes go on, also those that the container itself has frozen in
 /// v1 cgroups below its own: they would not even die.
-pub(super) fn thaw_tree(paths: &Paths) -> Result<(), Error> {
+pub(crate) fn thaw_tree(paths: &Paths) -> Result<(), Error> {
     match place(paths) {
         Some((path, false)) => walk(path, &mut |path| match Dir::open(path, &[]) {
             Ok(dir) => dir.write("freezer.state", "THAWED"),

@@ -13,6 +13,7 @@ mod delegation;
 mod device_program;
 mod devices;
 mod dir;
+mod exceptions;
 pub(crate) mod freezer;
 mod group;
 mod home;
@@ -41,7 +42,7 @@ pub(crate) use layout::{Layout, Paths};
 pub(crate) use oom::{OomWatch, kills};
 pub(crate) use owner::owner;
 pub(crate) use plan::Plan;
-pub(crate) use remove::remove;
+pub(crate) use remove::{remove, remove_unused};
 pub(crate) use stats::Stats;
 
 /// Removes a container's cgroups; those of a unit through systemd. A systemd

@@ -5,6 +5,7 @@ use std::io::Write;
 
 use super::absolute;
 use super::args::Args;
+use crate::cgroup::Layout;
 use crate::error::Error;
 use crate::spec::{IdMapping, Mount, Namespace, NamespaceType, Spec};
 
@@ -17,6 +18,11 @@ pub(super) fn spec(args: &Args) -> Result<u8, Error> {
     let mut spec = template()?;
     if args.flag("rootless") {
         make_rootless(&mut spec);
+    }
+    if !matches!(Layout::discover(), Ok(Layout::V2)) {
+        // On version 1 the container's own paths are what tools compare.
+        let namespaces = &mut spec.linux.namespaces;
+        namespaces.retain(|namespace| namespace.kind != NamespaceType::Cgroup);
     }
     let text = serde_json::to_string_pretty(&spec).map_err(|source| Error::Json {
         path: path.clone(),

@@ -24,6 +24,7 @@ pub(super) fn update(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
             Some(path) => from_file(path)?,
             None => from_flags(args)?,
         };
+        resources.settle();
         warn_of_kernel_memory(args, &resources, context.log);
         let mut locked = context.root.open(&id)?.lock()?;
         let mut state = locked.dir().load()?;

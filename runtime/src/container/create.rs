@@ -334,7 +334,11 @@ pub(crate) fn make_groups(
         None => {
             let rootless = request.wishes.rootless.unwrap_or(state.owner != 0);
             let tolerant = rootless && spec.linux.cgroups_path.is_empty();
-            let group = Group::create(&state.cgroups, cgroups, tolerant)?;
+            let group = Group::create(&state.cgroups, cgroups, tolerant).inspect_err(|_| {
+                // What it made it has removed; what else stands there is
+                // someone else's.
+                state.cgroups = cgroup::Paths::default();
+            })?;
             let made = group.paths(&state.cgroups);
             if made != state.cgroups {
                 state.cgroups = made;

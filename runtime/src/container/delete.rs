@@ -55,10 +55,14 @@ pub(crate) fn delete(root: &Root, id: &ContainerId, force: bool, log: &Log) -> R
 
 /// Removes what is left of a container whose init has ended.
 pub(crate) fn destroy(locked: Locked, state: &State, log: &Log) -> Result<(), Error> {
-    if !has_own_pids(state) {
-        procs::signal_all(&state.cgroups, Signal::KILL)?;
+    if state.pid == 0 && state.unit.is_none() {
+        cgroup::remove_unused(&state.cgroups)?;
+    } else {
+        if !has_own_pids(state) {
+            procs::signal_all(&state.cgroups, Signal::KILL)?;
+        }
+        cgroup::destroy(state.unit.as_ref(), &state.cgroups)?;
     }
-    cgroup::destroy(state.unit.as_ref(), &state.cgroups)?;
     if let Some(group) = &state.resctrl {
         group.remove()?;
     }
@@ -101,10 +105,8 @@ pub(crate) fn kill_init(state: &State, pidfd: &OwnedFd) -> Result<(), Error> {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
         result => result.map_err(Error::on("kill pid", state.pid))?,
     }
-    if cgroup::freezer::is_frozen(&state.cgroups)? {
-        cgroup::freezer::thaw(&state.cgroups)?;
-    }
-    Ok(())
+    // Also what the container itself has frozen below: it may be init.
+    Ok(cgroup::freezer::thaw_tree(&state.cgroups)?)
 }
 
 /// A pidfd of init, if it is alive. Checked after opening: from then on the

@@ -1,7 +1,10 @@
 //! `start`, and the second half of `run`.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::cgroup;
 use crate::container::agent::{self, Filtered};
 use crate::container::create::{Created, FAILURE, run_hooks};
 use crate::container::delete::{init_of, kill_init};
@@ -66,6 +69,9 @@ pub(crate) fn start(root: &Root, id: &ContainerId, log: &Log) -> Result<(), Erro
     if let Some(failure) = spoken.or_else(unspoken) {
         return Err(Error::Init(failure));
     }
+    if state.tiny_memory {
+        refuse_starved(&state, init_of(&state)?.as_ref())?;
+    }
     after_start(&state)
 }
 
@@ -105,9 +111,36 @@ pub(crate) fn begin(created: &mut Created, log: &Log) -> Result<(), Error> {
             .and_then(|page| Failure::decode(&page.load()))
     };
     match spoken.or_else(unspoken) {
-        Some(failure) => Err(Error::Init(failure)),
-        None => after_start(&created.state),
+        Some(failure) => return Err(Error::Init(failure)),
+        None if created.state.tiny_memory => {
+            refuse_starved(&created.state, Some(&created.init.pidfd))?
+        }
+        None => (),
     }
+    after_start(&created.state)
+}
+
+/// The end of init closes its socket as its program does. Where hardly any
+/// memory is allowed, and the kernel has killed for want of it, the two are told
+/// apart by waiting a moment for the end.
+fn refuse_starved(state: &State, init: Option<&OwnedFd>) -> Result<(), Error> {
+    const MOMENT: Timespec = Timespec {
+        tv_sec: 1,
+        tv_nsec: 0,
+    };
+    if cgroup::kills(&state.cgroups) == 0 {
+        return Ok(());
+    }
+    let ends = |init| {
+        let mut event = [PollFd::new(init, PollFlags::IN)];
+        poll(&mut event, Some(&MOMENT)).is_ok_and(|count| count > 0)
+    };
+    if !init.is_none_or(ends) {
+        return Ok(());
+    }
+    Err(Error::OutOfMemory(Box::new(Error::State(
+        "it was killed before its program could run".into(),
+    ))))
 }
 
 /// Hooks after the start; one that fails ends the container (runtime.md,

@@ -199,7 +199,11 @@ impl Spec {
     pub(crate) fn load(bundle: &Path) -> Result<Spec, Error> {
         let path = bundle.join("config.json");
         let text = crate::file::read_limited(&path, CONFIG_BYTES_MAX)?;
-        let spec = Spec::parse(&text).map_err(|source| Error::Json { path, source })?;
+        let mut spec = Spec::parse(&text).map_err(|source| Error::Json { path, source })?;
+        spec.linux
+            .resources
+            .iter_mut()
+            .for_each(resources::Resources::settle);
         spec.check()?;
         Ok(spec)
     }

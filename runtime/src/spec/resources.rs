@@ -34,8 +34,12 @@ pub(crate) struct Resources {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) memory: Option<Memory>,
     /// Processor time and placement.
-    #[serde(alias = "CPU", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cpu: Option<Cpu>,
+    /// The same as encoders in Go may spell it, perhaps beside the other: see
+    /// [`Resources::settle`].
+    #[serde(rename = "CPU", skip_serializing)]
+    pub(crate) cpu_in_capitals: Option<Cpu>,
     /// Number of tasks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pids: Option<Pids>,
@@ -54,6 +58,27 @@ pub(crate) struct Resources {
     /// File name to content, written as they are, cgroup v2 only.
     #[serde(deserialize_with = "null_is_empty", skip_serializing_if = "is_empty")]
     pub(crate) unified: BTreeMap<String, String>,
+}
+
+impl Resources {
+    /// Moves what stands in other spellings to where it belongs, as Go's decoder
+    /// does: where a field is given twice, the spelling of the specification
+    /// is the weaker one.
+    pub(crate) fn settle(&mut self) {
+        let Some(other) = self.cpu_in_capitals.take() else {
+            return;
+        };
+        let cpu = self.cpu.get_or_insert_default();
+        cpu.shares = other.shares.or(cpu.shares);
+        cpu.quota = other.quota.or(cpu.quota);
+        cpu.burst = other.burst.or(cpu.burst);
+        cpu.period = other.period.or(cpu.period);
+        cpu.realtime_runtime = other.realtime_runtime.or(cpu.realtime_runtime);
+        cpu.realtime_period = other.realtime_period.or(cpu.realtime_period);
+        cpu.cpus = other.cpus.or(cpu.cpus.take());
+        cpu.mems = other.mems.or(cpu.mems.take());
+        cpu.idle = other.idle.or(cpu.idle);
+    }
 }
 
 /// One entry of `devices`: access to device nodes granted or taken away.
@@ -288,6 +313,16 @@ mod tests {
         let there: serde_json::Value = serde_json::from_str(WHOLE).expect("valid JSON");
         let back = serde_json::to_value(&resources).expect("serialisable");
         assert_eq!(there, back);
+    }
+
+    #[test]
+    fn go_does_not_care_for_the_case_of_names() {
+        let text = r#"{"cpu": {"shares": 5, "cpus": "0"}, "CPU": {"Cpus": "1", "Mems": "0"}}"#;
+        let mut resources: Resources = serde_json::from_str(text).expect("both spellings");
+        resources.settle();
+        let cpu = resources.cpu.expect("one of both");
+        assert_eq!((cpu.shares, cpu.cpus.as_deref()), (Some(5), Some("1")));
+        assert_eq!(cpu.mems.as_deref(), Some("0"));
     }
 
     #[test]

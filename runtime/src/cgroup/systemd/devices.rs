@@ -3,7 +3,7 @@
 //! Our own rules decide in the end. These keep systemd from putting others
 //! beside or, on v1, over them when it writes again what it knows of the unit.
 
-use super::super::devices::{Kind, Node, Policy};
+use super::super::devices::{Access, Kind, Node, Policy};
 use super::Error;
 use super::properties::{Host, Property, text};
 use crate::dbus::{Type, Value};
@@ -33,8 +33,8 @@ fn allow(nodes: Vec<Value>) -> Property {
 }
 
 fn granted(policy: &Policy) -> Option<Vec<Value>> {
-    let pair = |(node, access): (&Node, &_)| {
-        let fields = vec![Value::Text(name(*node)?), Value::text(format!("{access}"))];
+    let pair = |(node, access): (Node, Access)| {
+        let fields = vec![Value::Text(name(node)?), Value::text(format!("{access}"))];
         Some(Value::Struct(fields))
     };
     policy.exceptions.iter().map(pair).collect()
