@@ -142,7 +142,7 @@ pub(crate) fn features() -> Features {
             mount_extensions: Extensions {
                 idmap: enabled(true),
             },
-            net_devices: enabled(false),
+            net_devices: enabled(true),
             memory_policy: MemoryPolicy {
                 modes: &memory::MODES,
                 flags: &memory::FLAGS,

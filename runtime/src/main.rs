@@ -14,6 +14,7 @@ mod id;
 mod init;
 mod log;
 mod namespace;
+mod netlink;
 mod proc;
 mod process;
 mod protect;

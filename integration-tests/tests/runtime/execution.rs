@@ -294,7 +294,7 @@ fn what_is_not_carried_out_is_refused_by_its_name() {
             json!({"mode": "MPOL_DEFAULT", "nodes": "0"}),
             "linux.memoryPolicy: set_mempolicy: invalid argument",
         ),
-        ("/linux/netDevices", json!({"eth0": {}}), "linux.netDevices"),
+        ("/linux/netDevices", json!({"a/b": {}}), "linux.netDevices"),
         (
             "/linux/intelRdt",
             json!({"closID": ".."}),

@@ -41,7 +41,7 @@ fn version_help_features_and_spec() {
         "{features}"
     );
     assert!(features["hooks"].as_array().unwrap().len() == 6);
-    assert_eq!(features["linux"]["netDevices"]["enabled"], json!(false));
+    assert_eq!(features["linux"]["netDevices"]["enabled"], json!(true));
     let rdt = json!({"enabled": true, "schemata": true, "monitoring": true});
     assert_eq!(features["linux"]["intelRdt"], rdt);
     let archs = features["linux"]["seccomp"]["archs"].as_array().unwrap();

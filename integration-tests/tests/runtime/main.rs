@@ -26,6 +26,7 @@ mod information;
 mod lifecycle;
 mod like_runc;
 mod namespaces;
+mod network_devices;
 mod process;
 mod rootless;
 mod seccomp;

@@ -21,8 +21,10 @@ use super::private::PrivateMounts;
 use super::rpc::ExternalMount;
 use crate::error::Error;
 use crate::init::cgroup_view::View;
-use crate::rootfs::mount::{apply, clone_host, mount_point};
-use crate::rootfs::plan::{MountOp, Plan, What};
+use crate::rootfs::idmap::Namespaces;
+use crate::rootfs::mount::{bind, clone_host, mount_point, source_failure};
+use crate::rootfs::op::{MountOp, What};
+use crate::rootfs::plan::Plan;
 use crate::rootfs::root::{RootDir, Stub, is_directory};
 
 /// What a masked file is covered with, and its name in the images.
@@ -53,8 +55,8 @@ fn named(plan: &Plan, cgroups: &View) -> Result<Vec<Named>, Error> {
     };
     for op in &plan.mounts {
         match &op.what {
-            What::Bind { maps, source, .. } => {
-                if maps.is_some() || op.options.idmap.is_some() {
+            What::Bind { source, .. } => {
+                if op.maps_ids() {
                     return Err(refused(&op.target, "is idmapped, which CRIU cannot save"));
                 }
                 add(op.target.clone(), source.clone());
@@ -250,7 +252,9 @@ pub(super) fn make_points(plan: &Plan) -> Result<(), Error> {
         .try_for_each(|op| match &op.what {
             What::Cgroup | What::Remount => Ok(()),
             What::Filesystem { .. } => mount_point(&root, op, Stub::Directory).map(drop),
-            What::Bind { .. } => apply(&root, op, "", None),
+            What::Bind { source, .. } => crate::rootfs::source::take(0, op, &Namespaces::default())
+                .map_err(|error| source_failure(source, &op.target, error))
+                .and_then(|tree| bind(&root, op, source, &tree)),
         });
     rustix::process::umask(mask);
     Ok(made.map_err(super::Error::MountPoint)?)
@@ -288,8 +292,8 @@ pub(super) fn verify(pid: i32, plan: &Plan) -> Result<(), Error> {
             return Err(refused(&op.target, &why));
         }
         let flags = rustix::fs::fstatvfs(&place).map_err(Error::on("stat", &op.target))?;
-        let missing = flags.f_flag.bits() & op.options.attr.set & PROTECTIONS;
-        if missing != op.options.attr.set & PROTECTIONS {
+        let asked = op.options.flags.attributes() & PROTECTIONS;
+        if flags.f_flag.bits() & asked != asked {
             return Err(refused(
                 &op.target,
                 "was restored from the images without its ro, nosuid, nodev or noexec",

@@ -12,7 +12,8 @@ use super::criu::{Criu, for_criu};
 use super::rpc::{InheritFd, JoinNamespace, Version};
 use super::{DESCRIPTORS, Error};
 use crate::namespace;
-use crate::rootfs::plan::{Plan, What};
+use crate::rootfs::op::What;
+use crate::rootfs::plan::Plan;
 use crate::spec::{Linux, NamespaceType, Spec};
 
 /// Largest [`DESCRIPTORS`] that is read, in bytes: it holds three names.

@@ -8,13 +8,13 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
 
 use crate::cgroup::{self, Group, Home, Layout, systemd};
+use crate::container::bring_up::{self, Aid, Orders};
 use crate::container::foreground::caller_size;
 use crate::error::Error;
 use crate::id::ContainerId;
 use crate::init::cgroup_view::View;
 use crate::init::child::{Console, Start};
 use crate::init::launch::{self, Extras, Launched};
-use crate::init::protocol::{FromInit, ToInit};
 use crate::init::{self, Wishes, gate};
 use crate::log::Log;
 use crate::process::apply::Filter;
@@ -23,7 +23,7 @@ use crate::spec::seccomp::Seccomp;
 use crate::spec::{NamespaceType, Spec, invalid};
 use crate::state::{Locked, Phase, Root, State};
 use crate::sys::{self, SharedPage};
-use crate::{hook, namespace, proc, resctrl, rootfs, seccomp, trace};
+use crate::{hook, netlink, resctrl, seccomp, trace};
 
 /// File with the compiled filter, in the state directory.
 pub(crate) const SECCOMP: &str = "seccomp";
@@ -89,6 +89,8 @@ pub(crate) struct Prepared {
     pub resctrl: Option<resctrl::Plan>,
     /// Where the terminal goes.
     pub console: Console,
+    /// Network devices to be moved.
+    pub net_devices: Vec<netlink::Wish>,
 }
 
 /// Creates the container; on failure nothing of it is left.
@@ -153,6 +155,8 @@ pub(crate) fn prepare(request: &Request<'_>) -> Result<Prepared, Error> {
         None => None,
     };
     let console = console(request, init.process.terminal.is_some())?;
+    let rootless = !rustix::process::geteuid().is_root();
+    let net_devices = netlink::plan(&spec.linux, rootless)?;
     if init.process.terminal == Some(None) && !request.detached {
         init.process.terminal = Some(caller_size());
     }
@@ -170,6 +174,7 @@ pub(crate) fn prepare(request: &Request<'_>) -> Result<Prepared, Error> {
         resctrl,
         systemd,
         console,
+        net_devices,
     })
 }
 
@@ -260,6 +265,7 @@ fn make(
         systemd,
         resctrl,
         console,
+        net_devices,
     } = prepared;
     trace::step("record the intent");
     let resctrl = resctrl.as_ref();
@@ -281,39 +287,42 @@ fn make(
         maps: init.namespaces.maps.take(),
         time_offsets: init.namespaces.time_offsets.clone(),
         oom_score_adj: init.process.oom_score_adj,
+        net_devices,
+        network: spec.linux.namespace(NamespaceType::Network).cloned(),
     };
     home.limit(&cgroups)?;
     trace::step("set the limits");
     let (birthplace, doors) = home.ways_in()?;
+    let (sources, store) = bring_up::sources(&init, &spec)?;
     let extras = Extras {
         start,
         console,
         page: child_page,
         cgroups: view,
         doors,
-        sources: rootfs::idmap::sources(&init.rootfs, &spec.linux)?,
+        sources,
     };
     let launched = launch::init(init, extras, birthplace.as_ref().map(AsFd::as_fd))?;
     trace::step_of(|| format!("clone init, pid {}", launched.pid));
     let stranger = birthplace.filter(|_| !launched.in_cgroup);
     let join = || Ok(home.take_in(launched.pid, stranger.as_ref(), &paths, &cgroups)?);
-    let brought_up = introduce(&launched, locked, state, &orders, request.log, join)
-        .and_then(|()| converse(&launched, &spec, state, request.log))
+    let (log, mut aid) = (request.log, Aid::default());
+    let brought_up = bring_up::introduce(&launched, locked, state, &orders, &mut aid, log, join)
+        .and_then(|()| bring_up::converse(&launched, &spec, state, store.as_ref(), &mut aid, log))
         .and_then(|master| finish(request, &launched, locked, state).map(|()| master));
-    match brought_up {
-        Ok(master) => Ok((launched, master, page)),
-        Err(error) => {
-            // Counted before the kill, and gone with the cgroup.
-            let short_of_memory = cgroup::kills(&state.cgroups) > 0;
-            let _ = sys::pidfd_signal(launched.pidfd.as_fd(), libc::SIGKILL);
-            let _ = reap(&launched);
-            Err(if short_of_memory {
-                Error::OutOfMemory(Box::new(error))
-            } else {
-                error
-            })
+    let brought_up = brought_up.map_err(|error| {
+        // Counted before the kill, and gone with the cgroup.
+        let short_of_memory = cgroup::kills(&state.cgroups) > 0;
+        let _ = sys::pidfd_signal(launched.pidfd.as_fd(), libc::SIGKILL);
+        let _ = reap(&launched);
+        if short_of_memory {
+            Error::OutOfMemory(Box::new(error))
+        } else {
+            error
         }
-    }
+    });
+    aid.end(brought_up.is_ok());
+    brought_up.map(|master| (launched, master, page))
 }
 
 /// Makes the resctrl group and the cgroups that the state names, gives those to
@@ -357,13 +366,6 @@ pub(crate) fn make_groups(
     Ok(home)
 }
 
-/// What the parent writes for its child.
-struct Orders {
-    maps: Option<(String, String)>,
-    time_offsets: String,
-    oom_score_adj: Option<i32>,
-}
-
 /// A page for the failure of an execve under a filter. After `create` it must
 /// outlive this process, so it is a file.
 fn shared_page(init: &init::Plan, locked: &Locked, run: bool) -> Result<Option<SharedPage>, Error> {
@@ -382,102 +384,6 @@ fn shared_page(init: &init::Plan, locked: &Locked, run: bool) -> Result<Option<S
     SharedPage::map(Some(file.as_fd()))
         .map(Some)
         .map_err(Error::on("map", FAILURE))
-}
-
-/// Names the child on disk, maps its ids, moves it by `join` where it was not
-/// born in its cgroup, and lets it begin.
-fn introduce(
-    init: &Launched,
-    locked: &mut Locked,
-    state: &mut State,
-    orders: &Orders,
-    log: &Log,
-    join: impl FnOnce() -> Result<(), Error>,
-) -> Result<(), Error> {
-    let pid = init.pid.as_raw_nonzero().get();
-    if let Some((uids, gids)) = &orders.maps {
-        namespace::write_maps(pid, uids, gids)?;
-    }
-    if let Some(value) = orders.oom_score_adj {
-        proc::write_child(pid, "oom_score_adj", &value.to_string())
-            .map_err(Error::on("set oom_score_adj to", value))?;
-    }
-    state.pid = pid;
-    let stat = proc::stat(pid).map_err(Error::on("read the state of pid", pid))?;
-    state.start_ticks = stat
-        .ok_or_else(|| Error::State("init ended before its first step".into()))?
-        .start;
-    locked.name_init(state.pid, state.start_ticks)?;
-    join()?;
-    if let Some(group) = &state.resctrl {
-        group.join(pid)?;
-    }
-    let talk = || Error::at("talk to", "init");
-    init.socket.send(ToInit::Go).map_err(talk())?;
-    trace::step("name init and let it begin");
-    if orders.time_offsets.is_empty() {
-        return Ok(());
-    }
-    match init.socket.hear(log).map_err(talk())? {
-        FromInit::Unshared => {
-            proc::write_child(pid, "timens_offsets", &orders.time_offsets).map_err(Error::on(
-                "write time offsets",
-                orders.time_offsets.trim_end(),
-            ))?;
-            init.socket.send(ToInit::Offset).map_err(talk())
-        }
-        FromInit::Failed(failure) => Err(Error::Init(failure)),
-        _ => Err(died(init)),
-    }
-}
-
-/// Answers init until only its start is missing.
-fn converse(
-    init: &Launched,
-    spec: &Spec,
-    state: &State,
-    log: &Log,
-) -> Result<Option<OwnedFd>, Error> {
-    let mut master = None;
-    loop {
-        let talk = Error::at("talk to", "init");
-        match init.socket.hear(log).map_err(talk)? {
-            FromInit::Mounted => {
-                run_hooks("prestart", &spec.hooks.prestart, state, "creating")?;
-                run_hooks(
-                    "createRuntime",
-                    &spec.hooks.create_runtime,
-                    state,
-                    "creating",
-                )?;
-                trace::step("run the prestart and createRuntime hooks");
-                init.socket
-                    .send(ToInit::Hooked)
-                    .map_err(Error::at("talk to", "init"))?;
-            }
-            FromInit::Terminal(descriptor) => master = Some(descriptor),
-            FromInit::Ready => {
-                trace::step("hear that init is ready");
-                return Ok(master);
-            }
-            FromInit::Failed(failure) => return Err(Error::Init(failure)),
-            FromInit::Unshared | FromInit::Pid(_) | FromInit::Debug(_) | FromInit::Gone => {
-                return Err(died(init));
-            }
-        }
-    }
-}
-
-/// The error of an init that ended without a word: killed, by us or memory.
-fn died(init: &Launched) -> Error {
-    let how = match reap(init) {
-        Ok(status) => match (status.exit_status(), status.terminating_signal()) {
-            (_, Some(signal)) => format!("it was killed by signal {signal} (out of memory?)"),
-            (code, _) => format!("it exited with status {}", code.unwrap_or(-1)),
-        },
-        Err(error) => error.to_string(),
-    };
-    Error::State(format!("container init ended unexpectedly: {how}"))
 }
 
 /// Waits for the end of init, a child of this process.

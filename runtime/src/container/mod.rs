@@ -1,6 +1,7 @@
 //! The life of a container: one file a verb.
 
 pub(crate) mod agent;
+mod bring_up;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod events;

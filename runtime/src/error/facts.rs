@@ -152,7 +152,7 @@ impl Error {
                 object: unquoted(&failure.object),
                 errno: errno_name(Some(failure.errno)),
                 pointer: failure.pointer(),
-                ..step(failure.step.words().trim_end_matches(':'))
+                ..step(bare(failure.step.words()))
             },
             Error::OutOfMemory(error) => Facts {
                 pointer: "/linux/resources/memory/limit".into(),
@@ -249,6 +249,12 @@ fn step(words: &str) -> Facts {
     }
 }
 
+/// A step without what runc's words add to it.
+fn bare(words: &str) -> &str {
+    let words = words.trim_end_matches(':');
+    words.strip_prefix("error ").unwrap_or(words)
+}
+
 fn errno_name(errno: Option<i32>) -> String {
     errno
         .filter(|&errno| errno != 0)
@@ -282,7 +288,7 @@ mod tests {
         let facts = error.facts();
         assert_eq!(
             (facts.step.as_str(), facts.errno.as_str()),
-            ("mount", "ENOENT")
+            ("mounting", "ENOENT")
         );
         assert_eq!(facts.pointer, "/mounts/3/source");
     }

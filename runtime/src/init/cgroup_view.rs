@@ -12,7 +12,7 @@ use rustix::mount::{
 use super::{Failure, Step};
 use crate::cgroup::Paths;
 use crate::rootfs::mount::{attach, clone_host};
-use crate::rootfs::plan::MountOp;
+use crate::rootfs::op::MountOp;
 use crate::sys::{self, MountAttr};
 
 /// What is mounted where the specification asks for type `cgroup`.
@@ -69,8 +69,8 @@ impl View {
 
     /// Mounts the view on an opened mount point, as `op` says.
     pub(crate) fn mount(&self, target: OwnedFd, op: &MountOp) -> Result<(), Failure> {
-        let named = || format!("cgroup on {:?}", op.target);
-        let flags = op.options.attr.set as u32;
+        let named = || format!("\"cgroup\" to rootfs at {:?}", op.target);
+        let flags = op.options.flags.attributes() as u32;
         if self.unified {
             let path = self.hierarchies.first().map(|(_, path)| path.as_path());
             let mount = self
@@ -83,7 +83,8 @@ impl View {
         attach(&base, &target).map_err(Step::Mount.on(named()))?;
         for (names, path) in &self.hierarchies {
             let directory = directory(names);
-            let named = || format!("cgroup on \"{}/{directory}\"", op.target.display());
+            let place = op.target.join(&directory);
+            let named = || format!("\"cgroup\" to rootfs at {place:?}");
             rustix::fs::mkdirat(&base, &directory, Mode::from_raw_mode(0o755))
                 .map_err(Step::Mount.on(named()))?;
             let place = rustix::fs::openat(
@@ -125,8 +126,10 @@ impl View {
         if !self.own_namespace {
             let path = path.ok_or(rustix::io::Errno::NOENT)?;
             let mount = clone_host(path, false)?;
+            // Access times stay the host's: in a user namespace they are locked.
+            let times = libc::MOUNT_ATTR__ATIME | libc::MOUNT_ATTR_NODIRATIME;
             let attr = MountAttr {
-                set: flags.into(),
+                set: u64::from(flags) & !times,
                 ..MountAttr::default()
             };
             sys::mount_setattr(mount.as_fd(), attr, false, None)?;

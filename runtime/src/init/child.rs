@@ -7,14 +7,15 @@ use rustix::fs::{Mode, OFlags};
 use rustix::thread::ThreadNameSpaceType;
 
 use super::cgroup_view::View;
-use super::protocol::{InitEnd, ToInit};
+use super::protocol::{InitEnd, RuntimeEnd, ToInit};
 use super::{Failure, Plan, Step, gate, sysctl};
 use crate::cgroup::Doors;
 use crate::hook::{self, Place};
 use crate::process::apply::{self, Prepared};
 use crate::process::execution::affinity;
 use crate::process::terminal::{self, Terminal};
-use crate::rootfs::plan::MountOp;
+use crate::rootfs::op::MountOp;
+use crate::rootfs::source::Sources;
 use crate::rootfs::{self, RootDir};
 use crate::sys::{self, SharedPage};
 use crate::trace::{self, Who};
@@ -55,8 +56,8 @@ pub(crate) struct Inherited {
     pub cgroups: View,
     /// How to join those of version 1.
     pub doors: Doors,
-    /// Idmapped sources of mounts, by their place in the plan.
-    pub sources: Vec<(usize, OwnedFd)>,
+    /// Where bind mounts come from.
+    pub sources: Sources,
 }
 
 impl Inherited {
@@ -65,7 +66,7 @@ impl Inherited {
         let mut all = vec![self.socket.0.as_raw_fd()];
         all.extend(self.join.iter().map(|(_, _, fd)| fd.as_raw_fd()));
         all.extend(self.doors.descriptors());
-        all.extend(self.sources.iter().map(|(_, fd)| fd.as_raw_fd()));
+        all.extend(self.sources.namespaces.descriptors());
         if let Start::Gate(gate) = &self.start {
             all.push(gate.as_raw_fd());
         }
@@ -89,6 +90,7 @@ pub(crate) fn main(plan: Plan, inherited: Inherited) -> ! {
     sys::reset_signals();
     let mut init = Init {
         inherited,
+        helper: None,
         joined: false,
         unshare_cgroup: plan.namespaces.unshare_cgroup,
         debug: plan.debug,
@@ -106,12 +108,18 @@ pub(crate) fn main(plan: Plan, inherited: Inherited) -> ! {
 
 struct Init {
     inherited: Inherited,
+    /// Who looks up bind sources for us, once we have asked.
+    helper: Option<RuntimeEnd>,
     /// Whether the cgroups are joined and their namespace is entered.
     joined: bool,
     unshare_cgroup: bool,
     /// Whether the runtime wants to hear what is done.
     debug: bool,
 }
+
+/// What was prepared below the new root: mounts still to be made or sealed,
+/// the terminal, and our pid where hooks are told.
+type Settled<'a> = (rootfs::apply::Late<'a>, Option<Terminal>, Option<i32>);
 
 /// What is left when everything is set up.
 struct Ready {
@@ -125,6 +133,16 @@ impl rootfs::apply::Caller for Init {
     fn mount_cgroups(&mut self, target: OwnedFd, op: &MountOp) -> Result<(), Failure> {
         self.enter_cgroups()?;
         self.inherited.cgroups.mount(target, op)
+    }
+}
+
+impl rootfs::source::Helper for Init {
+    fn take(&mut self, index: usize) -> std::io::Result<OwnedFd> {
+        let helper = match self.helper.take() {
+            Some(helper) => helper,
+            None => self.inherited.socket.helper()?,
+        };
+        super::source::ask(self.helper.insert(helper), index)
     }
 }
 
@@ -151,8 +169,7 @@ impl Init {
         }
         trace::step("enter the namespaces");
         rustix::process::umask(Mode::empty());
-        let (root, spares) =
-            rootfs::apply::open(&plan.rootfs, std::mem::take(&mut self.inherited.sources))?;
+        let root = rootfs::apply::open(&plan.rootfs)?;
         trace::step("open the root file system");
         if plan.namespaces.root_mapped {
             become_root()?;
@@ -160,28 +177,11 @@ impl Init {
         if plan.namespaces.unshare_ipc {
             namespace::unshare_ipc()?;
         }
-        let late = rootfs::apply::build(&plan.rootfs, &root, &spares, self)?;
-        drop(spares);
-        self.debug("init: the root file system is mounted");
-        let pid = if plan.hooks.before_switch() || !plan.hooks.start_container.is_empty() {
-            own_pid()
-        } else {
-            None
-        };
-        if plan.hooks.before_switch() {
-            // Hooks may count on limits and cgroups.
-            self.enter_cgroups()?;
-            self.hooks_before_switch(&plan.hooks, pid, &root)?;
-        }
-        let terminal = match plan.process.terminal {
-            Some(size) => Some(self.terminal(&root, size, plan.process.uid)?),
-            None => None,
-        };
-        name_host(&plan)?;
-        sysctl::apply(&plan.sysctl)?;
-        trace::step("name the host and set its parameters");
+        let outside = self.settle(&plan, &root);
+        let (mut late, terminal, pid) =
+            outside.inspect_err(|_| rootfs::apply::abandon(&plan.rootfs))?;
         let cwd = apply::open_cwd(&root, &plan.process.cwd)?;
-        rootfs::apply::seal(&plan.rootfs, &root)?;
+        rootfs::apply::seal(&plan.rootfs, &root, &mut late)?;
         trace::step("mask paths and switch to the root");
         self.debug("init: the root is switched");
         apply::enter(&cwd, &plan.process.cwd)?;
@@ -193,7 +193,7 @@ impl Init {
             terminal.become_streams()?;
         }
         self.enter_cgroups()?;
-        for (op, target) in late {
+        for (op, target) in late.cgroups {
             self.inherited.cgroups.mount(target, op)?;
             trace::step_of(|| format!("mount the cgroups on {:?}", op.target));
         }
@@ -208,6 +208,35 @@ impl Init {
             hooks: plan.hooks,
             pid,
         })
+    }
+
+    /// What is done below the new root while the old one is still there:
+    /// mounts, hooks, terminal, names, kernel parameters.
+    fn settle<'a>(&mut self, plan: &'a Plan, root: &RootDir) -> Result<Settled<'a>, Failure> {
+        let sources = std::mem::take(&mut self.inherited.sources);
+        let late = rootfs::apply::build(&plan.rootfs, root, &sources, self)?;
+        // Whoever looked up sources for us ends with the connection.
+        self.helper = None;
+        drop(sources);
+        self.debug("init: the root file system is mounted");
+        let pid = if plan.hooks.before_switch() || !plan.hooks.start_container.is_empty() {
+            own_pid()
+        } else {
+            None
+        };
+        if plan.hooks.before_switch() {
+            // Hooks may count on limits and cgroups.
+            self.enter_cgroups()?;
+            self.hooks_before_switch(&plan.hooks, pid, root)?;
+        }
+        let terminal = match plan.process.terminal {
+            Some(size) => Some(self.terminal(root, size, plan.process.uid)?),
+            None => None,
+        };
+        name_host(plan)?;
+        sysctl::apply(&plan.sysctl)?;
+        trace::step("name the host and set its parameters");
+        Ok((late, terminal, pid))
     }
 
     /// Waits for the start and becomes the program. Returns the connection

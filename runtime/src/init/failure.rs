@@ -108,7 +108,7 @@ steps! {
     /// A mount point that is not there.
     MountPoint = "create mount point" @ "/mounts",
     /// A mount.
-    Mount = "mount" @ "/mounts",
+    Mount = "error mounting" @ "/mounts",
     /// A device node.
     Device = "create device" @ "/linux/devices",
     /// A symbolic link of /dev.
@@ -197,6 +197,13 @@ impl Failure {
         self
     }
 
+    /// Says what is wrong, beside the kernel's word.
+    #[must_use]
+    pub(crate) fn because(mut self, reason: impl Into<String>) -> Failure {
+        self.reason = reason.into();
+        self
+    }
+
     /// Adds what may help.
     #[must_use]
     pub(crate) fn hint(mut self, advice: impl Into<String>) -> Failure {
@@ -268,7 +275,7 @@ mod tests {
         assert_eq!(Failure::decode(&failure.encode()), Some(failure.clone()));
         assert_eq!(
             failure.to_string(),
-            "mount proc on \"/proc\": operation not permitted (try again)"
+            "error mounting proc on \"/proc\": operation not permitted (try again)"
         );
         assert_eq!(failure.pointer(), "/mounts/3/source");
     }

@@ -12,6 +12,7 @@ use super::protocol::{self, FromInit, InitEnd, RuntimeEnd};
 use super::{Failure, Plan};
 use crate::cgroup::Doors;
 use crate::error::Error;
+use crate::rootfs::source::Sources;
 use crate::sys::{self, Forked, SharedPage};
 use crate::trace::{self, Who};
 use crate::{namespace, protect};
@@ -42,8 +43,8 @@ pub(crate) struct Extras {
     pub cgroups: View,
     /// How init joins those of version 1.
     pub doors: Doors,
-    /// Idmapped sources of mounts, by their place in the plan.
-    pub sources: Vec<(usize, OwnedFd)>,
+    /// Where bind mounts come from.
+    pub sources: Sources,
 }
 
 /// Makes init in its namespaces, on a host with cgroup2 alone in `cgroup`.

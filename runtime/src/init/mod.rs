@@ -11,6 +11,7 @@ pub(crate) mod failure;
 pub(crate) mod gate;
 pub(crate) mod launch;
 pub(crate) mod protocol;
+pub(crate) mod source;
 pub(crate) mod sysctl;
 
 pub(crate) use failure::{Failure, Step};

@@ -5,6 +5,8 @@
 //!     --> Go                       named in the state, id maps written
 //!     <-- Unshared                 only with time offsets: /proc/PID/timens_offsets waits
 //!     --> Offset
+//!     <-- WantsHelper              only where a bind source is out of its reach
+//!     --> Helper + descriptor
 //!     <-- Mounted                  only with hooks: the old root is still visible
 //!     --> Hooked
 //!     <-- Terminal + descriptor    only in the foreground with a terminal
@@ -39,6 +41,8 @@ const PACKET_BYTES_MAX: usize = 1 + Failure::BYTES_MAX;
 pub(crate) enum FromInit {
     /// In its new time namespace, whose offsets may be written now.
     Unshared,
+    /// It cannot look up a bind source itself.
+    WantsHelper,
     /// The root is mounted and not yet switched to.
     Mounted,
     /// The master side of the terminal.
@@ -63,6 +67,8 @@ pub(crate) enum ToInit {
     Go = 1,
     /// Time offsets are written.
     Offset,
+    /// Comes with the connection to who looks up bind sources.
+    Helper,
     /// The hooks of this moment have run.
     Hooked,
     /// Become the program.
@@ -76,6 +82,7 @@ const READY: u8 = 4;
 const FAILED: u8 = 5;
 const PID: u8 = 6;
 const DEBUG: u8 = 8;
+const WANTS_HELPER: u8 = 9;
 
 /// Tag of a step that is done, for [`crate::trace`] alone.
 pub(crate) const TRACED: u8 = 7;
@@ -133,6 +140,7 @@ impl RuntimeEnd {
         };
         match tag {
             UNSHARED => Ok(FromInit::Unshared),
+            WANTS_HELPER => Ok(FromInit::WantsHelper),
             MOUNTED => Ok(FromInit::Mounted),
             TERMINAL => descriptor.map(FromInit::Terminal).ok_or_else(malformed),
             READY => Ok(FromInit::Ready),
@@ -175,6 +183,19 @@ impl InitEnd {
     /// Says [`FromInit::Unshared`].
     pub(crate) fn unshared(&self) -> Result<(), Failure> {
         self.send(&[UNSHARED])
+    }
+
+    /// Says [`FromInit::WantsHelper`] and waits for the connection to it.
+    pub(crate) fn helper(&self) -> io::Result<RuntimeEnd> {
+        let gone = || io::Error::other("no helper for bind sources");
+        rustix::net::send(&self.0, &[WANTS_HELPER], SendFlags::NOSIGNAL)?;
+        let mut packet = [0u8; 1];
+        let (_, connection) = receive_with_fd(&self.0, &mut packet)?;
+        let wanted = packet[0] == ToInit::Helper as u8;
+        connection
+            .filter(|_| wanted)
+            .map(RuntimeEnd)
+            .ok_or_else(gone)
     }
 
     /// Says [`FromInit::Mounted`].

@@ -10,101 +10,109 @@ use rustix::mount::{
     fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, unmount,
 };
 
-use super::mount::{attach, clone_at, clone_host};
-use super::plan::{MountOp, Plan, What};
+use super::mount::{Mounted, attach, clone_at, clone_host, source_failure};
+use super::op::{MountOp, What};
+use super::plan::Plan;
 use super::root::Stub;
+use super::source::{Helper, Sources};
 use super::{RootDir, device};
 use crate::init::{Failure, Step};
 use crate::sys::{self, MountAttr};
 
 /// What only the caller can do while the root is built.
-pub(crate) trait Caller {
+pub(crate) trait Caller: Helper {
     /// Mounts the cgroups of the container on an opened mount point. They
     /// must be joined, and their namespace entered, before.
     fn mount_cgroups(&mut self, target: OwnedFd, op: &MountOp) -> Result<(), Failure>;
 }
 
-/// A cgroup mount that waits until the root is switched: its mount point.
-pub(crate) type Late<'a> = (&'a MountOp, OwnedFd);
+/// What is left to be done when everything is mounted.
+#[derive(Debug, Default)]
+pub(crate) struct Late<'a> {
+    /// Cgroup mounts that wait until the root is switched: their mount points.
+    pub cgroups: Vec<(&'a MountOp, OwnedFd)>,
+    /// Mounts that become read-only once they are filled.
+    readonly: Vec<(&'a MountOp, OwnedFd)>,
+}
 
-/// The part that needs the host's ids: propagation and the root itself, and
-/// copies of bind sources where the ids are about to change. `mapped` are the
-/// idmapped sources, by their place in the plan.
-pub(crate) fn open(
-    plan: &Plan,
-    mapped: Vec<(usize, OwnedFd)>,
-) -> Result<(RootDir, Vec<Option<OwnedFd>>), Failure> {
+/// The part that needs the host's ids: propagation and the root itself.
+pub(crate) fn open(plan: &Plan) -> Result<RootDir, Failure> {
     let fail = || format!("{:?}", plan.rootfs);
-    if !plan.own_mounts {
+    if plan.untouched {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&plan.rootfs, flags, Mode::empty())
             .map_err(Step::Rootfs.on(fail()))?;
-        return Ok((RootDir(root), Vec::new()));
+        return Ok(RootDir(root));
     }
-    mount_change("/", flags(plan.propagation)).map_err(Step::Propagation.on("\"/\""))?;
-    if plan.propagation.0 == libc::MS_SHARED {
-        privatise_parent(&plan.rootfs)?;
+    if plan.own_mounts {
+        mount_change("/", flags(plan.propagation)).map_err(Step::Propagation.on("\"/\""))?;
+        if plan.propagation.0 == libc::MS_SHARED {
+            privatise_parent(&plan.rootfs)?;
+        }
     }
     // A mount of its own for the root: pivot_root(2) demands one.
     let root = clone_host(&plan.rootfs, true).map_err(Step::Rootfs.on(fail()))?;
     let empty_from = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     move_mount(root.as_fd(), "", CWD, &plan.rootfs, empty_from).map_err(Step::Rootfs.on(fail()))?;
-    let mut spares = if plan.bind_devices {
-        super::mount::spares(&plan.mounts)
-    } else {
-        Vec::new()
-    };
-    if !mapped.is_empty() {
-        spares.resize_with(plan.mounts.len(), || None);
-    }
-    for (index, source) in mapped {
-        spares[index] = Some(source);
-    }
-    Ok((RootDir(root), spares))
+    Ok(RootDir(root))
 }
 
 /// Mounts everything and makes the devices. The mask of the process is 0.
-/// Returns the cgroup mounts that the plan allows to be made last.
 pub(crate) fn build<'a>(
     plan: &'a Plan,
     root: &RootDir,
-    spares: &[Option<OwnedFd>],
+    sources: &Sources,
     caller: &mut impl Caller,
-) -> Result<Vec<Late<'a>>, Failure> {
-    let mut late = Vec::new();
-    if !plan.own_mounts {
-        return Ok(late);
-    }
+) -> Result<Late<'a>, Failure> {
+    let mut late = Late::default();
     for (index, op) in plan.mounts.iter().enumerate() {
-        if op.what != What::Cgroup {
-            let spare = spares.get(index).and_then(Option::as_ref);
-            super::mount::apply(root, op, &plan.mount_label, spare)
-                .map_err(|failure| at_mount(failure, index))?;
-            crate::trace::step_of(|| op.what.words(&op.target));
-            continue;
+        let mounted = mount(plan, root, index, sources, caller);
+        match mounted.map_err(|failure| at_mount(failure, index))? {
+            Mounted::Done => (),
+            Mounted::Fill(mount) => late.readonly.push((op, mount)),
+            Mounted::Later(place) => {
+                late.cgroups.push((op, place));
+                continue;
+            }
         }
-        let target = super::mount::mount_point(root, op, Stub::Directory)
-            .map_err(|failure| at_mount(failure, index))?;
-        if plan.cgroups_last {
-            late.push((op, target));
-        } else {
-            caller
-                .mount_cgroups(target, op)
-                .map_err(|failure| at_mount(failure, index))?;
-        }
+        crate::trace::step_of(|| op.what.words(&op.target));
     }
     device::make(root, &plan.devices, plan.bind_devices)?;
     if !plan.symlinks.is_empty() {
         symlinks(root, &plan.symlinks)?;
     }
     crate::trace::step("make the devices");
-    for path in &plan.late_readonly {
-        let mount = root
-            .open(path, OFlags::PATH)
-            .map_err(Step::Readonly.on(format!("{path:?}")))?;
-        set_readonly(&mount).map_err(Step::Readonly.on(format!("{path:?}")))?;
-    }
     Ok(late)
+}
+
+/// Carries out one mount of the plan.
+fn mount(
+    plan: &Plan,
+    root: &RootDir,
+    index: usize,
+    sources: &Sources,
+    caller: &mut impl Caller,
+) -> Result<Mounted, Failure> {
+    let op = &plan.mounts[index];
+    match &op.what {
+        What::Bind { source, .. } => {
+            let tree = sources
+                .take(index, op, caller)
+                .map_err(|error| source_failure(source, &op.target, error))?;
+            super::mount::bind(root, op, source, &tree).map(|()| Mounted::Done)
+        }
+        What::Filesystem { kind, source } => {
+            super::mount::filesystem(root, op, kind, source, &plan.mount_label)
+        }
+        What::Remount => super::mount::remount(root, op).map(|()| Mounted::Done),
+        What::Cgroup => {
+            let place = super::mount::mount_point(root, op, Stub::Directory)?;
+            if plan.cgroups_last {
+                return Ok(Mounted::Later(place));
+            }
+            caller.mount_cgroups(place, op).map(|()| Mounted::Done)
+        }
+    }
 }
 
 /// Names the entry of `mounts` that failed; joining the cgroups may fail on
@@ -118,17 +126,21 @@ fn at_mount(failure: Failure, index: usize) -> Failure {
 
 /// Covers and protects what was asked for, and makes `root` the root of this
 /// process, which nothing of the host's tree survives.
-pub(crate) fn seal(plan: &Plan, root: &RootDir) -> Result<(), Failure> {
-    if !plan.own_mounts {
-        rustix::process::fchdir(root).map_err(Step::Rootfs.on(format!("{:?}", plan.rootfs)))?;
-        return rustix::process::chroot(".").map_err(Step::Rootfs.on(format!("{:?}", plan.rootfs)));
+pub(crate) fn seal(plan: &Plan, root: &RootDir, late: &mut Late<'_>) -> Result<(), Failure> {
+    for (op, mount) in late.readonly.drain(..) {
+        set_readonly(&mount).map_err(Step::Readonly.on(format!("{:?}", op.target)))?;
     }
     for path in &plan.readonly_paths {
         readonly_path(root, path)?;
     }
-    mask(root, &plan.masked)?;
+    mask(root, &plan.masked, &plan.mount_label)?;
     if plan.readonly {
         set_readonly(&root.0).map_err(Step::Readonly.on("\"/\""))?;
+    }
+    if !plan.own_mounts {
+        rustix::process::fchdir(root).map_err(Step::Rootfs.on(format!("{:?}", plan.rootfs)))?;
+        rustix::process::chroot(".").map_err(Step::Rootfs.on(format!("{:?}", plan.rootfs)))?;
+        return Ok(());
     }
     if plan.no_pivot {
         move_root(plan, root)?
@@ -139,6 +151,14 @@ pub(crate) fn seal(plan: &Plan, root: &RootDir) -> Result<(), Failure> {
         mount_change("/", flags(last)).map_err(Step::Propagation.on("\"/\""))?;
     }
     Ok(())
+}
+
+/// Takes off what was mounted in a table that is not our own, after a failure.
+pub(crate) fn abandon(plan: &Plan) {
+    if !plan.own_mounts && !plan.untouched {
+        // Everything hangs below the root, which takes it along.
+        let _ = unmount(&plan.rootfs, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+    }
 }
 
 fn flags((propagation, recursive): (u64, bool)) -> MountPropagationFlags {
@@ -195,7 +215,7 @@ fn readonly_path(root: &RootDir, path: &Path) -> Result<(), Failure> {
 }
 
 /// Covers files with /dev/null and directories with one empty read-only tmpfs.
-fn mask(root: &RootDir, paths: &[std::path::PathBuf]) -> Result<(), Failure> {
+fn mask(root: &RootDir, paths: &[std::path::PathBuf], label: &str) -> Result<(), Failure> {
     let mut empty: Option<OwnedFd> = None;
     let mut null_checked = false;
     for path in paths {
@@ -208,7 +228,7 @@ fn mask(root: &RootDir, paths: &[std::path::PathBuf]) -> Result<(), Failure> {
             match &empty {
                 // A mount can be copied only where it is attached.
                 Some(first) => clone_at(first.as_fd(), false).map_err(Step::Mask.on(fail()))?,
-                None => empty_directory().map_err(Step::Mask.on(fail()))?,
+                None => empty_directory(label).map_err(Step::Mask.on(fail()))?,
             }
         } else {
             let null = clone_host(Path::new("/dev/null"), false).map_err(Step::Mask.on(fail()))?;
@@ -225,8 +245,11 @@ fn mask(root: &RootDir, paths: &[std::path::PathBuf]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn empty_directory() -> rustix::io::Result<OwnedFd> {
+fn empty_directory(label: &str) -> rustix::io::Result<OwnedFd> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    if let Some((key, Some(value))) = super::label::setting("tmpfs", label) {
+        fsconfig_set_string(context.as_fd(), key, value)?;
+    }
     fsconfig_set_string(context.as_fd(), "nr_blocks", "1")?;
     fsconfig_set_string(context.as_fd(), "nr_inodes", "1")?;
     fsconfig_create(context.as_fd())?;
@@ -273,7 +296,7 @@ fn move_root(plan: &Plan, root: &RootDir) -> Result<(), Failure> {
         match unmount(&place, UnmountFlags::DETACH) {
             Ok(()) | Err(Errno::INVAL | Errno::NOENT) => (),
             Err(_) => {
-                let cover = empty_directory().map_err(Step::Rootfs.on(fail()))?;
+                let cover = empty_directory("").map_err(Step::Rootfs.on(fail()))?;
                 let from = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
                 move_mount(cover.as_fd(), "", CWD, &place, from)
                     .map_err(Step::Rootfs.on(format!("{place:?}")))?;

@@ -1,56 +1,76 @@
-//! Idmapped mounts (`mount_setattr(2)`, Linux 5.12): made by the runtime, who
-//! has the privileges over the source's file system that init in a user
-//! namespace has not.
+//! Idmapped mounts (`mount_setattr(2)`, Linux 5.12): the user namespaces whose
+//! maps they take. They are made before init is, which may not map the ids of
+//! the host from inside a user namespace.
 
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
-use super::mount::clone_host;
+use super::op::{Maps, MountOp, What};
 use super::options::Recursive;
-use super::plan::{Maps, Plan, What};
 use crate::error::Error;
 use crate::proc;
 use crate::spec::{Linux, NamespaceType, invalid};
-use crate::sys::{self, Forked, MountAttr};
+use crate::sys::{self, Forked};
 
-/// Detached idmapped copies of the sources that ask for it, by their place in
-/// the plan.
-pub(crate) fn sources(plan: &Plan, linux: &Linux) -> Result<Vec<(usize, OwnedFd)>, Error> {
-    // Mounts often share their maps: one namespace a map is enough.
-    let mut known: Vec<(Maps, OwnedFd)> = Vec::new();
-    let mut sources = Vec::new();
-    for (index, op) in plan.mounts.iter().enumerate() {
-        let What::Bind {
-            source,
-            recursive,
-            maps,
-        } = &op.what
-        else {
-            continue;
-        };
-        if maps.is_none() && op.options.idmap.is_none() {
-            continue;
+/// A user namespace for every mount that maps ids.
+#[derive(Debug, Default)]
+pub(crate) struct Namespaces {
+    /// One for each map that occurs.
+    made: Vec<(Maps, OwnedFd)>,
+    /// Place of a mount in the plan, and of its namespace above; sorted.
+    of: Vec<(usize, usize)>,
+}
+
+impl Namespaces {
+    /// Makes those that the mounts of a container need.
+    pub(crate) fn make(mounts: &[MountOp], linux: &Linux) -> Result<Namespaces, Error> {
+        let mut all = Namespaces::default();
+        for (index, op) in mounts.iter().enumerate() {
+            let What::Bind { maps, .. } = &op.what else {
+                continue;
+            };
+            if !op.maps_ids() {
+                continue;
+            }
+            if !rustix::process::geteuid().is_root() {
+                let reason = "id-mapped mounts are not supported for rootless containers";
+                return Err(invalid(&format!("mounts[{index}]"), reason));
+            }
+            let maps = maps.clone().map_or_else(|| implied(linux, index), Ok)?;
+            let known = all.made.iter().position(|(other, _)| *other == maps);
+            let place = match known {
+                Some(place) => place,
+                None => {
+                    let namespace = user_namespace(&maps, linux)?;
+                    all.made.push((maps, namespace));
+                    all.made.len() - 1
+                }
+            };
+            all.of.push((index, place));
         }
-        let maps = maps.clone().map_or_else(|| implied(linux, index), Ok)?;
-        if !known.iter().any(|(other, _)| *other == maps) {
-            let namespace = user_namespace(&maps, linux)?;
-            known.push((maps.clone(), namespace));
-        }
-        let namespace = known
-            .iter()
-            .find(|(other, _)| *other == maps)
-            .map(|(_, fd)| fd.as_fd());
-        let tree = clone_host(source, *recursive).map_err(Error::on("clone mount", source))?;
-        let deep = op.options.idmap == Some(Recursive::Yes);
-        sys::mount_setattr(tree.as_fd(), MountAttr::default(), deep, namespace)
-            .map_err(Error::on("map the ids of", source))?;
-        sources.push((index, tree));
+        Ok(all)
     }
-    Ok(sources)
+
+    /// The namespace of one mount.
+    pub(crate) fn of(&self, index: usize) -> Option<BorrowedFd<'_>> {
+        let found = self.of.binary_search_by_key(&index, |(mount, _)| *mount);
+        let (_, place) = self.of[found.ok()?];
+        Some(self.made[place].1.as_fd())
+    }
+
+    /// Descriptors that a child must keep.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
+        self.made.iter().map(|(_, fd)| fd.as_raw_fd())
+    }
+}
+
+/// Whether the mounts below are mapped too.
+pub(crate) fn deep(op: &MountOp) -> bool {
+    op.options.idmap == Some(Recursive::Yes)
 }
 
 /// Without maps of its own a mount gets those of the container.

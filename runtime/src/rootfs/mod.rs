@@ -8,11 +8,15 @@
 pub(crate) mod apply;
 mod copyup;
 mod device;
+mod flags;
 pub(crate) mod idmap;
+mod label;
 pub(crate) mod mount;
+pub(crate) mod op;
 pub(crate) mod options;
 pub(crate) mod plan;
 pub(crate) mod root;
+pub(crate) mod source;
 
 pub(crate) use plan::Plan;
 pub(crate) use root::RootDir;

@@ -11,8 +11,8 @@ use rustix::mount::{
     open_tree,
 };
 
+use super::op::{MountOp, What, coverable_on_proc};
 use super::options::Options;
-use super::plan::{MountOp, What, coverable_on_proc};
 use super::root::{RootDir, Stub, is_directory, stat};
 use crate::init::{Failure, Step};
 use crate::sys::{self, MountAttr};
@@ -53,123 +53,155 @@ fn clone_flags(recursive: bool) -> OpenTreeFlags {
     }
 }
 
-/// Carries out one mount of the plan, all but cgroups.
-pub(crate) fn apply(
+/// What became of one mount.
+#[derive(Debug)]
+pub(super) enum Mounted {
+    /// It is there.
+    Done,
+    /// It is there, and becomes read-only when it is filled.
+    Fill(OwnedFd),
+    /// Only its mount point is there.
+    Later(OwnedFd),
+}
+
+/// Changes the flags of the mount that is at the destination.
+pub(super) fn remount(root: &RootDir, op: &MountOp) -> Result<(), Failure> {
+    let fail = || format!("again to rootfs at {:?}", op.target);
+    let target = root
+        .open(&op.target, OFlags::PATH)
+        .map_err(Step::Mount.on(fail()))?;
+    let attr = op.options.flags.change();
+    set_attributes(target.as_fd(), attr, &op.options).map_err(Step::Mount.on(fail()))
+}
+
+/// Mounts a detached copy of `source`.
+pub(crate) fn bind(
     root: &RootDir,
     op: &MountOp,
-    label: &str,
-    spare: Option<&OwnedFd>,
+    source: &Path,
+    tree: &OwnedFd,
 ) -> Result<(), Failure> {
-    match &op.what {
-        What::Bind {
-            source,
-            recursive,
-            maps,
-        } => {
-            let named = || format!("{source:?} to {:?}", op.target);
-            let mapped = maps.is_some() || op.options.idmap.is_some();
-            let tree = match (mapped, spare) {
-                // Made by the runtime, with its ids mapped.
-                (true, Some(spare)) => spare.try_clone().map_err(Step::Mount.on(named()))?,
-                _ => source_tree(source, *recursive, spare)
-                    .map_err(|error| source_failure(source, Step::Mount.on(named())(error)))?,
-            };
-            let stub = if is_directory(&tree).map_err(Step::Mount.on(named()))? {
-                Stub::Directory
+    let named = || bind_name(source, &op.target);
+    let directory = is_directory(tree).map_err(Step::Mount.on(named()))?;
+    if op.target == Path::new("/proc") {
+        check_shows_proc(tree, op)?;
+    }
+    let stub = if directory {
+        Stub::Directory
+    } else {
+        Stub::File
+    };
+    let target = mount_point(root, op, stub)?;
+    dress(tree.as_fd(), op, &named)?;
+    match attach(tree, &target) {
+        // The kernel does not say what does not fit.
+        Err(Errno::INVAL) if is_directory(&target).is_ok_and(|other| other != directory) => {
+            let (what, on) = if directory {
+                ("directory", "file")
             } else {
-                Stub::File
+                ("file", "directory")
             };
-            let target = mount_point(root, op, stub)?;
-            set_attributes(tree.as_fd(), &op.options, false).map_err(Step::Mount.on(named()))?;
-            attach(&tree, target).map_err(Step::Mount.on(named()))
+            let failure = Step::Mount.on(named())(Errno::NOTDIR);
+            Err(failure.because(format!("the source is a {what}, the destination a {on}")))
         }
-        What::Filesystem { kind, source } => filesystem(root, op, kind, source, label),
-        What::Remount => {
-            let named = || format!("again {:?}", op.target);
-            let target = root
-                .open(&op.target, OFlags::PATH)
-                .map_err(Step::Mount.on(named()))?;
-            set_attributes(target.as_fd(), &op.options, false).map_err(Step::Mount.on(named()))
-        }
-        // Done by the caller, who knows the cgroups.
-        What::Cgroup => Ok(()),
+        result => result.map_err(Step::Mount.on(named())),
     }
 }
 
+/// How messages name a bind mount.
+pub(crate) fn bind_name(source: &Path, target: &Path) -> String {
+    format!("{source:?} to rootfs at {target:?}")
+}
+
 /// The failure to open a bind source: here the host's tree can be looked at.
-fn source_failure(source: &Path, failure: Failure) -> Failure {
+pub(crate) fn source_failure(source: &Path, target: &Path, error: std::io::Error) -> Failure {
+    let failure = Step::Mount.on(bind_name(source, target))(error).at("/source");
     let missing = crate::file::first_missing(source).filter(|_| failure.errno == libc::ENOENT);
-    let failure = failure.at("/source");
     match missing {
         Some(missing) => failure.hint(format!("the host has no {missing:?}")),
         None => failure,
     }
 }
 
-/// A detached copy of a bind source; the spare one where a mapped root may not
-/// look it up.
-fn source_tree(
-    source: &Path,
-    recursive: bool,
-    spare: Option<&OwnedFd>,
-) -> std::io::Result<OwnedFd> {
-    match (clone_host(source, recursive), spare) {
-        (Err(Errno::ACCESS), Some(spare)) => spare.try_clone(),
-        (result, _) => Ok(result?),
+/// Only a procfs may take the place of /proc: our own next steps rely on it.
+fn check_shows_proc(tree: &OwnedFd, op: &MountOp) -> Result<(), Failure> {
+    let named = || format!("{:?}", op.target);
+    let filesystem = rustix::fs::fstatfs(tree).map_err(Step::Mount.on(named()))?;
+    if filesystem.f_type as u64 == PROC_SUPER_MAGIC {
+        return Ok(());
     }
+    let reason = "cannot be mounted because it is not of type proc";
+    Err(Step::Mount
+        .says(format!("{} {reason}", named()))
+        .at("/source"))
+}
+
+/// Gives a copied mount its flags. In a user namespace some flags of the
+/// source may be locked: those stay where nothing was said against them.
+fn dress(tree: BorrowedFd<'_>, op: &MountOp, named: &impl Fn() -> String) -> Result<(), Failure> {
+    let flags = op.options.flags;
+    let refused = match set_attributes(tree, flags.exact(), &op.options) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => error,
+        result => return result.map_err(Step::Mount.on(named())),
+    };
+    let source = rustix::fs::fstatvfs(tree).map_err(Step::Mount.on(named()))?;
+    let attr = flags
+        .beside_locked(source.f_flag)
+        .map_err(|locked| Step::Mount.on(named())(refused).because(locked.to_string()))?;
+    set_attributes(tree, attr, &op.options).map_err(Step::Mount.on(named()))
 }
 
 /// Opens the mount point of `op`, makes it where it is missing, and refuses
 /// those that would let the image lead us astray.
 pub(crate) fn mount_point(root: &RootDir, op: &MountOp, stub: Stub) -> Result<OwnedFd, Failure> {
-    let named = || format!("{:?}", op.target);
+    match existing(root, op)? {
+        Some(target) => Ok(target),
+        None => create_point(root, op, stub),
+    }
+}
+
+fn create_point(root: &RootDir, op: &MountOp, stub: Stub) -> Result<OwnedFd, Failure> {
+    let made = root.create(&op.target, stub);
+    let fail = Step::MountPoint.on(format!("{:?}", op.target));
+    made.map_err(|error| fail(error).at("/destination"))
+}
+
+/// The mount point of `op`, if it is there.
+fn existing(root: &RootDir, op: &MountOp) -> Result<Option<OwnedFd>, Failure> {
+    let fail = || format!("{:?}", op.target);
     match root.open_without_links(&op.target, OFlags::PATH) {
-        Ok(target) => return Ok(target),
-        Err(Errno::NOENT) => {
-            return root
-                .create(&op.target, stub)
-                .map_err(|error| Step::MountPoint.on(named())(error).at("/destination"));
-        }
+        Ok(target) => return Ok(Some(target)),
+        Err(Errno::NOENT) => return Ok(None),
         Err(Errno::LOOP) => (),
-        Err(errno) => return Err(Step::MountPoint.on(named())(errno).at("/destination")),
+        Err(errno) => return Err(Step::MountPoint.on(fail())(errno).at("/destination")),
     }
     // A symbolic link is on the way.
     if let What::Filesystem { kind, .. } = &op.what
         && (kind == "proc" || kind == "sysfs")
     {
-        return Err(Step::Mount
-            .refuses(
-                format!("{kind} on {:?}", op.target),
-                "it must be mounted on an ordinary directory",
-            )
-            .at("/destination"));
+        let reason = format!("filesystem {kind:?} must be mounted on ordinary directory");
+        let failure = Step::Mount.refuses(filesystem_name(kind, op), reason);
+        return Err(failure.at("/destination"));
     }
     let target = match root.open(&op.target, OFlags::PATH) {
-        Err(Errno::NOENT) => root
-            .create(&op.target, stub)
-            .map_err(Step::MountPoint.on(named()))?,
-        result => result.map_err(Step::MountPoint.on(named()))?,
+        Err(Errno::NOENT) => return Ok(None),
+        result => result.map_err(Step::MountPoint.on(fail()))?,
     };
-    let filesystem = rustix::fs::fstatfs(&target).map_err(Step::MountPoint.on(named()))?;
+    let filesystem = rustix::fs::fstatfs(&target).map_err(Step::MountPoint.on(fail()))?;
     if filesystem.f_type as u64 == PROC_SUPER_MAGIC && !coverable_on_proc(&op.target) {
-        return Err(Step::Mount
-            .refuses(
-                format!("on {:?}", op.target),
-                "a symbolic link leads it into /proc",
-            )
-            .at("/destination"));
+        let place = format!("to rootfs at {:?}", op.target);
+        let failure = Step::Mount.refuses(place, "a symbolic link leads it into /proc");
+        return Err(failure.at("/destination"));
     }
-    Ok(target)
+    Ok(Some(target))
 }
 
-/// Applies attributes and propagation with as few calls as their different
-/// reach allows. `fresh`: the plain attributes are set already.
-fn set_attributes(mount: BorrowedFd<'_>, options: &Options, fresh: bool) -> std::io::Result<()> {
-    let mut plain = if fresh {
-        MountAttr::default()
-    } else {
-        options.attr
-    };
+/// Applies flags and propagation with as few calls as their different reach allows.
+fn set_attributes(
+    mount: BorrowedFd<'_>,
+    mut plain: MountAttr,
+    options: &Options,
+) -> std::io::Result<()> {
     let mut recursive = options.recursive_attr;
     let mut later = Vec::new();
     for &(flag, deep) in &options.propagation {
@@ -200,48 +232,55 @@ fn set_attributes(mount: BorrowedFd<'_>, options: &Options, fresh: bool) -> std:
 }
 
 /// Mounts a file system of its own.
-fn filesystem(
+pub(super) fn filesystem(
     root: &RootDir,
     op: &MountOp,
     kind: &str,
     source: &str,
     label: &str,
-) -> Result<(), Failure> {
-    let named = || format!("{kind} on {:?}", op.target);
-    let existed = root.open_without_links(&op.target, OFlags::PATH).ok();
+) -> Result<Mounted, Failure> {
+    let named = || filesystem_name(kind, op);
+    let existed = existing(root, op)?;
     let inherits_mode = kind == "tmpfs" && existed.is_some() && !op.options.has("mode");
     let target = match existed {
         Some(target) => target,
-        None => mount_point(root, op, Stub::Directory)?,
+        None => create_point(root, op, Stub::Directory)?,
     };
     let mut settings = op.options.filesystem.clone();
     if inherits_mode {
         let mode = stat(&target).map_err(Step::Mount.on(named()))?.st_mode & 0o7777;
         settings.push(("mode".into(), Some(format!("{mode:04o}"))));
     }
-    if !label.is_empty() && kind != "proc" && kind != "sysfs" {
-        settings.push(("context".into(), Some(label.into())));
+    if let Some(setting) = super::label::setting(kind, label) {
+        settings.push(setting);
     }
     if settings.iter().any(|(_, value)| {
         value
             .as_ref()
             .is_some_and(|v| v.len() > FSCONFIG_VALUE_BYTES_MAX)
     }) {
-        return mount_classic(root, op, kind, source, &settings);
+        mount_classic(root, op, kind, source, &settings)?;
+        return Ok(Mounted::Done);
     }
     let mount = create(kind, source, &settings, op, named)?;
     if op.options.copy_up {
         super::copyup::copy(target.as_fd(), mount.as_fd())
-            .map_err(Step::Mount.on(format!("{}: copy up", named())))?;
-        let read_only = op.options.attr.set & libc::MOUNT_ATTR_RDONLY;
-        let attr = MountAttr {
-            set: read_only,
-            ..MountAttr::default()
-        };
-        sys::mount_setattr(mount.as_fd(), attr, false, None).map_err(Step::Mount.on(named()))?;
+            .map_err(Step::Mount.on(format!("{}: tmpcopyup", named())))?;
     }
-    set_attributes(mount.as_fd(), &op.options, true).map_err(Step::Mount.on(named()))?;
-    attach(&mount, &target).map_err(Step::Mount.on(named()))
+    let nothing = MountAttr::default();
+    set_attributes(mount.as_fd(), nothing, &op.options).map_err(Step::Mount.on(named()))?;
+    attach(&mount, &target).map_err(Step::Mount.on(named()))?;
+    super::label::relabel(kind, label, &mount).map_err(Step::Label.on(named()))?;
+    Ok(if op.late_readonly() {
+        Mounted::Fill(mount)
+    } else {
+        Mounted::Done
+    })
+}
+
+/// How messages name the mount of a file system.
+fn filesystem_name(kind: &str, op: &MountOp) -> String {
+    format!("{kind:?} to rootfs at {:?}", op.target)
 }
 
 /// Makes the file system and a detached mount of it. `fsopen(2)`, Linux 5.2.
@@ -276,11 +315,12 @@ fn create(
         .map_err(|e| explain(key)(e))?;
     }
     fsconfig_create(context.as_fd()).map_err(|e| explain("")(e))?;
-    let mut attributes = op.options.attr.set;
-    if op.options.copy_up {
-        attributes &= !libc::MOUNT_ATTR_RDONLY;
-    }
-    let attributes = MountAttrFlags::from_bits_retain(attributes as u32);
+    let flags = if op.late_readonly() {
+        op.options.flags.writable()
+    } else {
+        op.options.flags
+    };
+    let attributes = MountAttrFlags::from_bits_retain(flags.attributes() as u32);
     fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(|e| explain("")(e))
 }
 
@@ -302,7 +342,7 @@ fn mount_classic(
     source: &str,
     settings: &[(String, Option<String>)],
 ) -> Result<(), Failure> {
-    let named = || format!("{kind} on {:?}", op.target);
+    let named = || filesystem_name(kind, op);
     let target = mount_point(root, op, Stub::Directory)?;
     let words: Vec<String> = settings
         .iter()
@@ -325,19 +365,10 @@ fn mount_classic(
     let mounted = root
         .open(&op.target, OFlags::PATH)
         .map_err(Step::Mount.on(named()))?;
-    set_attributes(mounted.as_fd(), &op.options, false).map_err(Step::Mount.on(named()))
-}
-
-/// Copies of all bind sources, made while the process still has the ids of
-/// the host: a mapped root may not be allowed to look them up later.
-pub(super) fn spares(mounts: &[MountOp]) -> Vec<Option<OwnedFd>> {
-    mounts
-        .iter()
-        .map(|op| match &op.what {
-            What::Bind {
-                source, recursive, ..
-            } => clone_host(source, *recursive).ok(),
-            _ => None,
-        })
-        .collect()
+    let attr = MountAttr {
+        set: op.options.flags.attributes(),
+        clear: libc::MOUNT_ATTR__ATIME,
+        propagation: 0,
+    };
+    set_attributes(mounted.as_fd(), attr, &op.options).map_err(Step::Mount.on(named()))
 }

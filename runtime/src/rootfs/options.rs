@@ -2,18 +2,18 @@
 //! (config.md, "Linux mount options").
 
 use libc::{
-    MOUNT_ATTR__ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME,
-    MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY,
-    MOUNT_ATTR_STRICTATIME, MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE,
+    MS_NOATIME, MS_NODEV, MS_NODIRATIME, MS_NOEXEC, MS_NOSUID, MS_NOSYMFOLLOW, MS_PRIVATE,
+    MS_RDONLY, MS_RELATIME, MS_SHARED, MS_SLAVE, MS_STRICTATIME, MS_UNBINDABLE,
 };
 
+use super::flags::Flags;
 use crate::sys::MountAttr;
 
 /// The options of one mount, sorted by who carries them out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// Attributes of the mount itself.
-    pub attr: MountAttr,
+    /// Flags of the mount itself.
+    pub flags: Flags,
     /// Attributes of the mount and of all below it.
     pub recursive_attr: MountAttr,
     /// Changes of propagation, in order; true: all below too.
@@ -39,26 +39,27 @@ pub(crate) enum Recursive {
     Yes,
 }
 
-/// What an attribute word does: sets and clears bits.
-const ATTRIBUTES: &[(&str, u64, u64)] = &[
-    ("ro", MOUNT_ATTR_RDONLY, 0),
-    ("rw", 0, MOUNT_ATTR_RDONLY),
-    ("nosuid", MOUNT_ATTR_NOSUID, 0),
-    ("suid", 0, MOUNT_ATTR_NOSUID),
-    ("nodev", MOUNT_ATTR_NODEV, 0),
-    ("dev", 0, MOUNT_ATTR_NODEV),
-    ("noexec", MOUNT_ATTR_NOEXEC, 0),
-    ("exec", 0, MOUNT_ATTR_NOEXEC),
-    ("noatime", MOUNT_ATTR_NOATIME, MOUNT_ATTR__ATIME),
-    ("atime", 0, MOUNT_ATTR__ATIME),
-    ("relatime", 0, MOUNT_ATTR__ATIME),
-    ("norelatime", 0, MOUNT_ATTR__ATIME),
-    ("strictatime", MOUNT_ATTR_STRICTATIME, MOUNT_ATTR__ATIME),
-    ("nostrictatime", 0, MOUNT_ATTR__ATIME),
-    ("nodiratime", MOUNT_ATTR_NODIRATIME, 0),
-    ("diratime", 0, MOUNT_ATTR_NODIRATIME),
-    ("nosymfollow", MOUNT_ATTR_NOSYMFOLLOW, 0),
-    ("symfollow", 0, MOUNT_ATTR_NOSYMFOLLOW),
+/// Words about a flag, each also with a leading `r`: the flag, and whether the
+/// word sets it.
+const FLAGS: &[(&str, u64, bool)] = &[
+    ("ro", MS_RDONLY, true),
+    ("rw", MS_RDONLY, false),
+    ("nosuid", MS_NOSUID, true),
+    ("suid", MS_NOSUID, false),
+    ("nodev", MS_NODEV, true),
+    ("dev", MS_NODEV, false),
+    ("noexec", MS_NOEXEC, true),
+    ("exec", MS_NOEXEC, false),
+    ("noatime", MS_NOATIME, true),
+    ("atime", MS_NOATIME, false),
+    ("relatime", MS_RELATIME, true),
+    ("norelatime", MS_RELATIME, false),
+    ("strictatime", MS_STRICTATIME, true),
+    ("nostrictatime", MS_STRICTATIME, false),
+    ("nodiratime", MS_NODIRATIME, true),
+    ("diratime", MS_NODIRATIME, false),
+    ("nosymfollow", MS_NOSYMFOLLOW, true),
+    ("symfollow", MS_NOSYMFOLLOW, false),
 ];
 
 /// Words for propagation, each also with a leading `r`.
@@ -112,7 +113,7 @@ pub(crate) fn known() -> Vec<String> {
     .chain(FILESYSTEM_FLAGS)
     .map(|word| (*word).to_owned())
     .collect();
-    for (word, ..) in ATTRIBUTES {
+    for (word, ..) in FLAGS {
         words.push((*word).to_owned());
         words.push(format!("r{word}"));
     }
@@ -125,11 +126,11 @@ pub(crate) fn known() -> Vec<String> {
     words
 }
 
-fn attribute(word: &str) -> Option<(u64, u64)> {
-    ATTRIBUTES
+fn flag(word: &str) -> Option<(u64, bool)> {
+    FLAGS
         .iter()
         .find(|(name, ..)| *name == word)
-        .map(|&(_, set, clear)| (set, clear))
+        .map(|&(_, flag, sets)| (flag, sets))
 }
 
 fn propagation(word: &str) -> Option<u64> {
@@ -137,14 +138,6 @@ fn propagation(word: &str) -> Option<u64> {
         .iter()
         .find(|(name, _)| *name == word)
         .map(|&(_, flag)| flag)
-}
-
-impl MountAttr {
-    /// A later word wins over an earlier one.
-    fn apply(&mut self, (set, clear): (u64, u64)) {
-        self.set = self.set & !clear | set;
-        self.clear = self.clear & !(set & !MOUNT_ATTR__ATIME) | clear;
-    }
 }
 
 /// Propagation named by `linux.rootfsPropagation`: the flag, and whether all
@@ -180,18 +173,18 @@ impl Options {
             "ridmap" => self.idmap = Some(Recursive::Yes),
             _ if IGNORED.contains(&word) => (),
             _ if FILESYSTEM_FLAGS.contains(&word) => self.filesystem.push((word.to_owned(), None)),
-            _ => self.attribute_or_data(word),
+            _ => self.flag_or_data(word),
         }
     }
 
-    fn attribute_or_data(&mut self, word: &str) {
+    fn flag_or_data(&mut self, word: &str) {
         let recursive = word.strip_prefix('r');
-        if let Some(change) = attribute(word) {
-            self.attr.apply(change);
+        if let Some((flag, sets)) = flag(word) {
+            self.flags.word(flag, sets);
         } else if let Some(flag) = propagation(word) {
             self.propagation.push((flag, false));
-        } else if let Some(change) = recursive.and_then(attribute) {
-            self.recursive_attr.apply(change);
+        } else if let Some((flag, sets)) = recursive.and_then(flag) {
+            self.recursive_attr.word(flag, sets);
         } else if let Some(flag) = recursive.and_then(propagation) {
             self.propagation.push((flag, true));
         } else {
@@ -224,47 +217,27 @@ mod tests {
     fn words_go_where_they_belong() {
         let options = parse("rbind ro nosuid rprivate rnodev mode=755 size=64k");
         assert_eq!(options.bind, Some(Recursive::Yes));
-        assert_eq!(options.attr.set, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID);
-        assert_eq!(options.recursive_attr.set, MOUNT_ATTR_NODEV);
+        assert_eq!(options.flags.set, MS_RDONLY | MS_NOSUID);
+        assert_eq!(options.recursive_attr.set, libc::MOUNT_ATTR_NODEV);
         assert_eq!(options.propagation, [(MS_PRIVATE, true)]);
         assert_eq!(options.filesystem[0], ("mode".into(), Some("755".into())));
     }
 
     #[test]
     fn the_last_word_wins() {
-        assert_eq!(
-            parse("ro rw").attr,
-            MountAttr {
-                set: 0,
-                clear: MOUNT_ATTR_RDONLY,
-                propagation: 0
-            }
-        );
-        assert_eq!(
-            parse("rw ro").attr,
-            MountAttr {
-                set: MOUNT_ATTR_RDONLY,
-                clear: 0,
-                propagation: 0
-            }
-        );
-    }
-
-    #[test]
-    fn an_access_time_mode_replaces_the_others() {
-        let attr = parse("noatime").attr;
-        assert_eq!(
-            (attr.set, attr.clear),
-            (MOUNT_ATTR_NOATIME, MOUNT_ATTR__ATIME)
-        );
-        let attr = parse("noatime relatime").attr;
-        assert_eq!((attr.set, attr.clear), (0, MOUNT_ATTR__ATIME));
+        let flags = |words| {
+            let flags = parse(words).flags;
+            (flags.set, flags.cleared)
+        };
+        assert_eq!(flags("ro rw"), (0, MS_RDONLY));
+        assert_eq!(flags("rw ro"), (MS_RDONLY, 0));
     }
 
     #[test]
     fn recursive_words_are_not_taken_for_plain_ones() {
         assert_eq!(parse("relatime").recursive_attr, MountAttr::default());
-        assert_eq!(parse("rro").attr, MountAttr::default());
-        assert_eq!(parse("rrelatime").recursive_attr.clear, MOUNT_ATTR__ATIME);
+        assert_eq!(parse("rro").flags, Flags::default());
+        let attr = parse("rnoatime rrelatime").recursive_attr;
+        assert_eq!((attr.set, attr.clear), (0, libc::MOUNT_ATTR__ATIME));
     }
 }

@@ -1,19 +1,24 @@
 //! What will be mounted, made, covered and protected: pure values.
 
-use std::path::{Component, Path, PathBuf};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use super::device::{self, Node};
-use super::options::{Options, Recursive, root_propagation};
+use super::op::{self, MountOp, What, clean};
+use super::options::root_propagation;
 use crate::error::Error;
-use crate::spec::{IdMapping, Mount, NamespaceType, Spec, invalid};
+use crate::spec::{NamespaceType, Spec, invalid};
 
 /// Everything that init does to its file system, in this order.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     /// The root directory on the host, absolute.
     pub rootfs: PathBuf,
-    /// Whether there is a mount table of our own to work in.
+    /// Whether there is a mount table of our own to work in. If not, mounts
+    /// are made in the caller's, who takes them away when it wants to.
     pub own_mounts: bool,
+    /// Whether the root is left as it is: nothing is mounted, nothing made.
+    pub untouched: bool,
     /// Whether the user namespace is not the host's, so that nodes are bound
     /// instead of made.
     pub bind_devices: bool,
@@ -34,71 +39,12 @@ pub(crate) struct Plan {
     pub masked: Vec<PathBuf>,
     /// Paths to protect from writing.
     pub readonly_paths: Vec<PathBuf>,
-    /// Mounts that become read-only only when they are filled.
-    pub late_readonly: Vec<PathBuf>,
     /// Whether the root becomes read-only.
     pub readonly: bool,
     /// Whether to use a moved mount and chroot(2) instead of pivot_root(2).
     pub no_pivot: bool,
     /// SELinux context of new file systems, or empty.
     pub mount_label: String,
-}
-
-/// One mount.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct MountOp {
-    /// Where, inside the container.
-    pub target: PathBuf,
-    /// What.
-    pub what: What,
-    /// How.
-    pub options: Options,
-}
-
-/// The kinds of mounts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum What {
-    /// A part of the host's tree.
-    Bind {
-        /// Absolute path on the host.
-        source: PathBuf,
-        /// Whether the mounts below come along.
-        recursive: bool,
-        /// Ids to map, where the mount has maps of its own.
-        maps: Option<Maps>,
-    },
-    /// A file system of this type.
-    Filesystem {
-        /// Its type.
-        kind: String,
-        /// Its device or name.
-        source: String,
-    },
-    /// The container's cgroups, in the layout of the host.
-    Cgroup,
-    /// New attributes for the mount that is there.
-    Remount,
-}
-
-impl What {
-    /// What is done, for a person.
-    pub(crate) fn words(&self, target: &Path) -> String {
-        match self {
-            What::Bind { source, .. } => format!("mount {source:?} to {target:?}"),
-            What::Filesystem { kind, .. } => format!("mount {kind} on {target:?}"),
-            What::Cgroup => format!("mount the cgroups on {target:?}"),
-            What::Remount => format!("mount again {target:?}"),
-        }
-    }
-}
-
-/// Id maps of one mount.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Maps {
-    /// Users.
-    pub uids: Vec<IdMapping>,
-    /// Groups.
-    pub gids: Vec<IdMapping>,
 }
 
 /// Links that every container has (runtime-linux.md, "Dev symbolic links"),
@@ -109,21 +55,6 @@ const SYMLINKS: [(&str, &str); 5] = [
     ("/dev/stdout", "/proc/self/fd/1"),
     ("/dev/stderr", "/proc/self/fd/2"),
     ("/dev/ptmx", "pts/ptmx"),
-];
-
-/// Files of procfs that may be covered: they report numbers and configure
-/// nothing. All else below /proc steers the kernel or our own next steps.
-const PROC_COVERABLE: [&str; 10] = [
-    "/proc/cpuinfo",
-    "/proc/diskstats",
-    "/proc/meminfo",
-    "/proc/stat",
-    "/proc/swaps",
-    "/proc/uptime",
-    "/proc/loadavg",
-    "/proc/slabinfo",
-    "/proc/sys/kernel/ns_last_pid",
-    "/proc/sys/crypto/fips_enabled",
 ];
 
 impl Plan {
@@ -137,26 +68,18 @@ impl Plan {
             .linux
             .namespace(NamespaceType::Mount)
             .is_some_and(|n| n.path.as_os_str().is_empty());
-        if !own_mounts && !spec.mounts.is_empty() {
+        let covers = !spec.linux.masked_paths.is_empty() || !spec.linux.readonly_paths.is_empty();
+        if !own_mounts && covers {
             return Err(invalid(
-                "mounts",
-                "needs a new mount namespace in linux.namespaces",
-            ));
-        }
-        if !own_mounts
-            && (root.readonly
-                || !spec.linux.masked_paths.is_empty()
-                || !spec.linux.readonly_paths.is_empty())
-        {
-            return Err(invalid(
-                "linux.maskedPaths, linux.readonlyPaths and root.readonly",
-                "need a new mount namespace in linux.namespaces",
+                "linux.maskedPaths, linux.readonlyPaths",
+                "unable to restrict sys entries without a private MNT namespace",
             ));
         }
         let (propagation, final_propagation) = propagation(&spec.linux.rootfs_propagation)?;
         let mut plan = Plan {
             rootfs: bundle.join(&root.path),
             own_mounts,
+            untouched: !own_mounts && spec.mounts.is_empty() && !root.readonly,
             bind_devices: spec.linux.namespace(NamespaceType::User).is_some(),
             propagation,
             final_propagation,
@@ -168,29 +91,35 @@ impl Plan {
             ..Plan::default()
         };
         for (index, mount) in spec.mounts.iter().enumerate() {
-            let op = mount_op(mount, bundle, &format!("mounts[{index}]"))?;
-            plan.push(op);
+            let field = format!("mounts[{index}]");
+            let op = op::plan(mount, bundle, &plan.rootfs, &field)?;
+            plan.mounts.push(op);
         }
         let dev_is_bound = plan
             .mounts
             .iter()
             .any(|op| op.target == Path::new("/dev") && matches!(op.what, What::Bind { .. }));
-        plan.cgroups_last = cgroups_last(spec, &plan.mounts);
-        if own_mounts && !dev_is_bound {
+        plan.cgroups_last = own_mounts && cgroups_last(spec, &plan.mounts);
+        if !plan.untouched && !dev_is_bound {
             plan.devices = device::nodes(&spec.linux.devices)?;
             plan.symlinks = SYMLINKS.to_vec();
         }
         Ok(plan)
     }
+}
 
-    /// A read-only /dev must still take its nodes first.
-    fn push(&mut self, mut op: MountOp) {
-        let read_only = op.options.attr.set & libc::MOUNT_ATTR_RDONLY != 0;
-        if read_only && op.target == Path::new("/dev") && !matches!(op.what, What::Bind { .. }) {
-            op.options.attr.set &= !libc::MOUNT_ATTR_RDONLY;
-            self.late_readonly.push(op.target.clone());
-        }
-        self.mounts.push(op);
+impl MountOp {
+    /// Whether the mount becomes read-only only when all others are made: a
+    /// /dev that takes its nodes first, and a tmpfs, in which others may need
+    /// a mount point.
+    pub(crate) fn late_readonly(&self) -> bool {
+        self.options.flags.read_only()
+            && match &self.what {
+                What::Filesystem { kind, .. } => {
+                    kind == "tmpfs" || self.target == Path::new("/dev")
+                }
+                _ => false,
+            }
     }
 }
 
@@ -250,107 +179,9 @@ fn propagation(word: &str) -> Result<Propagation, Error> {
 }
 
 fn unique(paths: &[PathBuf]) -> Vec<PathBuf> {
-    let mut seen: Vec<PathBuf> = Vec::with_capacity(paths.len());
-    for path in paths {
-        if !seen.contains(path) {
-            seen.push(path.clone());
-        }
-    }
-    seen
-}
-
-/// The path as the container means it: absolute, `.` and `..` resolved by
-/// name alone.
-fn clean(path: &Path) -> PathBuf {
-    let mut out = PathBuf::from("/");
-    for part in path.components() {
-        match part {
-            Component::Normal(name) => out.push(name),
-            Component::ParentDir => {
-                out.pop();
-            }
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => (),
-        }
-    }
-    out
-}
-
-fn mount_op(mount: &Mount, bundle: &Path, field: &str) -> Result<MountOp, Error> {
-    let target = clean(&mount.destination);
-    let options = Options::parse(&mount.options);
-    let bind = options
-        .bind
-        .or((mount.kind == "bind").then_some(Recursive::No));
-    let mapped = !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
-    if mapped && bind.is_none() {
-        return Err(invalid(
-            &format!("{field}.uidMappings"),
-            "are possible on bind mounts only",
-        ));
-    }
-    if mount.uid_mappings.is_empty() != mount.gid_mappings.is_empty() {
-        return Err(invalid(
-            &format!("{field}.uidMappings"),
-            "and gidMappings belong together",
-        ));
-    }
-    let what = match bind {
-        _ if options.remount => What::Remount,
-        Some(recursive) => What::Bind {
-            source: bind_source(mount, bundle, field)?,
-            recursive: recursive == Recursive::Yes,
-            maps: mapped.then(|| Maps {
-                uids: mount.uid_mappings.clone(),
-                gids: mount.gid_mappings.clone(),
-            }),
-        },
-        None if mount.kind == "cgroup" || mount.kind == "cgroup2" => What::Cgroup,
-        None if mount.kind.is_empty() => {
-            return Err(invalid(
-                &format!("{field}.type"),
-                "is needed where the options name neither bind nor rbind",
-            ));
-        }
-        None => What::Filesystem {
-            kind: mount.kind.clone(),
-            source: mount.source.clone(),
-        },
-    };
-    check_below_proc(&target, &what, field)?;
-    Ok(MountOp {
-        target,
-        what,
-        options,
-    })
-}
-
-fn bind_source(mount: &Mount, bundle: &Path, field: &str) -> Result<PathBuf, Error> {
-    if mount.source.is_empty() {
-        return Err(invalid(
-            &format!("{field}.source"),
-            "is needed for a bind mount",
-        ));
-    }
-    Ok(bundle.join(&mount.source))
-}
-
-fn check_below_proc(target: &Path, what: &What, field: &str) -> Result<(), Error> {
-    let inside = target.starts_with("/proc") && target != Path::new("/proc");
-    let harmless = PROC_COVERABLE.iter().any(|path| target == Path::new(path))
-        || matches!(what, What::Remount);
-    // A file system mounted inside procfs covers it as well as a bind mount does.
-    if inside && !harmless {
-        return Err(invalid(
-            &format!("{field}.destination"),
-            &format!("{target:?} cannot be mounted because it is inside /proc"),
-        ));
-    }
-    Ok(())
-}
-
-/// Whether a mount point that turned out to lie on procfs may be covered.
-pub(crate) fn coverable_on_proc(target: &Path) -> bool {
-    target == Path::new("/proc") || PROC_COVERABLE.iter().any(|path| target == Path::new(path))
+    let mut seen = HashSet::with_capacity(paths.len());
+    let first = paths.iter().filter(|path| seen.insert(path.as_path()));
+    first.cloned().collect()
 }
 
 #[cfg(test)]
@@ -379,11 +210,6 @@ mod tests {
     }
 
     #[test]
-    fn a_destination_cannot_climb() {
-        assert_eq!(clean(Path::new("../../etc/./x/../y")), Path::new("/etc/y"));
-    }
-
-    #[test]
     fn a_bound_dev_is_left_alone() {
         assert!(
             plan(r#"[{"destination":"/dev","source":"/dev","options":["bind"]}]"#)
@@ -396,22 +222,17 @@ mod tests {
 
     #[test]
     fn a_read_only_dev_takes_its_nodes_first() {
-        let plan =
-            plan(r#"[{"destination":"/dev","type":"tmpfs","options":["ro","nosuid"]}]"#).unwrap();
-        assert_eq!(plan.mounts[0].options.attr.set, libc::MOUNT_ATTR_NOSUID);
-        assert_eq!(plan.late_readonly, [Path::new("/dev")]);
-    }
-
-    #[test]
-    fn procfs_is_not_covered() {
-        assert!(
-            plan(r#"[{"destination":"/proc/self/attr","source":"/x","options":["bind"]}]"#)
-                .is_err()
-        );
-        assert!(
-            plan(r#"[{"destination":"/proc/cpuinfo","source":"/x","options":["bind"]}]"#).is_ok()
-        );
-        assert!(plan(r#"[{"destination":"/proc/../proc/1","type":"tmpfs"}]"#).is_err());
+        let late = |mount: &str| plan(&format!("[{mount}]")).unwrap().mounts[0].late_readonly();
+        assert!(late(
+            r#"{"destination":"/dev","type":"tmpfs","options":["ro","nosuid"]}"#
+        ));
+        assert!(late(
+            r#"{"destination":"/a","type":"tmpfs","options":["ro"]}"#
+        ));
+        assert!(!late(r#"{"destination":"/a","type":"tmpfs"}"#));
+        assert!(!late(
+            r#"{"destination":"/sys","type":"sysfs","options":["ro"]}"#
+        ));
     }
 
     #[test]
@@ -448,9 +269,16 @@ mod tests {
     }
 
     #[test]
-    fn mounts_need_a_mount_namespace() {
+    fn without_a_mount_namespace_nothing_can_be_covered() {
         let mut spec = spec(r#"[{"destination":"/a","type":"tmpfs"}]"#);
         spec.linux.namespaces.clear();
-        assert!(Plan::new(&spec, Path::new("/b"), false).is_err());
+        let error = Plan::new(&spec, Path::new("/b"), false).unwrap_err();
+        assert!(error.to_string().contains("private MNT namespace"));
+        spec.linux.masked_paths.clear();
+        let plan = Plan::new(&spec, Path::new("/b"), false).unwrap();
+        assert!(!plan.own_mounts && !plan.untouched && !plan.devices.is_empty());
+        spec.mounts.clear();
+        let plan = Plan::new(&spec, Path::new("/b"), false).unwrap();
+        assert!(plan.untouched && plan.devices.is_empty());
     }
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::resources::Resources;
 use super::seccomp::Seccomp;
@@ -104,9 +103,13 @@ pub(crate) struct Linux {
     /// NUMA policy of every process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_policy: Option<MemoryPolicy>,
-    /// Network devices to move into the container; read to be refused.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub net_devices: Option<Value>,
+    /// Network devices to move into the container, by their name on the host.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub net_devices: BTreeMap<String, NetDevice>,
     /// Cache and memory bandwidth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intel_rdt: Option<IntelRdt>,
@@ -255,6 +258,18 @@ pub(crate) struct TimeOffset {
     pub nanosecs: u32,
 }
 
+/// One of `linux.netDevices`.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+pub(crate) struct NetDevice {
+    /// Its name in the container, where it gets another one.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub name: String,
+}
+
 /// One of `linux.devices`.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -327,17 +342,6 @@ impl Linux {
                 "linux.timeOffsets",
                 "needs a time namespace in linux.namespaces",
             ));
-        }
-        self.check_unsupported()
-    }
-
-    /// What this runtime cannot do is refused: a container that runs without
-    /// it would not be the one that its author described.
-    fn check_unsupported(&self) -> Result<(), Error> {
-        let no_device = |devices: &Value| devices.as_object().is_some_and(|all| all.is_empty());
-        if self.net_devices.as_ref().is_some_and(|all| !no_device(all)) {
-            let reason = "is not supported: this runtime moves no network devices";
-            return Err(invalid("linux.netDevices", reason));
         }
         Ok(())
     }
