@@ -43,6 +43,12 @@ fn traced(container: &Container<'_>, trace: &Path, words: &[&str]) -> std::proce
     command
 }
 
+/// Orphans are process 1's to reap, which on a busy machine takes its time.
+fn wait_for_reaper(scene: &Scene, pids: &[impl AsRef<str>]) {
+    let gone = |pid: &str| !Path::new("/proc").join(pid).exists();
+    scene.wait_until("reaped", || pids.iter().all(|pid| gone(pid.as_ref())));
+}
+
 /// Runs one traced command to its end; the calls it made.
 fn calls_of(container: &Container<'_>, words: &[&str]) -> usize {
     let trace = container.bundle.join("trace");
@@ -89,9 +95,11 @@ fn create_and_start(scene: &Scene, id: &str, change: impl FnOnce(&mut Value)) ->
         let state = container.call(&["state"], &[]);
         state.stdout.contains("\"created\"")
     });
+    let init = container.state()["pid"].to_string();
     let start = traced(&container, &started, &["start", &container.id]).status();
     assert!(start.expect("start strace").success());
     assert!(create.wait().expect("wait for strace").success());
+    wait_for_reaper(scene, &[&init]);
     (count(&created), count(&started))
 }
 
@@ -185,9 +193,12 @@ fn end_of_many(scene: &Scene, processes: usize, change: impl FnOnce(&mut Value))
         let text = std::fs::read_to_string(&procs).unwrap_or_default();
         text.lines().count() > processes
     });
+    let members = std::fs::read_to_string(&procs).unwrap();
     let kill = calls_of(&container, &["kill", &container.id, "KILL"]);
     scene.wait_until("stopped", || container.status() == "stopped");
     let delete = calls_of(&container, &["delete", &container.id]);
+    let members: Vec<_> = members.lines().collect();
+    wait_for_reaper(scene, &members);
     println!("{processes} processes: kill {kill}, delete {delete}");
     (kill, delete)
 }

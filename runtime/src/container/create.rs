@@ -58,6 +58,13 @@ pub(crate) struct Request<'a> {
     pub log: &'a Log,
 }
 
+impl Request<'_> {
+    /// Whether someone is to be told of init before its program begins.
+    fn announces(&self) -> bool {
+        self.pid_file.is_some() || self.pidfd_socket.is_some()
+    }
+}
+
 /// A container whose init waits for its start.
 #[derive(Debug)]
 pub(crate) struct Created {
@@ -71,6 +78,9 @@ pub(crate) struct Created {
     pub master: Option<OwnedFd>,
     /// Where a failure under the filter appears.
     pub page: Option<SharedPage>,
+    /// Whether init waits to be told to start. A word that it does not read
+    /// would take the place of its own last one (`unix(7)`: ECONNRESET).
+    pub waits: bool,
 }
 
 /// Everything decided before the first side effect.
@@ -121,6 +131,7 @@ pub(crate) fn create(request: &Request<'_>) -> Result<Created, Error> {
             init,
             master,
             page,
+            waits: request.announces(),
         }),
         Err(error) => {
             // The reason is worth more than what the cleaning may say.
@@ -276,10 +287,12 @@ fn make(
         super::exec::save_filter(locked, filter)?;
     }
     let child_page = page.as_ref().map(SharedPage::share);
-    let start = if request.run {
+    let start = if !request.run {
+        Start::Gate(gate::make(locked.dir()).map_err(Error::at("make", "start gate"))?)
+    } else if request.announces() {
         Start::Runtime
     } else {
-        Start::Gate(gate::make(locked.dir()).map_err(Error::at("make", "start gate"))?)
+        Start::Nobody
     };
     let own_cgroup = spec.linux.namespace(NamespaceType::Cgroup).is_some();
     let view = View::new(&state.cgroups, own_cgroup);

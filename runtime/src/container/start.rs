@@ -85,11 +85,10 @@ fn page(locked: &Locked) -> Option<SharedPage> {
 
 /// Starts what `run` has just created.
 pub(crate) fn begin(created: &mut Created, log: &Log) -> Result<(), Error> {
-    created
-        .init
-        .socket
-        .send(ToInit::Start)
-        .map_err(Error::at("talk to", "init"))?;
+    if created.waits {
+        let told = created.init.socket.send(ToInit::Start);
+        told.map_err(Error::at("talk to", "init"))?;
+    }
     created.state.phase = Phase::Running;
     created.locked.reached(Phase::Running)?;
     if let (Some(agent), Some(page)) = (&created.state.agent, &created.page) {

@@ -33,8 +33,10 @@ pub(crate) enum Console {
 /// Who says when the program may begin.
 #[derive(Debug)]
 pub(crate) enum Start {
-    /// The runtime that made us, at once (`run`).
+    /// The runtime that made us (`run`), when it has done what comes before.
     Runtime,
+    /// Nobody: nothing comes before, and each word costs two switches of tasks.
+    Nobody,
     /// A later `start`, at the gate.
     Gate(OwnedFd),
 }
@@ -248,6 +250,7 @@ impl Init {
             .ready()
             .and_then(|()| match &self.inherited.start {
                 Start::Runtime => self.inherited.socket.expect(ToInit::Start).map(|()| None),
+                Start::Nobody => Ok(None),
                 Start::Gate(listener) => knocked(listener).map(Some),
             });
         let connection = match waited {
