@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long what is ending may take to be gone: process 1 may reap late.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Everything of the scene that still exists, a line each.
 pub(crate) fn after(mark: &str, folder: &Path) -> Vec<String> {

@@ -20,6 +20,7 @@ pub mod fixture;
 mod leftover;
 mod scene;
 mod skip;
+pub mod support;
 pub mod tar;
 pub mod tree;
 
