@@ -105,9 +105,18 @@ fn help_on(topic: Option<&str>) -> Wish {
         None => Wish::Help(None),
         Some(topic) => match command(topic) {
             Some(spec) => Wish::Help(Some(spec)),
-            None => Wish::Misuse(None, Error::Usage(format!("No help topic for '{topic}'"))),
+            None => Wish::Misuse(None, Error::Usage(unknown(topic))),
         },
     }
+}
+
+/// What is wrong with a command that does not exist: runc's words, and what
+/// was probably meant.
+fn unknown(name: &str) -> String {
+    let names = COMMANDS.iter().map(|command| command.name);
+    let meant = suggest::closest(name, names)
+        .map_or_else(String::new, |meant| format!(", did you mean {meant:?}?"));
+    format!("No help topic for '{name}'{meant}")
 }
 
 /// What every command gets.
