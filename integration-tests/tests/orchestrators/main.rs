@@ -1,0 +1,79 @@
+//! teu-runtime in the hands of real orchestrators: Debian's dockerd and containerd,
+//! each with everything of its own in the scene.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that meets the unexpected panics"
+)]
+
+use std::process::Child;
+use teu_integration_tests::Scene;
+
+mod containerd;
+mod docker;
+
+/// An image of busybox as an archive that peers load; its name there.
+fn archive(scene: &Scene, format: &str, path: &str) -> &'static str {
+    scene.busybox("busybox");
+    let words = ["export", "-q", "--format", format, "-o", path, "busybox"];
+    scene.run("teu-store", words).succeeds();
+    "docker.io/library/busybox:latest"
+}
+
+/// A daemon; asked to end when dropped, and waited for.
+struct Daemon {
+    process: Child,
+}
+
+impl Daemon {
+    /// Starts it, its words in `<name>.log`, and waits until `ready`.
+    fn start(scene: &Scene, name: &str, args: &[String], ready: impl FnMut() -> bool) -> Self {
+        let log = std::fs::File::create(scene.path(format!("{name}.log"))).unwrap();
+        let process = scene
+            .command(name, args)
+            // Debian's folders alone: `docker` and its parts of other makers may stand before them.
+            .env("PATH", path(scene))
+            .stdin(std::process::Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|error| panic!("start {name}: {error}"));
+        let daemon = Self { process };
+        scene.wait_until(&format!("{name} answers"), ready);
+        daemon
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(pid) = rustix::process::Pid::from_raw(self.process.id() as i32) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let _ = self.process.wait();
+    }
+}
+
+/// The folders in which daemons find their programs: ours, under runc's name, first.
+fn path(scene: &Scene) -> String {
+    format!(
+        "{}:/usr/bin:/usr/sbin:/bin:/sbin",
+        scene.path("peers").display()
+    )
+}
+
+/// The runtime under the name that scripts and daemons know.
+fn as_runc(scene: &Scene) -> std::path::PathBuf {
+    let runc = scene.path("peers/runc");
+    std::fs::create_dir_all(scene.path("peers")).unwrap();
+    let own = teu_integration_tests::binary("teu-runtime");
+    let own = scene.shell(&format!("command -v {}", own.display()));
+    std::os::unix::fs::symlink(own, &runc).unwrap();
+    runc
+}
+
+/// Removes the cgroups that a daemon made for itself below the scene's.
+fn remove_cgroups(scene: &Scene) {
+    scene.shell(&format!(
+        "find /sys/fs/cgroup/*{0} /sys/fs/cgroup{0} -depth -type d -exec rmdir {{}} + 2>/dev/null || true",
+        scene.cgroup()
+    ));
+}
