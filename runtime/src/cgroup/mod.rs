@@ -51,7 +51,7 @@ pub(crate) fn destroy(unit: Option<&systemd::Unit>, paths: &Paths) -> Result<(),
     let stopped = unit.map_or(Ok(()), systemd::Unit::stop);
     remove(paths)?;
     match stopped {
-        Err(Error::Systemd(systemd::Error::Connect { .. } | systemd::Error::NoUserBus)) => Ok(()),
+        Err(Error::Systemd(error)) if error.is_out_of_reach() => Ok(()),
         stopped => stopped,
     }
 }

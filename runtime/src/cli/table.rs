@@ -112,7 +112,7 @@ pub(crate) const GLOBAL: &[FlagSpec] = &[
     ),
     switch(
         "systemd-cgroup",
-        "refused: cgroups are made through the file system",
+        "let systemd make the cgroups of new containers (default: through the file system)",
     ),
     value(
         "rootless",

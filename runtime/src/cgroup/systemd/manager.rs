@@ -17,6 +17,9 @@ const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
 /// systemd's own socket, for root: one hop less, and no bus that must run.
 const SYSTEM_PRIVATE: &str = "/run/systemd/private";
 
+/// There where systemd is process 1 (`sd_booted(3)`).
+const BOOTED: &str = "/run/systemd/system";
+
 /// A connection to systemd: the system's, or the user's own.
 #[derive(Debug)]
 pub(super) struct Manager {
@@ -52,13 +55,15 @@ impl Manager {
                 }
             }
         }
-        Err(match first {
-            Some(source) => Error::Connect {
-                advice: advice(user),
-                source: Box::new(source),
-            },
-            None => Error::NoUserBus,
-        })
+        let source = Box::new(first.ok_or(Error::NoUserBus)?);
+        if !user && access(BOOTED, Access::EXISTS).is_err() {
+            return Err(Error::NotRunning { source });
+        }
+        let advice = match user {
+            true => "log in anew, or let the user's systemd linger: loginctl enable-linger",
+            false => "see whether it answers: systemctl status",
+        };
+        Err(Error::Connect { advice, source })
     }
 
     /// Its version, as 252.
@@ -76,7 +81,6 @@ impl Manager {
     /// started. One of that name that has failed is forgotten first.
     pub(super) fn start(&mut self, unit: &str, properties: &[Property]) -> Result<(), Error> {
         self.subscribe()?;
-        let aux = Type::parse_all("(sa(sv))").unwrap_or_default().remove(0);
         let mut tries = 0;
         let job = loop {
             tries += 1;
@@ -84,7 +88,11 @@ impl Manager {
                 Value::text(unit),
                 Value::text("replace"),
                 pairs(properties),
-                Value::Array(aux.clone(), Vec::new()),
+                // Further units, of which there are none.
+                Value::Array(
+                    Type::Struct(vec![Type::Text, pairs(&[]).kind()]),
+                    Vec::new(),
+                ),
             ];
             match self.call("StartTransientUnit", body) {
                 Ok(answer) => break answer,
@@ -271,16 +279,6 @@ fn places(user: bool) -> Result<Vec<(Place, bool)>, Error> {
         .map(|(name, on_bus)| (directory.join(name), on_bus))
         .filter(|(path, _)| access(path, Access::EXISTS).is_ok());
     Ok(there.map(|(path, on_bus)| file(path, on_bus)).collect())
-}
-
-fn advice(user: bool) -> &'static str {
-    match user {
-        true => "log in anew, or let the user's systemd run without: loginctl enable-linger",
-        false if access("/run/systemd/system", Access::EXISTS).is_err() => {
-            "leave out --systemd-cgroup to use the cgroup file system"
-        }
-        false => "see whether systemd and dbus run: systemctl status dbus",
-    }
 }
 
 /// Reads `252`, `v245.4-1.fc32` or `252.22-1~deb12u1`.

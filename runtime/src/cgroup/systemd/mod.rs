@@ -67,8 +67,12 @@ pub(crate) enum Error {
         "find the user's systemd: neither DBUS_SESSION_BUS_ADDRESS nor a socket in XDG_RUNTIME_DIR is there (install dbus-user-session and log in anew, or loginctl enable-linger)"
     )]
     NoUserBus,
-    /// The first words are runc's, for a host without systemd.
-    #[error("systemd not running on this host, cannot use systemd cgroups manager ({advice})")]
+    /// The first words are runc's.
+    #[error(
+        "systemd not running on this host, cannot use systemd cgroups manager (leave out --systemd-cgroup to use the cgroup file system)"
+    )]
+    NotRunning { source: Box<dbus::Error> },
+    #[error("connect to systemd ({advice})")]
     Connect {
         advice: &'static str,
         source: Box<dbus::Error>,
@@ -113,11 +117,20 @@ impl Error {
             Self::Limit(_) => (String::new(), "/linux/resources"),
             Self::RootlessV1
             | Self::NoUserBus
+            | Self::NotRunning { .. }
             | Self::Connect { .. }
             | Self::Talk { .. }
             | Self::Answer(_)
             | Self::Version(_) => ("systemd".to_owned(), ""),
         }
+    }
+
+    /// Whether no systemd could be asked.
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        matches!(
+            self,
+            Self::NotRunning { .. } | Self::Connect { .. } | Self::NoUserBus
+        )
     }
 
     fn of(action: &'static str) -> impl FnOnce(dbus::Error) -> Self {
@@ -302,7 +315,12 @@ impl Unit {
         }
         // systemd would let the kernel kill where the check refuses.
         let check = |memory: &&Memory| memory.check_before_update == Some(true);
-        if let Some(memory) = resources.memory.as_ref().filter(check) {
+        if let Some(memory) = resources
+            .memory
+            .as_ref()
+            .filter(check)
+            .filter(|_| group.is_v2)
+        {
             group.check_usage(memory)?;
         }
         self.tell(resources, group.is_v2)
