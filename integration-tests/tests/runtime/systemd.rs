@@ -199,7 +199,8 @@ fn later_commands_need_no_flag() {
         .call(&["ps", "--format", "json"], &[])
         .succeeds();
     assert_eq!(pids, format!("[{}]", unit.container.state()["pid"]));
-    // Another container cannot have the same unit, and does it no harm.
+    // Another container cannot have the same unit, and does it no harm; nor
+    // can one be where it would stand still.
     let other = Unit::new(&scene, "d", |config| {
         config["linux"]["cgroupsPath"] = json!(format!("{}:teu:c", unit.slice));
     });
@@ -207,6 +208,13 @@ fn later_commands_need_no_flag() {
         .make("create")
         .fails(1, &["container's cgroup is not empty"]);
     assert_eq!(unit.container.status(), "running");
+    let cold = Unit::new(&scene, "e", |_| {});
+    std::fs::create_dir(cold.cgroup()).unwrap();
+    std::fs::write(cold.cgroup().join("cgroup.freeze"), "1").unwrap();
+    let _ = cold
+        .make("create")
+        .fails(1, &["container's cgroup unexpectedly frozen"]);
+    std::fs::remove_dir(cold.cgroup()).unwrap();
     unit.container.call(&["kill"], &["KILL"]).succeeds();
     scene.wait_until("it stopped", || unit.container.status() == "stopped");
     unit.container.call(&["delete"], &[]).succeeds();

@@ -108,7 +108,7 @@ fn inherit_cpuset(path: &Path) -> Result<(), Errno> {
 }
 
 /// A cgroup with processes would share its limits and its end with the container.
-fn refuse_used(path: &Path, names: &[&str]) -> Result<(), Error> {
+pub(super) fn refuse_used(path: &Path, names: &[&str]) -> Result<(), Error> {
     let count = procs::all_in(path)?.len();
     if count > 0 {
         return Err(Error::NotEmpty {

@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dir::Dir;
 use super::join::join_dir;
-use super::{Group, Layout, Paths, Plan, procs};
+use super::{Group, Layout, Paths, Plan, create};
 use crate::dbus::{self, Type, Value};
 use crate::spec::resources::{Cpu, Memory, Resources};
 use manager::Manager;
@@ -281,19 +281,17 @@ fn base(place: &Place, is_v2: bool) -> Vec<Property> {
     out
 }
 
-/// A cgroup with processes is someone else's: its unit would be taken for ours.
+/// What systemd would find there: processes of others, whose unit would be taken
+/// for ours, or a frozen cgroup, in which init would stand still.
 fn refuse_used(paths: &Paths) -> Result<(), super::Error> {
-    let home = paths.get("").or_else(|| paths.get("name=systemd"));
-    let Some(path) = home.filter(|path| path.exists()) else {
-        return Ok(());
-    };
-    match procs::all_in(path)?.len() {
-        0 => Ok(()),
-        count => Err(super::Error::NotEmpty {
-            path: path.to_owned(),
-            count,
-        }),
+    let there = paths
+        .directories()
+        .into_iter()
+        .filter(|(path, _)| path.exists());
+    for (path, names) in there {
+        create::refuse_used(path, &names)?;
     }
+    Ok(())
 }
 
 impl Unit {
