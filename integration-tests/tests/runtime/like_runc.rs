@@ -206,3 +206,21 @@ fn a_created_container_ends_when_asked_to() {
     container.call(&["kill"], &["TERM"]).succeeds();
     scene.wait_until("stopped", || container.status() == "stopped");
 }
+
+#[test]
+fn sockets_of_socket_activation_are_passed_on() {
+    let scene = Scene::new("socket activation");
+    let script = "echo $LISTEN_FDS $LISTEN_PID; cat <&3";
+    let container = Container::script(&scene, "c", script, |_| {});
+    let file = scene.write("passed", "through 3\n");
+    let line = format!(
+        "exec 3<{}; export LISTEN_FDS=1; exec sh -c 'LISTEN_PID=$$ exec {}'",
+        file.display(),
+        container.line("run")
+    );
+    assert_eq!(scene.shell(&line), "1 1\nthrough 3");
+    // Meant for another process: neither passed nor told.
+    let line = line.replace("LISTEN_PID=$$", "LISTEN_PID=1");
+    let outcome = scene.run("sh", ["-c", &line]);
+    assert!(!outcome.stdout.contains("through"), "{outcome}");
+}

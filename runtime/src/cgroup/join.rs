@@ -152,7 +152,9 @@ impl SubCgroup {
                     .components()
                     .any(|part| part == Component::ParentDir)
                 {
-                    return Err(Error::Invalid(format!("{path} is not a sub cgroup path")));
+                    return Err(Error::Invalid(format!(
+                        "bad sub cgroup path: {path} is not a sub cgroup path"
+                    )));
                 }
                 let controllers = controllers
                     .split(',')

@@ -26,11 +26,7 @@ const PRESERVE_FDS_MAX: u32 = 1 << 20;
 pub(super) fn settle(args: &Args) -> Result<u32, Error> {
     protect::own_binary()?;
     let wish: u32 = args.number("preserve-fds")?.unwrap_or(0);
-    // Socket activation: the descriptors are passed on with the variable.
-    let listen: u32 = std::env::var("LISTEN_FDS")
-        .ok()
-        .and_then(|count| count.parse().ok())
-        .unwrap_or(0);
+    let listen = listen_fds();
     let preserved = wish.saturating_add(listen);
     if preserved > PRESERVE_FDS_MAX {
         return Err(Error::Usage(format!(
@@ -48,6 +44,16 @@ pub(super) fn settle(args: &Args) -> Result<u32, Error> {
     }
     sys::keep_from_programs(3 + preserved).map_err(Error::at("mark", "inherited descriptors"))?;
     Ok(preserved)
+}
+
+/// How many sockets the caller passes for whoever is started
+/// (`sd_listen_fds(3)`): the first descriptors, meant for this very process.
+fn listen_fds() -> u32 {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
+    match number("LISTEN_PID") {
+        Some(pid) if pid == std::process::id() => number("LISTEN_FDS").unwrap_or(0),
+        _ => 0,
+    }
 }
 
 /// What the flags of create, run and restore say.
@@ -74,6 +80,7 @@ pub(super) fn request<'a>(
             no_pivot: args.flag("no-pivot"),
             no_new_keyring: args.flag("no-new-keyring"),
             preserve_fds: context.preserve_fds,
+            listen_fds: listen_fds(),
             rootless: context.rootless,
             debug: context.log.debugs(),
         },
@@ -216,6 +223,7 @@ pub(super) fn exec(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
             pidfd_socket: path("pidfd-socket"),
             pid_file: path("pid-file"),
             preserve_fds: context.preserve_fds,
+            listen_fds: listen_fds(),
             cgroups: args.values("cgroup"),
             ignore_paused: args.flag("ignore-paused"),
             log: context.log,

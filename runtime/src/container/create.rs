@@ -282,6 +282,7 @@ fn make(
     let resctrl = resctrl.as_ref();
     let home = make_groups(request, &spec, &cgroups, resctrl, systemd, locked, state)?;
     trace::step("make the cgroups");
+    warn_of_strays(&spec, state, request.log);
     let page = shared_page(&init, locked, request.run)?;
     if let Some(filter) = &init.filter {
         super::exec::save_filter(locked, filter)?;
@@ -377,6 +378,20 @@ pub(crate) fn make_groups(
         plan.configure()?;
     }
     Ok(home)
+}
+
+/// Without a cgroup, and without a pid namespace that ends with init, nothing
+/// knows all processes of the container. In runc's words, which scripts look for.
+fn warn_of_strays(spec: &Spec, state: &State, log: &Log) {
+    let pids = spec.linux.namespace(NamespaceType::Pid);
+    let private = pids.is_some_and(|namespace| namespace.path.as_os_str().is_empty());
+    if !private && state.cgroups.directories().is_empty() {
+        log.warn(
+            "Creating a rootless container with no cgroup and no private pid namespace. \
+             Such configuration is strongly discouraged (as it is impossible to properly kill \
+             all container's processes)",
+        );
+    }
 }
 
 /// A page for the failure of an execve under a filter. After `create` it must

@@ -48,6 +48,8 @@ pub(crate) struct Request<'a> {
     pub pid_file: Option<PathBuf>,
     /// `--preserve-fds`.
     pub preserve_fds: u32,
+    /// How many of them are sockets of socket activation.
+    pub listen_fds: u32,
     /// `--cgroup`.
     pub cgroups: Vec<String>,
     /// `--ignore-paused`.
@@ -71,7 +73,7 @@ pub(crate) fn exec(request: Request<'_>) -> Result<Started, Error> {
     let state = dir.load()?;
     let init = running_init(&state, request.ignore_paused)?;
     trace::step("find the container");
-    let plan = process::Plan::new(&request.process, common(&state))?;
+    let plan = process::Plan::new(&request.process, common(&state))?.listening(request.listen_fds);
     plan.warnings
         .iter()
         .for_each(|warning| request.log.warn(warning));

@@ -96,6 +96,7 @@ pub(crate) fn main(plan: Plan, inherited: Inherited) -> ! {
         joined: false,
         unshare_cgroup: plan.namespaces.unshare_cgroup,
         debug: plan.debug,
+        rootless: plan.rootless,
     };
     let (connection, failure) = match init.prepare(plan) {
         Ok(ready) => init.begin(ready),
@@ -117,6 +118,8 @@ struct Init {
     unshare_cgroup: bool,
     /// Whether the runtime wants to hear what is done.
     debug: bool,
+    /// Whether the runtime can only reach a process that is not protected.
+    rootless: bool,
 }
 
 /// What was prepared below the new root: mounts still to be made or sealed,
@@ -251,7 +254,7 @@ impl Init {
             .and_then(|()| match &self.inherited.start {
                 Start::Runtime => self.inherited.socket.expect(ToInit::Start).map(|()| None),
                 Start::Nobody => Ok(None),
-                Start::Gate(listener) => knocked(listener).map(Some),
+                Start::Gate(listener) => knocked(listener, self.rootless).map(Some),
             });
         let connection = match waited {
             Ok(connection) => connection,
@@ -299,8 +302,12 @@ impl Init {
     fn enter_time_namespace(&self, with_offsets: bool) -> Result<(), Failure> {
         namespace::unshare_time()?;
         if with_offsets {
+            if self.rootless {
+                protect::show().map_err(Step::Talk.on("PR_SET_DUMPABLE"))?;
+            }
             self.inherited.socket.unshared()?;
             self.inherited.socket.expect(ToInit::Offset)?;
+            protect::hide().map_err(Step::Talk.on("PR_SET_DUMPABLE"))?;
         }
         Ok(())
     }
@@ -341,7 +348,11 @@ impl Init {
 }
 
 /// Waits at the gate. Whoever made us has stopped listening meanwhile.
-fn knocked(listener: &OwnedFd) -> Result<InitEnd, Failure> {
+fn knocked(listener: &OwnedFd, rootless: bool) -> Result<InitEnd, Failure> {
+    if rootless {
+        // `exec` may come first, and must reach the namespaces.
+        protect::show().map_err(Step::Gate.on("PR_SET_DUMPABLE"))?;
+    }
     trace::fall_silent();
     sys::end_on_signals().map_err(Step::Gate.on("signals"))?;
     let (connection, traced) = gate::wait(listener.as_fd()).map_err(Step::Gate.on("the gate"))?;

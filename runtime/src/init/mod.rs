@@ -48,6 +48,9 @@ pub(crate) struct Plan {
     pub hooks: Hooks,
     /// Whether init tells the runtime what it does (`--debug`).
     pub debug: bool,
+    /// Whether an ordinary user makes the container: then the kernel hides a
+    /// protected init from its own maker.
+    pub rootless: bool,
 }
 
 /// Hooks that concern init, with what they are told.
@@ -78,6 +81,8 @@ pub(crate) struct Wishes {
     pub no_new_keyring: bool,
     /// `--preserve-fds`, with those of socket activation.
     pub preserve_fds: u32,
+    /// Those of socket activation.
+    pub listen_fds: u32,
     /// `--rootless`; without it, whether the caller is not root.
     pub rootless: Option<bool>,
     /// `--debug`.
@@ -111,7 +116,8 @@ impl Plan {
         Ok(Plan {
             namespaces: namespace::Plan::new(&spec.linux)?,
             rootfs: rootfs::Plan::new(spec, bundle, wishes.no_pivot)?,
-            process: process::Plan::new(spec.process()?, common(&spec.linux))?,
+            process: process::Plan::new(spec.process()?, common(&spec.linux))?
+                .listening(wishes.listen_fds),
             sysctl: sysctl::plan(&spec.linux)?,
             hostname: spec.hostname.clone(),
             domainname: spec.domainname.clone(),
@@ -129,6 +135,7 @@ impl Plan {
                 annotations: spec.annotations.clone(),
             },
             debug: wishes.debug,
+            rootless: !rustix::process::geteuid().is_root(),
         })
     }
 }

@@ -100,6 +100,25 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Tells the program of `count` sockets that it is passed from descriptor
+    /// 3 on. It is process 1 in its own eyes (`sd_listen_fds(3)`).
+    #[must_use]
+    pub(crate) fn listening(mut self, count: u32) -> Plan {
+        if count > 0 {
+            let known = [&b"LISTEN_FDS="[..], b"LISTEN_PID="];
+            self.env
+                .retain(|entry| !known.iter().any(|name| entry.as_bytes().starts_with(name)));
+            let told = [format!("LISTEN_FDS={count}"), "LISTEN_PID=1".into()];
+            self.env.extend(
+                told.into_iter()
+                    .filter_map(|entry| CString::new(entry).ok()),
+            );
+        }
+        self
+    }
+}
+
 /// One entry a name: the last one wins, at the place of the first.
 fn environment(entries: &[String]) -> Vec<&[u8]> {
     let mut out: Vec<&[u8]> = Vec::with_capacity(entries.len() + 1);

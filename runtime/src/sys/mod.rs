@@ -257,7 +257,7 @@ pub(crate) fn end_on_signals() -> io::Result<()> {
     extern "C" fn end(signal: c_int) {
         exit(128 + signal);
     }
-    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
         // SAFETY: the handler does nothing but leave the process, which is
         // allowed at any moment (`signal-safety(7)`).
         if unsafe { libc::signal(signal, end as *const () as libc::sighandler_t) } == libc::SIG_ERR
