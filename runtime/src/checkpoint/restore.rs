@@ -14,7 +14,7 @@ use super::private::PrivateMounts;
 use super::rpc::{CgroupRoot, Kind, Notify, Options, Request, Version};
 use super::{EMPTY_NAMESPACES, Wishes, mounts};
 use crate::cgroup::{self, Home, systemd};
-use crate::container::create::{self, Prepared, run_hooks};
+use crate::container::create::{self, Prepared, run_runtime_hooks};
 use crate::error::Error;
 use crate::init::child::Console;
 use crate::init::protocol::send_with_fd;
@@ -273,16 +273,7 @@ impl Attempt<'_> {
             *pidfd = Some(self.name_init(pid)?);
         }
         match notify.script.as_str() {
-            "setup-namespaces" => {
-                let hooks = &self.prepared.spec.hooks;
-                run_hooks("prestart", &hooks.prestart, self.state, "creating")?;
-                run_hooks(
-                    "createRuntime",
-                    &hooks.create_runtime,
-                    self.state,
-                    "creating",
-                )
-            }
+            "setup-namespaces" => run_runtime_hooks(&self.prepared.spec.hooks, self.state),
             "post-restore" => self.restored(),
             "orphan-pts-master" => self.terminal(descriptor),
             _ => Ok(()),

@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use crate::container::create::{reap, run_hooks};
+use crate::container::create::{reap, run_runtime_hooks};
 use crate::error::Error;
 use crate::init;
 use crate::init::launch::Launched;
@@ -156,13 +156,7 @@ pub(super) fn converse(
                 aid.helper = Some(Helper::start(store, init)?);
             }
             FromInit::Mounted => {
-                run_hooks("prestart", &spec.hooks.prestart, state, "creating")?;
-                run_hooks(
-                    "createRuntime",
-                    &spec.hooks.create_runtime,
-                    state,
-                    "creating",
-                )?;
+                run_runtime_hooks(&spec.hooks, state)?;
                 trace::step("run the prestart and createRuntime hooks");
                 init.socket
                     .send(ToInit::Hooked)

@@ -421,6 +421,14 @@ pub(crate) fn reap(init: &Launched) -> Result<WaitIdStatus, Error> {
     status.ok_or_else(|| Error::State("init has no status".into()))
 }
 
+/// Runs the hooks that stand between the container's namespaces and its program.
+/// Those of `prestart` are told `created`: the specification has them called
+/// after `start` was asked for (config.md, "Prestart"), and crun says so too.
+pub(crate) fn run_runtime_hooks(hooks: &crate::spec::Hooks, state: &State) -> Result<(), Error> {
+    run_hooks("prestart", &hooks.prestart, state, "created")?;
+    run_hooks("createRuntime", &hooks.create_runtime, state, "creating")
+}
+
 /// Runs hooks of the runtime's own moments.
 pub(crate) fn run_hooks(
     kind: &'static str,
