@@ -1,0 +1,201 @@
+#!/usr/bin/env python3
+"""A `criu swrk FD` that does what behaviour.json beside it says, and appends
+what it was asked to requests.json, a line each. It speaks CRIU's protocol
+(images/rpc.proto) without using any of the runtime's code."""
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+
+HERE = os.path.dirname(os.path.realpath(__file__))
+DUMP, RESTORE, PRE_DUMP, NOTIFY, FEATURES, VERSION = 1, 2, 4, 6, 9, 10
+CLONE_PARENT = 0x8000
+SYS_CLONE = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
+
+PAIR = {1: ("key", "text"), 2: ("val", "text")}
+OPTIONS = {
+    1: ("images_dir_fd", "int"), 2: ("pid", "int"), 3: ("leave_running", "int"), 4: ("ext_unix_sk", "int"),
+    5: ("tcp_established", "int"), 6: ("evasive_devices", "int"), 7: ("shell_job", "int"), 8: ("file_locks", "int"),
+    9: ("log_level", "int"), 10: ("log_file", "text"), 11: ("ps", {1: ("address", "text"), 2: ("port", "int")}),
+    12: ("notify_scripts", "int"), 13: ("root", "text"), 14: ("parent_img", "text"), 15: ("track_mem", "int"),
+    16: ("auto_dedup", "int"), 17: ("work_dir_fd", "int"), 18: ("link_remap", "int"), 23: ("ext_mnt", [PAIR]),
+    24: ("manage_cgroups", "int"), 25: ("cg_root", [{1: ("ctrl", "text"), 2: ("path", "text")}]),
+    26: ("rst_sibling", "int"), 27: ("inherit_fd", [{1: ("key", "text"), 2: ("fd", "int")}]),
+    34: ("manage_cgroups_mode", "int"), 37: ("external", ["text"]), 38: ("empty_ns", "int"),
+    39: ("join_ns", [{1: ("ns", "text"), 2: ("ns_file", "text")}]), 44: ("freeze_cgroup", "text"),
+    46: ("tcp_skip_in_flight", "int"), 48: ("lazy_pages", "int"), 49: ("status_fd", "int"),
+    50: ("orphan_pts_master", "int"), 51: ("config_file", "text"), 53: ("lsm_profile", "text"),
+    63: ("lsm_mount_context", "text"),
+}
+REQUEST = {1: ("type", "int"), 2: ("opts", OPTIONS), 3: ("notify_success", "int"),
+           5: ("features", {1: ("mem_track", "int"), 2: ("lazy_pages", "int")})}
+
+
+def varint(data, at):
+    value = shift = 0
+    while True:
+        value |= (data[at] & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if data[at - 1] < 0x80:
+            return value, at
+
+
+def decode(data, form):
+    message, at = {}, 0
+    while at < len(data):
+        key, at = varint(data, at)
+        name, kind = form[key >> 3]
+        value, at = varint(data, at)
+        if key & 7 == 2:
+            value, at = data[at:at + value], at + value
+        many = isinstance(kind, list)
+        kind = kind[0] if many else kind
+        if kind == "text":
+            value = value.decode()
+        elif isinstance(kind, dict):
+            value = decode(value, kind)
+        if many:
+            message.setdefault(name, []).append(value)
+        else:
+            assert name not in message, name
+            message[name] = value
+    return message
+
+
+def number(value):
+    out = b""
+    while value >= 0x80:
+        out, value = out + bytes([value & 0x7F | 0x80]), value >> 7
+    return out + bytes([value])
+
+
+def encode(*fields):
+    out = b""
+    for field, value in fields:
+        if isinstance(value, bytes):
+            out += number(field << 3 | 2) + number(len(value)) + value
+        else:
+            out += number(field << 3) + number(value)
+    return out
+
+
+class Gone(Exception):
+    """The runtime has closed its side, or has not agreed."""
+
+
+class Talk:
+    def __init__(self, fd):
+        self.peer = socket.socket(fileno=fd)
+
+    def receive(self):
+        data = self.peer.recv(65536)
+        if not data:
+            raise Gone("end of the talk")
+        return decode(data, REQUEST)
+
+    def notify(self, script, pid=None, descriptor=None):
+        inner = [(1, script.encode())] + ([(2, pid)] if pid else [])
+        packet = encode((1, NOTIFY), (2, 1), (5, encode(*inner)))
+        if descriptor is None:
+            self.peer.send(packet)
+        else:
+            socket.send_fds(self.peer, [packet], [descriptor])
+        answer = self.receive()
+        record(answer)
+        if not answer.get("notify_success"):
+            raise Gone("not acknowledged")
+
+    def answer(self, kind, *fields):
+        self.peer.send(encode((1, kind), (2, 1), *fields))
+
+
+def record(what):
+    with open(os.path.join(HERE, "requests.json"), "a") as file:
+        file.write(json.dumps(what) + "\n")
+
+
+def dump(talk, request, behaviour):
+    for script in behaviour.get("notify", ["pre-dump", "network-lock", "post-dump"]):
+        talk.notify(script)
+    if request["type"] == DUMP and not request["opts"].get("leave_running"):
+        os.kill(request["opts"]["pid"], signal.SIGKILL)
+    talk.answer(request["type"])
+
+
+def restored_process(behaviour):
+    """A sibling of this process that runs the script once it is resumed."""
+    wait, resume = os.pipe()
+    libc = ctypes.CDLL(None, use_errno=True)
+    pid = libc.syscall(SYS_CLONE, CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)
+    if pid == 0:
+        os.close(resume)
+        os.setsid()
+        if "mounts" in behaviour:
+            libc.unshare(0x20000)
+            os.system(behaviour["mounts"])
+        open(os.path.join(HERE, "ready"), "w").close()
+        os.read(wait, 1)
+        os.execv("/bin/sh", ["sh", "-c", behaviour.get("script", "exec sleep 1000")])
+    os.close(wait)
+    while not os.path.exists(os.path.join(HERE, "ready")):
+        pass
+    return pid, resume
+
+
+def restore(talk, behaviour):
+    pid, resume = restored_process(behaviour)
+    try:
+        talk.notify("pre-restore")
+        talk.notify("setup-namespaces", pid)
+        talk.notify("post-setup-namespaces")
+        if behaviour.get("terminal"):
+            master, _ = os.openpty()
+            talk.notify("orphan-pts-master", descriptor=master)
+        talk.notify("post-restore", pid)
+    except Gone:
+        os.kill(pid, signal.SIGKILL)
+        raise
+    os.write(resume, b"x")
+    talk.answer(RESTORE, (4, encode((1, pid))))
+
+
+def main():
+    assert sys.argv[1] == "swrk", sys.argv
+    with open(os.path.join(HERE, "behaviour.json")) as file:
+        behaviour = json.load(file)
+    talk = Talk(int(sys.argv[2]))
+    request = talk.receive()
+    kind = request["type"]
+    if kind == VERSION:
+        if "dies" in behaviour:
+            sys.exit("Error (kerndat.c:1): " + behaviour["dies"])
+        major, minor, sub = behaviour.get("version", [3, 17, 1])
+        talk.answer(kind, (10, encode((1, major), (2, minor), (4, sub))))
+    elif kind == FEATURES:
+        has = int(behaviour.get("features", True))
+        talk.answer(kind, (8, encode((1, has), (2, has))))
+    else:
+        with open("/proc/self/status") as file:
+            request["blocked"] = [line.split()[1] for line in file if line.startswith("SigBlk")][0]
+        request["descriptors"] = sorted(int(fd) for fd in os.listdir("/proc/self/fd"))[:-1]
+        record(request)
+        if "fails" in behaviour:
+            folder = os.open(f"/proc/{os.getppid()}/fd/{request['opts'].get('work_dir_fd', request['opts']['images_dir_fd'])}", 0)
+            log = os.open(request["opts"]["log_file"], os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=folder)
+            os.write(log, b"(0.1) fine\n(0.2) Error (x.c:1): deep reason\n")
+            talk.peer.send(encode((1, kind), (2, 0), (7, 22), (9, behaviour["fails"].encode())))
+        elif kind == RESTORE:
+            restore(talk, behaviour)
+        else:
+            dump(talk, request, behaviour)
+    while talk.peer.recv(65536):
+        pass
+
+
+try:
+    main()
+except Gone as gone:
+    sys.exit(str(gone))

@@ -1,0 +1,182 @@
+//! Mounts, namespaces and streams that lie outside of the container.
+
+use super::{Fake, SLEEP, no_python, scene_with_fake};
+use crate::Container;
+use serde_json::json;
+use teu_integration_tests::{Scene, skip_unless};
+
+#[test]
+fn mounts_from_outside_are_named_by_their_destination() {
+    scene_with_fake!(scene, fake, "external mounts", {});
+    let odd = "/odd,[x] y";
+    for folder in ["a", "b", "c"] {
+        std::fs::create_dir(scene.path(folder)).unwrap();
+    }
+    let bind = |to: &str, from: &str| json!({"destination": to, "source": scene.path(from), "options": ["bind"]});
+    let container = Container::script(&scene, "c", SLEEP, |config| {
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.extend([bind("/conf", "a"), bind(odd, "b"), bind("/dev/shm/in", "c")]);
+        config["linux"]["maskedPaths"] = json!(["/proc/timer_list", "/proc/keys", "/proc/acpi"]);
+    });
+    scene.shell(&format!(
+        "cd {}/rootfs; mkdir -p real; ln -s /real/conf conf",
+        container.bundle.display()
+    ));
+    container.run_detached();
+    fake.checkpoint(&container, &["--leave-running"]).succeeds();
+    let options = fake.options();
+    let mounts = options["ext_mnt"].as_array().unwrap();
+    let pair = |key: &str, val: &str| json!({"key": key, "val": val});
+    for expected in [
+        pair("/real/conf", "/conf"),
+        pair(odd, odd),
+        pair("/dev/shm/in", "/dev/shm/in"),
+    ] {
+        assert!(mounts.contains(&expected), "{expected} in {options}");
+    }
+    let masked = mounts.iter().filter(|mount| mount["val"] == "/dev/null");
+    assert!(masked.clone().count() >= 1, "{options}");
+    assert!(
+        masked.clone().all(|mount| mount["key"] != "/proc/acpi"),
+        "{options}"
+    );
+    // The link is led to another mount: neither may become the other.
+    container.exec("true").succeeds();
+    scene.shell(&format!(
+        "cd {}/rootfs; rm conf; ln -s '{odd}' conf",
+        container.bundle.display()
+    ));
+    let _ = fake
+        .checkpoint(&container, &["--leave-running"])
+        .fails(1, &["has come to be the one on", "/conf"]);
+}
+
+#[test]
+fn a_name_that_could_be_taken_for_another_is_refused() {
+    scene_with_fake!(scene, fake, "confusing names", {});
+    let source = scene.path("a");
+    std::fs::create_dir(&source).unwrap();
+    let container = Container::script(&scene, "c", SLEEP, |config| {
+        let mount = json!({"destination": "/x]:/etc", "source": source, "options": ["bind"]});
+        config["mounts"].as_array_mut().unwrap().push(mount);
+    });
+    container.run_detached();
+    let _ = fake
+        .checkpoint(&container, &["--leave-running"])
+        .fails(1, &["]:"]);
+    let _ = container.call(&["delete", "--force"], &[]).exits(0);
+    let images = fake.images(&json!(["", "", ""]));
+    let _ = fake
+        .restore(&container, &["-d", "--image-path", &images])
+        .fails(1, &["]:"]);
+    assert!(fake.requests().is_empty());
+    let _ = container
+        .call(&["state"], &[])
+        .fails(1, &["does not exist"]);
+}
+
+#[test]
+fn joined_namespaces_stay_outside() {
+    scene_with_fake!(scene, fake, "joined namespaces", {});
+    let holder = Container::script(&scene, "holder", SLEEP, |_| ());
+    holder.run_detached();
+    let pid = holder.state()["pid"].clone();
+    let container = Container::script(&scene, "c", SLEEP, |config| {
+        let own = |kind: &str, name: &str| json!({"type": kind, "path": format!("/proc/{pid}/ns/{name}")});
+        config["linux"]["namespaces"] = json!([
+            own("network", "net"), own("pid", "pid"), own("ipc", "ipc"), {"type": "mount"}, {"type": "uts"}
+        ]);
+    });
+    container.run_detached();
+    fake.checkpoint(&container, &["--leave-running"]).succeeds();
+    let inode = |kind: &str| {
+        let link = std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+        link.to_str().unwrap().to_owned().replace(':', "")
+    };
+    let external = [
+        format!("{}:extRootNetNS", inode("net")),
+        format!("{}:extRootPidNS", inode("pid")),
+    ];
+    assert_eq!(fake.options()["external"], json!(external));
+    let _ = container.call(&["delete", "--force"], &[]).exits(0);
+
+    let images = fake.images(&json!(["pipe:[1]", "/dev/null", "pipe:[2]"]));
+    fake.restore(&container, &["-d", "--image-path", &images])
+        .succeeds();
+    let options = fake.options();
+    assert_eq!(
+        options["join_ns"],
+        json!([{"ns": "ipc", "ns_file": format!("/proc/{pid}/ns/ipc")}])
+    );
+    let inherited = options["inherit_fd"].as_array().unwrap();
+    let keys: Vec<_> = inherited
+        .iter()
+        .map(|fd| fd["key"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        keys,
+        ["extRootNetNS", "extRootPidNS", "pipe:[1]", "pipe:[2]"]
+    );
+    let (net, pid_ns) = (&inherited[0]["fd"], &inherited[1]["fd"]);
+    assert_eq!(
+        (&inherited[2]["fd"], &inherited[3]["fd"]),
+        (&json!(0), &json!(2))
+    );
+    // Of ours, CRIU has these, its streams and the socket.
+    let all = fake.requests();
+    let request = all.iter().find(|request| request["type"] == 2).unwrap();
+    let has = request["descriptors"].as_array().unwrap();
+    assert!(
+        has.contains(net) && has.contains(pid_ns) && has.len() == 6,
+        "{request}"
+    );
+    assert_eq!(request["blocked"], "0000000000000000");
+    let _ = container.call(&["kill"], &["KILL"]).exits(0);
+}
+
+#[test]
+fn a_mount_that_the_images_put_in_place_of_the_bundles_is_refused() {
+    let scene = Scene::new("restored mounts");
+    skip_unless!(
+        scene,
+        !no_python(),
+        "the criu of this test is a python3 program"
+    );
+    let place = scene.path("place");
+    for folder in ["place", "good", "evil"] {
+        std::fs::create_dir(scene.path(folder)).unwrap();
+    }
+    let mount = |source: &str, option: &str| {
+        let line = format!(
+            "mount --make-rprivate / && mount --bind {} {place}{option}",
+            scene.path(source).display(),
+            place = place.display()
+        );
+        json!({ "mounts": line })
+    };
+    let remount = format!(" && mount -o remount,bind,ro {}", place.display());
+    let fake = Fake::new(&scene, &json!({}));
+    let container = Container::script(&scene, "c", SLEEP, |config| {
+        let mount =
+            json!({"destination": place, "source": scene.path("good"), "options": ["bind", "ro"]});
+        config["mounts"].as_array_mut().unwrap().push(mount);
+    });
+    let images = fake.images(&json!(["", "", ""]));
+    let flags = ["-d", "--image-path", images.as_str()];
+    for (source, option, refused) in [
+        (
+            "evil",
+            remount.as_str(),
+            Some("was restored from the images as something else"),
+        ),
+        ("good", "", Some("without its ro")),
+        ("good", remount.as_str(), None),
+    ] {
+        fake.behaves(&mount(source, option));
+        let outcome = fake.restore(&container, &flags);
+        match refused {
+            Some(words) => drop(outcome.fails(1, &[words])),
+            None => drop(outcome.succeeds()),
+        }
+    }
+}
