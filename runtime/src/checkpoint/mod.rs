@@ -19,13 +19,14 @@
 //!
 //! The images hold processes and nothing that steers the host: a restored
 //! container's mounts, cgroups, namespaces and hooks come from the bundle that
-//! `restore` names, and the restored mounts are compared with it.
+//! `restore` names, and [`protection`] compares what was mounted with it.
 
 mod criu;
 mod dump;
 mod mounts;
 mod outside;
 mod private;
+mod protection;
 mod quote;
 mod restore;
 mod rpc;

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags, statx};
 use rustix::mount::{MoveMountFlags, move_mount};
 
-use super::private::PrivateMounts;
+use super::private::Elsewhere;
 use super::rpc::ExternalMount;
 use crate::error::Error;
 use crate::init::cgroup_view::View;
@@ -94,7 +94,7 @@ fn check_name(name: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn refused(place: &Path, why: &str) -> Error {
+pub(super) fn refused(place: &Path, why: &str) -> Error {
     super::Error::Refused(format!("mount on {place:?} {why}")).into()
 }
 
@@ -154,13 +154,15 @@ pub(super) fn for_restore(plan: &Plan, cgroups: &View) -> Result<Vec<ExternalMou
 }
 
 /// The file system of a running container, from outside.
-struct Live {
-    root: RootDir,
+pub(super) struct Live {
+    /// Its root.
+    pub root: RootDir,
     table: Vec<(u64, PathBuf)>,
 }
 
 impl Live {
-    fn of(pid: i32) -> Result<Self, Error> {
+    /// Of the container whose init is `pid`.
+    pub(super) fn of(pid: i32) -> Result<Self, Error> {
         let path = format!("/proc/{pid}/root");
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::openat(CWD, &path, flags, Mode::empty())
@@ -177,7 +179,7 @@ impl Live {
 
     /// The mount whose root `path` leads to: its number and its mount point.
     /// None where the path is missing, or an ordinary file of another mount.
-    fn mount_on(&self, path: &Path) -> Result<Option<(u64, PathBuf)>, Error> {
+    pub(super) fn mount_on(&self, path: &Path) -> Result<Option<(u64, PathBuf)>, Error> {
         let Ok(place) = self.root.open(path, OFlags::PATH) else {
             return Ok(None);
         };
@@ -237,7 +239,7 @@ fn unescaped(mut text: &[u8]) -> Vec<u8> {
 /// are mounted for that, in a mount namespace that ends with this call. What is
 /// inside of a tmpfs comes out of the images.
 pub(super) fn make_points(plan: &Plan) -> Result<(), Error> {
-    let _private = PrivateMounts::enter()?;
+    let _private = Elsewhere::private()?;
     let fail = |plan: &Plan| Error::on::<rustix::io::Errno>("open root", plan.rootfs.clone());
     let root = clone_host(&plan.rootfs, true).map_err(fail(plan))?;
     let from = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
@@ -266,49 +268,6 @@ fn on_tmpfs(path: &Path, mounts: &[MountOp]) -> bool {
         tmpfs && path != op.target && path.starts_with(&op.target)
     })
 }
-
-/// Compares the bind mounts of a restored container with the bundle: the images
-/// say where and how they were mounted, and must not have the last word.
-pub(super) fn verify(pid: i32, plan: &Plan) -> Result<(), Error> {
-    let live = Live::of(pid)?;
-    for (index, op) in plan.mounts.iter().enumerate() {
-        let What::Bind { source, .. } = &op.what else {
-            continue;
-        };
-        let covered = plan.mounts[index + 1..]
-            .iter()
-            .any(|later| op.target.starts_with(&later.target) && later.what != What::Remount);
-        if covered || live.mount_on(&op.target)?.is_none() {
-            continue;
-        }
-        let place = live
-            .root
-            .open(&op.target, OFlags::PATH)
-            .map_err(Error::on("open", &op.target))?;
-        let is = rustix::fs::fstat(&place).map_err(Error::on("stat", &op.target))?;
-        let should = rustix::fs::stat(source).map_err(Error::on("stat", source))?;
-        if (is.st_dev, is.st_ino) != (should.st_dev, should.st_ino) {
-            let why = format!("was restored from the images as something else than {source:?}");
-            return Err(refused(&op.target, &why));
-        }
-        let flags = rustix::fs::fstatvfs(&place).map_err(Error::on("stat", &op.target))?;
-        let asked = op.options.flags.attributes() & PROTECTIONS;
-        if flags.f_flag.bits() & asked != asked {
-            return Err(refused(
-                &op.target,
-                "was restored from the images without its ro, nosuid, nodev or noexec",
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Attributes that protect the host or the mount; `MOUNT_ATTR_*` and the flags
-/// of `statvfs(3)` have the same numbers for these.
-const PROTECTIONS: u64 = libc::MOUNT_ATTR_RDONLY
-    | libc::MOUNT_ATTR_NOSUID
-    | libc::MOUNT_ATTR_NODEV
-    | libc::MOUNT_ATTR_NOEXEC;
 
 #[cfg(test)]
 mod tests {
@@ -400,14 +359,5 @@ mod tests {
         assert!(on_tmpfs(Path::new("/t/in"), &plan.mounts));
         assert!(!on_tmpfs(Path::new("/t"), &plan.mounts));
         assert!(!on_tmpfs(Path::new("/tt"), &plan.mounts));
-    }
-
-    #[test]
-    fn the_flags_of_a_mount_are_numbered_alike() {
-        assert_eq!(PROTECTIONS, 15);
-        assert_eq!(
-            PROTECTIONS,
-            libc::ST_RDONLY | libc::ST_NOSUID | libc::ST_NODEV | libc::ST_NOEXEC
-        );
     }
 }

@@ -1,5 +1,5 @@
-//! A mount namespace for a while: what is mounted in it is seen by nobody
-//! else and is gone with it, also when this process is killed.
+//! Another mount namespace for a while. What is mounted in one of our own is
+//! seen by nobody else and is gone with it, also when this process is killed.
 
 use std::os::fd::OwnedFd;
 
@@ -10,27 +10,55 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 use crate::error::Error;
 use crate::sys;
 
-/// This process is in a mount namespace of its own until this is dropped.
+/// This process is in another mount namespace until this is dropped.
 #[derive(Debug)]
-pub(super) struct PrivateMounts {
+pub(super) struct Elsewhere {
     namespace: OwnedFd,
     root: OwnedFd,
     cwd: OwnedFd,
 }
 
-impl PrivateMounts {
-    /// Enters a copy of the present namespace, which follows what the host
-    /// mounts and never the other way round.
-    pub(super) fn enter() -> Result<Self, Error> {
-        let open = |path: &'static str, flags: OFlags| {
-            rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty())
-                .map_err(Error::on("open", path))
-        };
-        let before = Self {
-            namespace: open("/proc/self/ns/mnt", OFlags::RDONLY)?,
+fn open(path: &str, flags: OFlags) -> Result<OwnedFd, Error> {
+    rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty())
+        .map_err(Error::on("open", path))
+}
+
+/// The file of this process's own mount namespace.
+const OWN: &str = "/proc/self/ns/mnt";
+
+impl Elsewhere {
+    /// What there is to come back to.
+    fn way_back() -> Result<Self, Error> {
+        Ok(Self {
+            namespace: open(OWN, OFlags::RDONLY)?,
             root: open("/", OFlags::PATH)?,
             cwd: open(".", OFlags::PATH)?,
-        };
+        })
+    }
+
+    /// Enters the namespace of `pid`, which must not be our own.
+    pub(super) fn of(pid: i32) -> Result<Self, Error> {
+        let path = format!("/proc/{pid}/ns/mnt");
+        let other = open(&path, OFlags::RDONLY)?;
+        let before = Self::way_back()?;
+        let inode = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+        let (ours, theirs) = (inode(&before.namespace), inode(&other));
+        if ours.is_err() || theirs.is_err() || ours == theirs {
+            let why = format!("process {pid} has no mount namespace of its own");
+            return Err(super::Error::Refused(why).into());
+        }
+        move_into_link_name_space(
+            std::os::fd::AsFd::as_fd(&other),
+            Some(LinkNameSpaceType::Mount),
+        )
+        .map_err(Error::on("enter", &path))?;
+        Ok(before)
+    }
+
+    /// Enters a copy of the present namespace, which follows what the host
+    /// mounts and never the other way round.
+    pub(super) fn private() -> Result<Self, Error> {
+        let before = Self::way_back()?;
         sys::unshare(UnshareFlags::NEWNS).map_err(Error::at("unshare", "mount namespace"))?;
         mount_change(
             "/",
@@ -53,7 +81,7 @@ impl PrivateMounts {
     }
 }
 
-impl Drop for PrivateMounts {
+impl Drop for Elsewhere {
     fn drop(&mut self) {
         // The way back is open as long as the way in was. Were it not, nothing
         // that follows could be trusted to act on the host.

@@ -10,9 +10,9 @@ use rustix::process::{Pid, PidfdFlags};
 use super::criu::{Criu, Worker, ended};
 use super::dump::{explain, open_folder, open_work};
 use super::outside::{self, Joined};
-use super::private::PrivateMounts;
+use super::private::Elsewhere;
 use super::rpc::{CgroupRoot, Kind, Notify, Options, Request, Version};
-use super::{EMPTY_NAMESPACES, Wishes, mounts};
+use super::{EMPTY_NAMESPACES, Wishes, mounts, protection};
 use crate::cgroup::{self, Home, systemd};
 use crate::container::create::{self, Prepared, run_runtime_hooks};
 use crate::error::Error;
@@ -246,7 +246,7 @@ impl Attempt<'_> {
     fn start(&self) -> Result<Started, Error> {
         let path = self.locked.dir().path().join(ROOT);
         rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755)).map_err(Error::on("create", &path))?;
-        let _private = PrivateMounts::enter()?;
+        let _private = Elsewhere::private()?;
         let rootfs = &self.state.rootfs;
         let root = clone_host(rootfs, true).map_err(Error::on("open root", rootfs))?;
         let from = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
@@ -297,7 +297,9 @@ impl Attempt<'_> {
 
     /// All processes are there and stand still: the last moment to refuse them.
     fn restored(&mut self) -> Result<(), Error> {
-        mounts::verify(self.state.pid, &self.prepared.init.rootfs)?;
+        if self.prepared.init.rootfs.own_mounts {
+            protection::restore(self.state.pid, &self.prepared.init.rootfs)?;
+        }
         let time = NamespaceType::Time;
         // CRIU gives them a time namespace, so that their clocks go on.
         if !self.state.namespaces.contains(&time) && has_own_time(self.state.pid) {

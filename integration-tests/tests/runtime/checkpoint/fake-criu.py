@@ -12,7 +12,7 @@ import sys
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 DUMP, RESTORE, PRE_DUMP, NOTIFY, FEATURES, VERSION = 1, 2, 4, 6, 9, 10
-CLONE_PARENT = 0x8000
+CLONE_NEWNS, CLONE_PARENT = 0x20000, 0x8000
 SYS_CLONE = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
 
 PAIR = {1: ("key", "text"), 2: ("val", "text")}
@@ -133,9 +133,8 @@ def restored_process(behaviour):
     if pid == 0:
         os.close(resume)
         os.setsid()
-        if "mounts" in behaviour:
-            libc.unshare(0x20000)
-            os.system(behaviour["mounts"])
+        assert libc.unshare(CLONE_NEWNS) == 0
+        assert os.system("mount --make-rprivate / && " + behaviour.get("mounts", "true")) == 0
         open(os.path.join(HERE, "ready"), "w").close()
         os.read(wait, 1)
         os.execv("/bin/sh", ["sh", "-c", behaviour.get("script", "exec sleep 1000")])
