@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use teu_integration_tests::{Outcome, Scene};
 
 mod cgroups;
+mod cgroups_inside;
 mod checkpoint;
 mod cost;
 mod errors;
