@@ -15,7 +15,7 @@ impl Group {
     /// Makes the cgroups. One that is there already must be empty and not frozen.
     ///
     /// With `tolerant` (not root, and no path asked for) a hierarchy without
-    /// permission is left out; [`Group::apply`] then refuses limits there. On
+    /// permission is left out, and always one beside those with the limits; [`Group::apply`] then refuses limits there. On
     /// an error the directories made by this call are removed again; after a
     /// kill they are found by the recorded paths.
     pub(crate) fn create(paths: &Paths, plan: &Plan, tolerant: bool) -> Result<Self, Error> {
@@ -46,7 +46,11 @@ impl Group {
                 match make(path, names.contains(&"cpuset")) {
                     Ok(true) => fresh.push(path.to_owned()),
                     Ok(false) => check(path, &names)?,
-                    Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) if tolerant => return Ok(()),
+                    Err(Errno::ACCESS | Errno::PERM | Errno::ROFS)
+                        if tolerant || (!group.is_v2 && limits_nothing(&names)) =>
+                    {
+                        return Ok(());
+                    }
                     Err(source) => {
                         return Err(Error::Create {
                             path: path.to_owned(),
@@ -71,6 +75,13 @@ impl Group {
         }
         Ok(group)
     }
+}
+
+/// Whether a hierarchy of a v1 or hybrid host has no controllers of its own:
+/// systemd's, and cgroup2. A user whom root gave cgroups may have none there.
+fn limits_nothing(names: &[&str]) -> bool {
+    let nothing = |name: &&str| name.is_empty() || name.starts_with("name=");
+    names.iter().all(nothing)
 }
 
 /// Makes the directory and, where they lack, its parents. Whether it is new.
