@@ -116,7 +116,9 @@ pub(crate) fn init_of(state: &State) -> Result<Option<OwnedFd>, Error> {
         return Ok(None);
     };
     let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-        Err(rustix::io::Errno::SRCH) => return Ok(None),
+        // EINVAL, before Linux 6.15: the number is nobody's any more, but still
+        // that of a session or a process group with others in it.
+        Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => return Ok(None),
         result => result.map_err(Error::on("open pidfd of pid", state.pid))?,
     };
     Ok(state.alive()?.then_some(pidfd))
