@@ -158,11 +158,11 @@ fn runtime(scene: &Scene) -> String {
 fn want_of_memory_is_told() {
     let scene = Scene::new("oom");
     let container = sleeper(&scene, |config| {
-        config["linux"]["resources"]["memory"] = json!({"limit": 33_554_432});
+        config["linux"]["resources"]["memory"] = json!({"limit": 33_554_432, "swap": 33_554_432});
     });
     let child = stream(&container, "50ms");
     scene.wait_until("it streams", || !lines(&scene).is_empty());
-    let hog = container.exec("head -c 200m /dev/zero | tail >/dev/null");
+    let hog = container.exec("head -c 64m /dev/zero | tail >/dev/null");
     assert_ne!(hog.code(), 0, "{hog}");
     let oom = json!({"type": "oom", "id": container.id});
     scene.wait_until("an oom event", || lines(&scene).contains(&oom));
