@@ -4,13 +4,16 @@
     reason = "a test that meets the unexpected panics"
 )]
 
-use teu_integration_tests::skipped;
 use teu_integration_tests::support::{Found, own_cells, probe_all, readme, table_of};
+use teu_integration_tests::{missing_command, skipped};
 
 #[test]
 fn the_table_of_the_readme_is_true() {
     if std::env::var_os("TEU_RUNTIME").is_some() {
         return skipped("support", "the table is that of our runtime");
+    }
+    if missing_command("jq") {
+        return skipped("support", "the probes need jq");
     }
     let text = std::fs::read_to_string(readme()).unwrap();
     let mut cells = own_cells(table_of(&text));

@@ -8,7 +8,7 @@ mod events;
 mod help;
 mod query;
 mod run;
-mod suggest;
+pub(crate) mod suggest;
 mod table;
 mod template;
 mod update;

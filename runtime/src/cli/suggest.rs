@@ -1,7 +1,7 @@
 //! What was probably meant by a word that does not exist.
 
 /// The candidate that is so near to `word` that it was probably meant.
-pub(super) fn closest<'a>(
+pub(crate) fn closest<'a>(
     word: &str,
     candidates: impl Iterator<Item = &'a str>,
 ) -> Option<&'a str> {

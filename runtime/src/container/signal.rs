@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use rustix::process::{Pid, Signal};
 
 use crate::cgroup::procs;
+use crate::cli::suggest;
 use crate::container::delete::{has_own_pids, init_of, kill_init};
 use crate::container::status::Status;
 use crate::error::Error;
@@ -137,9 +138,18 @@ pub(crate) fn words(number: i32) -> String {
 /// First and last real-time signal as programs see them (`signal(7)`).
 const REAL_TIME: (i32, i32) = (34, 64);
 
+/// What is wrong with a signal that does not exist, and which was probably meant.
+fn unknown(text: &str) -> String {
+    let name = text.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let meant = suggest::closest(name, NAMES.iter().map(|(name, _)| *name))
+        .map_or_else(String::new, |meant| format!(", did you mean {meant}?"));
+    format!("unknown signal {text:?}{meant}")
+}
+
 /// Reads a signal: a number, or a name with or without `SIG` in any case.
 pub(crate) fn parse(text: &str) -> Result<i32, Error> {
-    let unknown = || Error::Usage(format!("unknown signal {text:?}"));
+    let unknown = || Error::Usage(unknown(text));
     if let Ok(number) = text.parse::<i32>() {
         return if (0..=REAL_TIME.1).contains(&number) {
             Ok(number)
