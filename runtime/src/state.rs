@@ -9,6 +9,7 @@
 //!     ├── running             an empty file as a fact: it was started
 //!     ├── start               the gate's socket, where init waits
 //!     ├── criu-root/          where CRIU mounts the root, while `restore` runs
+//!     ├── notify/             only for a service: its socket to the manager
 //!     ├── seccomp             the compiled filter, for `exec`; only with a profile
 //!     └── failure             one page shared with init, for a failure under the filter
 //! ```
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup;
 use crate::container::agent::Agent;
+use crate::container::service::notify;
 use crate::error::Error;
 use crate::id::ContainerId;
 use crate::resctrl;
@@ -209,6 +211,11 @@ impl Root {
     /// The directory of `--root`; it need not exist.
     pub(crate) fn new(path: PathBuf) -> Root {
         Root { path }
+    }
+
+    /// Where the directory of a container is, or will be.
+    pub(crate) fn place(&self, id: &ContainerId) -> PathBuf {
+        self.path.join(id.as_str())
     }
 
     /// Makes the directory of a new container and takes its lock. On a crash
@@ -438,7 +445,11 @@ impl Locked {
         }
         names.retain(|name| name != "." && name != ".." && name != STATE);
         for name in &names {
-            self.remove_file(name)?;
+            if name == notify::FOLDER {
+                notify::remove_folder(&self)?;
+            } else {
+                self.remove_file(name)?;
+            }
         }
         self.remove_file(STATE)?;
         match rustix::fs::unlinkat(CWD, &self.dir.path, AtFlags::REMOVEDIR) {

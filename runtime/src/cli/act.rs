@@ -3,9 +3,11 @@
 use super::args::Args;
 use super::{Context, container_id, named};
 use crate::cgroup::freezer;
+use crate::container::mounts::{self as container_mounts, Change};
 use crate::container::status::Status;
 use crate::container::{delete as removal, signal, start as starting};
 use crate::error::Error;
+use crate::id::ContainerId;
 
 /// `start`.
 pub(super) fn start(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
@@ -16,6 +18,22 @@ pub(super) fn start(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
         starting::start(&context.root, &id, context.log),
     )
     .map(|()| 0)
+}
+
+/// `mounts add` and `mounts remove`.
+pub(super) fn mounts(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
+    let change = match args.words[0].as_str() {
+        "add" => Change::Add,
+        "remove" => Change::Remove,
+        other => {
+            return Err(Error::Usage(format!(
+                "unknown command {other}: add or remove"
+            )));
+        }
+    };
+    let id: ContainerId = args.words[1].parse()?;
+    let changed = container_mounts::change(&context.root, &id, change, &args.words[2]);
+    named("mounts", &id, changed).map(|()| 0)
 }
 
 /// `kill`.

@@ -251,6 +251,7 @@ impl Invocation {
             "kill" => act::kill(context, args),
             "delete" => act::delete(context, args),
             "events" => events::events(context, args),
+            "mounts" => act::mounts(context, args),
             "pause" => act::pause(context, args),
             "resume" => act::resume(context, args),
             "update" => update::update(context, args),

@@ -8,6 +8,8 @@ use super::{Context, absolute, container_id, named};
 use crate::container::create::{self as creation, Created, Request};
 use crate::container::exec as execution;
 use crate::container::foreground::{Foreground, caller_size};
+use crate::container::service::Service;
+use crate::container::service::notify::Proxy;
 use crate::container::{delete, start};
 use crate::error::Error;
 use crate::id::ContainerId;
@@ -85,6 +87,7 @@ pub(super) fn request<'a>(
             debug: context.log.debugs(),
         },
         systemd_cgroup: context.systemd_cgroup,
+        service: Service::default(),
         log: context.log,
     }
 }
@@ -92,7 +95,10 @@ pub(super) fn request<'a>(
 /// `create`.
 pub(super) fn create(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
     let id = container_id(args)?;
-    let request = request(context, args, &id);
+    let request = Request {
+        service: Service::of_this_process(),
+        ..request(context, args, &id)
+    };
     let config = request.bundle.join("config.json");
     named("create", &id, creation::create(&request))
         .map(|_| 0)
@@ -111,20 +117,31 @@ pub(super) fn run(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
     let request = Request {
         run: true,
         detached,
+        service: Service::of_this_process(),
         ..request(context, args, &id)
     };
     let config = request.bundle.join("config.json");
     let mut created = named("run", &id, creation::create(&request))
         .map_err(|error| error.asked_by(&config, ""))?;
-    if let Err(error) = start::begin(&mut created, context.log) {
-        let _ = sys::pidfd_signal(created.init.pidfd.as_fd(), libc::SIGKILL);
-        let _ = creation::reap(&created.init);
-        let _ = delete::destroy(created.locked, &created.state, context.log);
-        return named("run", &id, Err(error)).map_err(|error| error.asked_by(&config, ""));
-    }
-    let Some(foreground) = foreground else {
-        return Ok(0);
+    let notify = match &request.service.notify {
+        Some(address) => Proxy::listen(&created.locked, address),
+        None => Ok(None),
     };
+    let begun = notify.and_then(|notify| {
+        start::begin(&mut created, context.log)?;
+        Ok(notify)
+    });
+    let notify = match begun {
+        Ok(notify) => notify,
+        Err(error) => {
+            return abandoned(context, created, &id, error)
+                .map_err(|error| error.asked_by(&config, ""));
+        }
+    };
+    let Some(mut foreground) = foreground else {
+        return named("run", &id, until_ready(created, notify)).map(|()| 0);
+    };
+    foreground.notify(notify);
     let Created {
         locked,
         state,
@@ -143,6 +160,35 @@ pub(super) fn run(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
         &id,
         stay(context, running, &foreground, args.flag("keep")),
     )
+}
+
+/// Ends a container that did not become its program.
+fn abandoned(
+    context: &Context<'_>,
+    created: Created,
+    id: &ContainerId,
+    error: Error,
+) -> Result<u8, Error> {
+    let _ = sys::pidfd_signal(created.init.pidfd.as_fd(), libc::SIGKILL);
+    let _ = creation::reap(&created.init);
+    let _ = delete::destroy(created.locked, &created.state, context.log);
+    named("run", id, Err(error))
+}
+
+/// Stays until a service is ready, where its manager wants to hear of it.
+/// Others may act on the container meanwhile.
+fn until_ready(created: Created, notify: Option<Proxy>) -> Result<(), Error> {
+    let Created {
+        locked,
+        state,
+        init,
+        ..
+    } = created;
+    drop(locked);
+    match notify {
+        Some(notify) => notify.wait(init.pidfd.as_fd(), state.pid.unsigned_abs()),
+        None => Ok(()),
+    }
 }
 
 /// A container that was just started, or restored.

@@ -289,6 +289,13 @@ pub(crate) const COMMANDS: &[CommandSpec] = &[
         ],
     },
     CommandSpec {
+        name: "mounts",
+        usage: "add|remove ID FILE",
+        help: "add or remove the mounts that FILE lists as config.json does",
+        words: (3, 3),
+        flags: &[HELP],
+    },
+    CommandSpec {
         name: "pause",
         usage: "ID",
         help: "hold all processes of a container",

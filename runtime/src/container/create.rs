@@ -10,6 +10,7 @@ use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
 use crate::cgroup::{self, Group, Home, Layout, systemd};
 use crate::container::bring_up::{self, Aid, Orders};
 use crate::container::foreground::caller_size;
+use crate::container::service::{Service, notify};
 use crate::error::Error;
 use crate::id::ContainerId;
 use crate::init::cgroup_view::View;
@@ -52,6 +53,8 @@ pub(crate) struct Request<'a> {
     pub detached: bool,
     /// Whether systemd makes the cgroups.
     pub systemd_cgroup: bool,
+    /// What a service manager hands on to the container.
+    pub service: Service,
     /// The rest.
     pub wishes: Wishes,
     /// Where warnings go.
@@ -123,6 +126,10 @@ pub(crate) fn create(request: &Request<'_>) -> Result<Created, Error> {
     let mut locked = request.root.create(request.id)?;
     let made = locked
         .save(&state)
+        .and_then(|()| match request.service.notify {
+            Some(_) => notify::make_folder(&locked),
+            None => Ok(()),
+        })
         .and_then(|()| make(request, prepared, &mut locked, &mut state));
     match made {
         Ok((init, master, page)) => Ok(Created {
@@ -147,8 +154,10 @@ pub(crate) fn create(request: &Request<'_>) -> Result<Created, Error> {
 
 /// Decides everything, without a side effect.
 pub(crate) fn prepare(request: &Request<'_>) -> Result<Prepared, Error> {
-    let spec = Spec::load(&request.bundle)?;
+    let mut spec = Spec::load(&request.bundle)?;
     trace::step("read and check config.json");
+    let folder = request.root.place(request.id);
+    request.service.hand_on(&mut spec, &folder);
     let mut init = init::Plan::new(&spec, request.id, &request.bundle, &request.wishes)?;
     if let Some(profile) = &spec.linux.seccomp {
         init.filter = compile(profile)?;

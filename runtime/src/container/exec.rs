@@ -207,7 +207,7 @@ fn running_init(state: &State, ignore_paused: bool) -> Result<OwnedFd, Error> {
 
 /// The namespaces to join, and whether a user namespace is among them. One
 /// that is our own already cannot be joined again (EINVAL, `setns(2)`).
-fn namespaces(state: &State) -> Result<(ThreadNameSpaceType, bool), Error> {
+pub(super) fn namespaces(state: &State) -> Result<(ThreadNameSpaceType, bool), Error> {
     let mut flags = 0;
     for &kind in &state.namespaces {
         if kind == NamespaceType::User {

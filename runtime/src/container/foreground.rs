@@ -11,6 +11,7 @@ use rustix::termios::{
     OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
 };
 
+use crate::container::service::notify::Proxy;
 use crate::error::Error;
 use crate::spec::ConsoleSize;
 use crate::sys;
@@ -85,6 +86,7 @@ pub(crate) fn caller_size() -> Option<ConsoleSize> {
 #[derive(Debug)]
 pub(crate) struct Foreground {
     signals: OwnedFd,
+    notify: Option<Proxy>,
 }
 
 impl Foreground {
@@ -92,7 +94,22 @@ impl Foreground {
     pub(crate) fn prepare() -> Result<Foreground, Error> {
         Ok(Foreground {
             signals: sys::block_signals().map_err(Error::at("take", "signals"))?,
+            notify: None,
         })
+    }
+
+    /// Passes on, while staying, that a service is ready. Its manager watches
+    /// this process, which ends with the service.
+    pub(crate) fn notify(&mut self, proxy: Option<Proxy>) {
+        self.notify = proxy;
+    }
+
+    /// Passes on what the service has said meanwhile; once is enough.
+    fn pass_on(&self, proxy: &mut Option<&Proxy>) {
+        let heard = |proxy: &&Proxy| proxy.pass_on(std::process::id()).unwrap_or(true);
+        if proxy.as_ref().is_some_and(heard) {
+            *proxy = None;
+        }
     }
 
     /// Stays until the process of this pidfd, a child, ends; its exit status, or
@@ -114,8 +131,10 @@ impl Foreground {
             master,
             input_open: true,
         });
+        let mut notify = self.notify.as_ref();
         loop {
-            self.turn(child, copier.as_mut())?;
+            self.turn(child, copier.as_mut(), notify)?;
+            self.pass_on(&mut notify);
             while let Some(signal) = sys::read_signal(self.signals.as_fd()) {
                 match (signal, &raw, &copier) {
                     (libc::SIGWINCH, Some(raw), Some(copier)) => {
@@ -136,12 +155,19 @@ impl Foreground {
     }
 
     /// Waits for anything to happen, and copies what the terminal has.
-    fn turn(&self, child: BorrowedFd<'_>, copier: Option<&mut Copier>) -> Result<(), Error> {
+    fn turn(
+        &self,
+        child: BorrowedFd<'_>,
+        copier: Option<&mut Copier>,
+        notify: Option<&Proxy>,
+    ) -> Result<(), Error> {
         let stdin = rustix::stdio::stdin();
         let mut events = vec![
             PollFd::new(&child, PollFlags::IN),
             PollFd::new(&self.signals, PollFlags::IN),
         ];
+        events.extend(notify.map(|proxy| PollFd::new(proxy, PollFlags::IN)));
+        let first = events.len();
         let Some(copier) = copier else {
             return wait_for(&mut events);
         };
@@ -155,7 +181,7 @@ impl Foreground {
                 .get(index)
                 .is_some_and(|event| !event.revents().is_empty())
         };
-        let (output, input, ended) = (ready(2), ready(3), ready(0));
+        let (output, input, ended) = (ready(first), ready(first + 1), ready(0));
         drop(events);
         if output && !copier.output() && !ended {
             // All peers are closed though the process lives: nothing to copy

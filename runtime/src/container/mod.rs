@@ -7,6 +7,8 @@ pub(crate) mod delete;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod foreground;
+pub(crate) mod mounts;
+pub(crate) mod service;
 pub(crate) mod signal;
 pub(crate) mod start;
 pub(crate) mod status;

@@ -8,6 +8,8 @@ use crate::cgroup;
 use crate::container::agent::{self, Filtered};
 use crate::container::create::{Created, FAILURE, run_hooks};
 use crate::container::delete::{init_of, kill_init};
+use crate::container::service::Service;
+use crate::container::service::notify::Proxy;
 use crate::container::status::Status;
 use crate::error::Error;
 use crate::id::ContainerId;
@@ -42,6 +44,10 @@ pub(crate) fn start(root: &Root, id: &ContainerId, log: &Log) -> Result<(), Erro
         }
     }
     trace::step("find the container created");
+    let notify = match Service::of_this_process().notify {
+        Some(address) => Proxy::listen(&locked, &address)?,
+        None => None,
+    };
     let gone = || Error::State("cannot start a container that has stopped".into());
     let connection = gate::knock(locked.dir())
         .map_err(Error::at("knock at", "start gate"))?
@@ -72,7 +78,16 @@ pub(crate) fn start(root: &Root, id: &ContainerId, log: &Log) -> Result<(), Erro
     if state.tiny_memory {
         refuse_starved(&state, init_of(&state)?.as_ref())?;
     }
-    after_start(&state)
+    after_start(&state)?;
+    let Some(notify) = notify else {
+        return Ok(());
+    };
+    let Some(init) = init_of(&state)? else {
+        return Ok(());
+    };
+    // Others may act on the container meanwhile.
+    drop(locked);
+    notify.wait(init.as_fd(), state.pid.unsigned_abs())
 }
 
 /// The page in which init leaves what its filter forbids to say.

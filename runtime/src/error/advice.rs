@@ -8,7 +8,7 @@ use crate::init::{Failure, Step};
 pub(super) fn against(error: &Error) -> Option<&'static str> {
     match error {
         Error::State(words) => state(words),
-        Error::Init(failure) | Error::Exec(failure) => step(failure),
+        Error::Init(failure) | Error::Exec(failure) | Error::Mounts(failure) => step(failure),
         Error::System {
             action,
             object,

@@ -148,7 +148,7 @@ impl Error {
                 ..step(action)
             },
             Error::State(_) => step("check the state"),
-            Error::Init(failure) | Error::Exec(failure) => Facts {
+            Error::Init(failure) | Error::Exec(failure) | Error::Mounts(failure) => Facts {
                 object: unquoted(&failure.object),
                 errno: errno_name(Some(failure.errno)),
                 pointer: failure.pointer(),

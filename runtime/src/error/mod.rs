@@ -56,6 +56,9 @@ pub(crate) enum Error {
     /// Init died of its own memory limit; runc's words.
     #[error("container init was OOM-killed (memory limit too low?)")]
     OutOfMemory(#[source] Box<Error>),
+    /// The mounts of a container could not be changed.
+    #[error("change the mounts")]
+    Mounts(#[source] Failure),
     /// A hook failed.
     #[error("error running {kind} hook #{index}")]
     Hook {

@@ -109,6 +109,8 @@ steps! {
     MountPoint = "create mount point" @ "/mounts",
     /// A mount.
     Mount = "error mounting" @ "/mounts",
+    /// umount2(2).
+    Unmount = "error unmounting",
     /// A device node.
     Device = "create device" @ "/linux/devices",
     /// A symbolic link of /dev.

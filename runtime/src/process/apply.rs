@@ -65,7 +65,9 @@ pub(crate) fn open_cwd(root: &RootDir, cwd: &Path) -> Result<OwnedFd, Failure> {
 pub(crate) fn prepare(plan: Plan, filtered: bool) -> Result<Prepared, Failure> {
     rlimit::apply(&plan.rlimits)?;
     plan.execution.apply()?;
-    label(&plan)?;
+    plan.labels
+        .iter()
+        .try_for_each(super::label::Label::apply)?;
     if plan.no_new_privs {
         rustix::thread::set_no_new_privs(true)
             .map_err(Step::Attribute.on("process.noNewPrivileges"))?;
@@ -145,29 +147,6 @@ fn own_streams(uid: Uid) {
             let _ = rustix::fs::fchown(stream, Some(uid), None);
         }
     }
-}
-
-/// Labels of the next execve. Written to this process's own files of a
-/// procfs that is checked to be one.
-fn label(plan: &Plan) -> Result<(), Failure> {
-    if !plan.apparmor.is_empty() {
-        write_label(
-            "apparmor profile",
-            "self/attr/apparmor/exec",
-            &format!("exec {}", plan.apparmor),
-        )?;
-    }
-    // Without SELinux the label has no meaning and no file.
-    if !plan.selinux.is_empty() && Path::new("/sys/fs/selinux/enforce").exists() {
-        write_label("selinux label", "self/attr/exec", &plan.selinux)?;
-    }
-    Ok(())
-}
-
-fn write_label(what: &str, file: &str, text: &str) -> Result<(), Failure> {
-    let proc = crate::proc::open().map_err(Step::Label.on(what))?;
-    crate::proc::write(&proc, file, text.as_bytes())
-        .map_err(Step::Label.on(format!("{what} {text:?}")))
 }
 
 impl Prepared {

@@ -12,6 +12,7 @@ pub(crate) mod apply;
 pub(crate) mod caps;
 pub(crate) mod execution;
 mod explain;
+pub(crate) mod label;
 pub(crate) mod lookup;
 pub(crate) mod rlimit;
 pub(crate) mod terminal;
@@ -51,10 +52,8 @@ pub(crate) struct Plan {
     pub oom_score_adj: Option<i32>,
     /// CPUs, scheduler and the like.
     pub execution: execution::Plan,
-    /// AppArmor profile, or empty.
-    pub apparmor: String,
-    /// SELinux label, or empty.
-    pub selinux: String,
+    /// Labels of security modules.
+    pub labels: Vec<label::Label>,
 }
 
 /// The mask that a process has unless its specification says otherwise.
@@ -94,8 +93,7 @@ impl Plan {
             terminal: process.terminal.then_some(process.console_size),
             oom_score_adj: process.oom_score_adj,
             execution: execution::Plan::new(process, common)?,
-            apparmor: process.apparmor_profile.clone(),
-            selinux: process.selinux_label.clone(),
+            labels: label::plan(process, label::HOST)?,
         })
     }
 }

@@ -166,7 +166,7 @@ fn flags((propagation, recursive): (u64, bool)) -> MountPropagationFlags {
     MountPropagationFlags::from_bits_retain((propagation | recursive) as u32)
 }
 
-fn set_readonly(mount: &OwnedFd) -> std::io::Result<()> {
+pub(super) fn set_readonly(mount: &OwnedFd) -> std::io::Result<()> {
     let attr = MountAttr {
         set: libc::MOUNT_ATTR_RDONLY,
         ..MountAttr::default()

@@ -11,6 +11,7 @@ mod device;
 mod flags;
 pub(crate) mod idmap;
 mod label;
+pub(crate) mod later;
 pub(crate) mod mount;
 pub(crate) mod op;
 pub(crate) mod options;
