@@ -1,4 +1,5 @@
-//! Runtimes: `run` and `exec` of `true`, and create, start, delete.
+//! Runtimes: `run` and `exec` of `true`, and create, start, delete; then the
+//! same where there is much of something: containers, mounts, processes.
 
 use crate::measure::{Contender, Sample, in_turn, run, sum, version};
 use crate::report::Table;
@@ -6,6 +7,16 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use teu_integration_tests::{Scene, binary};
+
+/// Containers that others have.
+const OTHERS: usize = 1000;
+/// Bind mounts in one configuration; crun 1.8 keeps a descriptor open for each,
+/// of which it may have 1,024.
+const MOUNTS: usize = 500;
+/// Processes in one container.
+const PROCESSES: usize = 1000;
+/// Rounds of what takes a second and more.
+const SLOW_ROUNDS: usize = 5;
 
 /// A runtime under measurement.
 struct Runtime {
@@ -28,31 +39,47 @@ impl Runtime {
     }
 }
 
-/// Measures the three tasks with every runtime there is.
+/// Measures the tasks with every runtime there is.
 pub(crate) fn tables(rounds: usize) -> Vec<Table> {
+    enter_own_mounts();
     hide_cgroup2_controllers();
     let scene = Scene::new("bench runtime");
+    mount_states(&scene);
     let true_bundle = scene.bundle("true", &["/bin/true"], |_| {});
     let sleep_bundle = scene.bundle("sleep", &["/bin/sleep", "100000"], |config| {
         config["linux"]["cgroupsPath"] = json!(null);
     });
     let runtimes = runtimes(&scene);
-    let tables = vec![
+    let (name, title) = ("create-start-delete", "create, start, delete --force");
+    let mut tables = vec![
         run_true(&scene, &runtimes, &true_bundle, rounds),
         exec_true(&runtimes, &sleep_bundle, rounds),
-        create_start_delete(&runtimes, &sleep_bundle, rounds),
+        create_start_delete((name, title), &runtimes, &sleep_bundle, rounds),
     ];
+    let slow_rounds = rounds.min(SLOW_ROUNDS);
+    tables.push(run_with_mounts(&scene, &runtimes, slow_rounds));
+    tables.push(delete_processes(&scene, &runtimes, slow_rounds));
+    let title = format!("{title}, beside {OTHERS} containers");
+    let name = "create-start-delete-beside-others";
+    for runtime in &runtimes {
+        for number in 0..OTHERS {
+            let other = runtime.root.join(format!("other-{number}"));
+            std::fs::create_dir(other).expect("make a state folder");
+        }
+    }
+    tables.push(create_start_delete(
+        (name, &title),
+        &runtimes,
+        &sleep_bundle,
+        rounds,
+    ));
+    unmount_states(&scene);
     remove_own_cgroups(&scene);
     tables
 }
 
-/// crun 1.8 refuses hosts where cgroup v1 and v2 both have controllers. All
-/// contenders run in one private mount namespace where those of v2 are hidden.
-fn hide_cgroup2_controllers() {
-    let unified = Path::new("/sys/fs/cgroup/unified");
-    if !unified.join("cgroup.controllers").exists() {
-        return;
-    }
+/// All contenders run in one private mount namespace.
+fn enter_own_mounts() {
     #[allow(
         unsafe_code,
         reason = "rustix marks unshare unsafe for flags that are not used here"
@@ -65,14 +92,31 @@ fn hide_cgroup2_controllers() {
         rustix::mount::MountPropagationFlags::REC | rustix::mount::MountPropagationFlags::PRIVATE,
     )
     .expect("make / private");
-    rustix::mount::mount(
-        "none",
-        unified,
-        "tmpfs",
-        rustix::mount::MountFlags::empty(),
-        None,
-    )
-    .expect("hide cgroup2");
+}
+
+fn mount_tmpfs(place: &Path) {
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("none", place, "tmpfs", flags, None).expect("mount a tmpfs");
+}
+
+/// crun 1.8 refuses hosts where cgroup v1 and v2 both have controllers.
+fn hide_cgroup2_controllers() {
+    let unified = Path::new("/sys/fs/cgroup/unified");
+    if unified.join("cgroup.controllers").exists() {
+        mount_tmpfs(unified);
+    }
+}
+
+/// States live in memory, as below /run on any host: on a disk its file system
+/// would be measured.
+fn mount_states(scene: &Scene) {
+    std::fs::create_dir(scene.path("states")).expect("make a folder");
+    mount_tmpfs(&scene.path("states"));
+}
+
+fn unmount_states(scene: &Scene) {
+    let flags = rustix::mount::UnmountFlags::DETACH;
+    rustix::mount::unmount(scene.path("states"), flags).expect("unmount the states");
 }
 
 fn runtimes(scene: &Scene) -> Vec<Runtime> {
@@ -96,7 +140,7 @@ fn runtimes(scene: &Scene) -> Vec<Runtime> {
             name: version,
             short,
             program: program.into(),
-            root: scene.path(format!("state-{short}")),
+            root: scene.path(format!("states/{short}")),
         })
     })
     .collect()
@@ -157,7 +201,66 @@ fn exec_true(runtimes: &[Runtime], bundle: &Path, rounds: usize) -> Table {
     table
 }
 
-fn create_start_delete(runtimes: &[Runtime], bundle: &Path, rounds: usize) -> Table {
+fn run_with_mounts(scene: &Scene, runtimes: &[Runtime], rounds: usize) -> Table {
+    let source = scene.write("source", "x");
+    let bundle = scene.bundle("mounts", &["/bin/true"], |config| {
+        let mounts = config["mounts"].as_array_mut().expect("a list of mounts");
+        mounts.push(json!({"destination": "/m", "type": "tmpfs", "source": "tmpfs"}));
+        mounts.extend((0..MOUNTS).map(|number| {
+            json!({"destination": format!("/m/{number}"), "type": "bind", "source": source, "options": ["bind", "ro"]})
+        }));
+    });
+    let bundle = bundle.as_path();
+    let contenders = runtimes
+        .iter()
+        .map(|runtime| Contender {
+            name: runtime.name.clone(),
+            task: Box::new(move |_| run(&mut runtime.command(&["run"], &[], bundle)))
+                as Box<dyn FnMut(usize) -> Sample>,
+        })
+        .collect();
+    let title = format!("run of `true` with {MOUNTS} bind mounts");
+    table("run-mounts", &title, contenders, rounds)
+}
+
+fn delete_processes(scene: &Scene, runtimes: &[Runtime], rounds: usize) -> Table {
+    let ready = scene.path("ready");
+    std::fs::create_dir(&ready).expect("make a folder");
+    let script = format!(
+        "i=0; while [ $i -lt {PROCESSES} ]; do sleep 10000 & i=$((i+1)); done; touch /ready/all; wait"
+    );
+    let bundle = scene.bundle("processes", &["/bin/sh", "-c", &script], |config| {
+        config["linux"]["cgroupsPath"] = json!(null);
+        let mounts = config["mounts"].as_array_mut().expect("a list of mounts");
+        mounts.push(json!({"destination": "/ready", "type": "bind", "source": ready, "options": ["bind", "rw"]}));
+    });
+    let (bundle, all) = (bundle.as_path(), ready.join("all"));
+    let contenders = runtimes
+        .iter()
+        .map(|runtime| {
+            let all = all.clone();
+            let task = move |_| {
+                let mut command = runtime.command(&["run", "--detach"], &[], bundle);
+                run(command.stderr(std::process::Stdio::null()));
+                scene.wait_until("all processes", || std::fs::remove_file(&all).is_ok());
+                run(&mut runtime.command(&["delete", "--force"], &[], bundle))
+            };
+            Contender {
+                name: runtime.name.clone(),
+                task: Box::new(task) as Box<dyn FnMut(usize) -> Sample>,
+            }
+        })
+        .collect();
+    let title = format!("delete --force of {PROCESSES} processes");
+    table("delete-processes", &title, contenders, rounds)
+}
+
+fn create_start_delete(
+    (name, title): (&str, &str),
+    runtimes: &[Runtime],
+    bundle: &Path,
+    rounds: usize,
+) -> Table {
     let verbs: [&[&str]; 3] = [&["create"], &["start"], &["delete", "--force"]];
     let contenders = runtimes
         .iter()
@@ -170,12 +273,7 @@ fn create_start_delete(runtimes: &[Runtime], bundle: &Path, rounds: usize) -> Ta
             }) as Box<dyn FnMut(usize) -> Sample>,
         })
         .collect();
-    table(
-        "create-start-delete",
-        "create, start, delete --force",
-        contenders,
-        rounds,
-    )
+    table(name, title, contenders, rounds)
 }
 
 /// runc leaves the parents that it made, and crun files in place of the hidden hierarchy.
