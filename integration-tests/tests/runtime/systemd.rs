@@ -288,11 +288,13 @@ struct User<'a> {
 impl<'a> User<'a> {
     /// `None` where no such user lingers.
     fn new(scene: &'a Scene, id: &str, resources: &Value) -> Option<Self> {
-        let uid = scene.run("id", ["-u", USER]);
-        let run = format!("/run/user/{}", uid.stdout.trim());
-        if uid.code() != 0 || !Path::new(&run).join("systemd/private").exists() {
+        if !Path::new("/var/lib/systemd/linger").join(USER).exists() {
             return None;
         }
+        // It starts when the host has booted, which may be just now.
+        let uid = scene.run("id", ["-u", USER]).succeeds();
+        let service = format!("user@{uid}.service");
+        scene.run("systemctl", ["start", &service]).succeeds();
         let folder = scene.path("user").display().to_string();
         scene.rootfs("user/rootfs");
         let user = Self {
