@@ -45,15 +45,12 @@ pub(crate) use plan::Plan;
 pub(crate) use remove::{remove, remove_unused};
 pub(crate) use stats::Stats;
 
-/// Removes a container's cgroups; those of a unit through systemd. A systemd
-/// that is out of reach is no reason to leave them behind.
+/// Removes a container's cgroups; those of a unit through systemd. What systemd
+/// says is no reason to leave them behind, as with runc: a scope without
+/// processes ends by itself.
 pub(crate) fn destroy(unit: Option<&systemd::Unit>, paths: &Paths) -> Result<(), Error> {
-    let stopped = unit.map_or(Ok(()), systemd::Unit::stop);
-    remove(paths)?;
-    match stopped {
-        Err(Error::Systemd(error)) if error.is_out_of_reach() => Ok(()),
-        stopped => stopped,
-    }
+    let _ = unit.map(systemd::Unit::stop);
+    remove(paths)
 }
 
 /// Whether cgroups are not this process's to arrange: it is not root, or it is

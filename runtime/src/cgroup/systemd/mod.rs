@@ -125,14 +125,6 @@ impl Error {
         }
     }
 
-    /// Whether no systemd could be asked.
-    pub(super) fn is_out_of_reach(&self) -> bool {
-        matches!(
-            self,
-            Self::NotRunning { .. } | Self::Connect { .. } | Self::NoUserBus
-        )
-    }
-
     fn of(action: &'static str) -> impl FnOnce(dbus::Error) -> Self {
         move |source| Self::Talk {
             action,
