@@ -21,6 +21,14 @@ fn the_container_has_namespaces_of_its_own() {
 }
 
 #[test]
+fn a_new_network_has_its_loopback() {
+    let script = "cat /sys/class/net/lo/flags; ip -o addr show dev lo";
+    let out = in_container("loopback", script, |_| {});
+    assert!(out.starts_with("0x9\n"), "{out}"); // IFF_UP and IFF_LOOPBACK
+    assert!(out.contains("127.0.0.1/8"), "{out}");
+}
+
+#[test]
 fn existing_namespaces_are_joined() {
     let scene = Scene::new("joined namespaces");
     let first = Container::new(&scene, "first", &["/bin/sleep", "1000"], |_| {});

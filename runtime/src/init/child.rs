@@ -182,6 +182,9 @@ impl Init {
         if plan.namespaces.unshare_ipc {
             namespace::unshare_ipc()?;
         }
+        if plan.namespaces.clone_flags & libc::CLONE_NEWNET != 0 {
+            sys::raise_loopback().map_err(Step::Other.on("switch on the loopback device"))?;
+        }
         let outside = self.settle(&plan, &root);
         let (mut late, terminal, pid) =
             outside.inspect_err(|_| rootfs::apply::abandon(&plan.rootfs))?;

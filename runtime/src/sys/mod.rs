@@ -230,6 +230,24 @@ pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
     Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
 }
 
+/// Switches on the loopback device of the caller's network namespace; the kernel
+/// then gives it its addresses. `netdevice(7)`, SIOCSIFFLAGS.
+pub(crate) fn raise_loopback() -> io::Result<()> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    // Any socket will do; one of this family needs no network protocol.
+    let kind = SocketType::DGRAM;
+    let socket = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+    // SAFETY: all zeros are a value of this structure.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes()) {
+        *to = *from as c_char;
+    }
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as i16;
+    // SAFETY: the structure that this request takes, valid during the call.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) };
+    check(done.into()).map(drop)
+}
+
 /// Gives the process a new session keyring named `name`. `keyctl(2)`.
 pub(crate) fn join_session_keyring(name: &CStr) -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: c_int = 1;
