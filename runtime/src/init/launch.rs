@@ -7,7 +7,8 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, waitid};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::cgroup_view::View;
-use super::child::{self, Console, ExecPlan, Inherited, Start};
+use super::child::{self, Console, Inherited, Start};
+use super::exec;
 use super::protocol::{self, FromInit, InitEnd, RuntimeEnd};
 use super::{Failure, Plan};
 use crate::cgroup::Doors;
@@ -185,7 +186,7 @@ fn adopt(socket: RuntimeEnd, helper: &OwnedFd) -> Result<Launched, Error> {
 /// by ourselves, whose children it concerns and who make only this one;
 /// where that is refused, by a helper that joins the user namespace first.
 pub(crate) fn exec(
-    mut plan: ExecPlan,
+    mut plan: exec::Plan,
     init: OwnedFd,
     page: Option<SharedPage>,
     cgroup: Option<BorrowedFd<'_>>,
@@ -204,7 +205,7 @@ pub(crate) fn exec(
     }
     let (forked, in_cgroup) = clone_into(0, cgroup).map_err(Error::at("clone", "process"))?;
     match forked {
-        Forked::Child => child::exec_main(plan, theirs, init, page),
+        Forked::Child => exec::main(plan, theirs, init, page),
         Forked::Parent(pid, pidfd) => Ok(Launched {
             pid,
             pidfd,
@@ -215,7 +216,7 @@ pub(crate) fn exec(
 }
 
 fn exec_helped(
-    mut plan: ExecPlan,
+    mut plan: exec::Plan,
     init: OwnedFd,
     page: Option<SharedPage>,
     (ours, theirs): (RuntimeEnd, InitEnd),
@@ -234,7 +235,7 @@ fn exec_helped(
             match cloned {
                 Ok(Forked::Child) => {
                     plan.join.remove(first);
-                    child::exec_main(plan, theirs, init, page)
+                    exec::main(plan, theirs, init, page)
                 }
                 Ok(Forked::Parent(pid, _)) => report(&theirs, pid),
                 Err(failure) => fail(&theirs, &failure),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) mod cgroup_view;
 pub(crate) mod child;
+pub(crate) mod exec;
 pub(crate) mod failure;
 pub(crate) mod gate;
 pub(crate) mod launch;
