@@ -27,7 +27,7 @@ mod sys;
 mod time;
 mod trace;
 
-/// The program, called by [`sys::entry`]; its exit code.
+/// The program, called by `sys/entry.rs`; its exit code.
 fn main() -> u8 {
     match cli::parse(std::env::args_os().skip(1)).run() {
         Ok(code) => code,

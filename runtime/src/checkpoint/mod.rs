@@ -12,7 +12,7 @@
 //!    │  end of file  ───────────────────────►│  exits
 //! ```
 //!
-//! [`dump`] and [`restore`] are the two verbs; [`criu`] has the child and the
+//! [`mod@dump`] and [`mod@restore`] are the two verbs; [`criu`] has the child and the
 //! talk, [`rpc`] the messages, [`wire`] their bytes. What of a container lies
 //! outside of it is declared to CRIU: its bind mounts ([`mounts`]), namespaces
 //! that it joined ([`outside`]), and the pipes of its first process.
