@@ -79,13 +79,20 @@ fn marked_pids(mark: &str, folder: &Path) -> Vec<i32> {
     };
     numbers("/proc")
         .into_iter()
-        .filter(|&pid| pid != own)
+        .filter(|&pid| pid != own && !awaits_process_1(pid))
         .filter(|&pid| {
             holds(pid, "cgroup", mark.as_bytes())
                 || holds(pid, "cmdline", folder)
                 || holds(pid, "environ", mark.as_bytes())
         })
         .collect()
+}
+
+/// Whether a process has ended and only process 1 has not taken note of it yet.
+fn awaits_process_1(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+    fields.next() == Some("Z") && fields.next() == Some("1")
 }
 
 fn numbers(folder: &str) -> Vec<i32> {

@@ -22,6 +22,7 @@ mod scene;
 mod skip;
 pub mod support;
 pub mod tar;
+pub mod trace;
 pub mod tree;
 
 pub use command::Outcome;

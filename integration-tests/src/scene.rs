@@ -61,7 +61,8 @@ impl Scene {
         move_into_link_name_space(host.as_fd(), Some(LinkNameSpaceType::Network))
             .expect("enter the host's network namespace (the tests run as root)");
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let mark = format!("teu-test-{}-{number}", std::process::id());
+        // Of one length each, so that none begins another's.
+        let mark = format!("teu-test-{}-{number:03}", std::process::id());
         let folder = tempfile::Builder::new()
             .prefix(&format!("{mark}."))
             .tempdir()
