@@ -35,6 +35,20 @@ pub(crate) fn read_open(source: impl Read, bytes_max: u64) -> std::io::Result<Ve
     Ok(text)
 }
 
+/// The checksum by which damage to our own files is found (FNV-1a, 64 bits). It
+/// differs for any two texts that differ in one byte; it is no protection
+/// against those who may write them.
+pub(crate) fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, &byte| {
+        (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// The error of a file of ours that is not as we have written it.
+pub(crate) fn damaged() -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::InvalidData, "it is damaged")
+}
+
 /// Replaces `name` in `directory` by a file with this content: readers see
 /// the old or the new one, never half of one. Only one writer at a time.
 pub(crate) fn replace(

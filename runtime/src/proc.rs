@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 
+use crate::error::Error;
 use crate::rootfs::mount::PROC_SUPER_MAGIC;
 
 /// Bytes of `/proc/PID/stat` that are read; the longest has below 400.
@@ -43,6 +44,13 @@ pub(crate) fn stat(pid: i32) -> std::io::Result<Option<Stat>> {
     parse_stat(&text[..length])
         .map(Some)
         .ok_or_else(|| std::io::ErrorKind::InvalidData.into())
+}
+
+/// Whether the process with this pid and start time lives: it has not ended, and
+/// its pid has not become another's.
+pub(crate) fn lives(pid: i32, start_ticks: u64) -> Result<bool, Error> {
+    let stat = stat(pid).map_err(Error::on("read the state of pid", pid))?;
+    Ok(stat.is_some_and(|stat| stat.start == start_ticks && !stat.dead()))
 }
 
 /// The name in field 2 may hold anything; its last parenthesis ends it.

@@ -3,8 +3,10 @@
 //! ```text
 //! ROOT/                       0700; --root
 //! └── <id>/                   0700; its flock(2) is the container's lock
-//!     ├── state.json          the intent, before any side effect; whole by rename
-//!     ├── init -> PID:TICKS   a symbolic link as a fact: init's pid and start time
+//!     ├── state.json          the intent, before any side effect; whole by rename,
+//!     │                       its first member the checksum of all behind it
+//!     ├── init -> PID:TICKS:CHECKSUM
+//!     │                       a symbolic link as a fact: init's pid and start time
 //!     ├── created             an empty file as a fact: init waits for its start
 //!     ├── running             an empty file as a fact: it was started
 //!     ├── start               the gate's socket, where init waits
@@ -180,9 +182,7 @@ impl State {
         if self.pid <= 0 {
             return Ok(false);
         }
-        let stat =
-            crate::proc::stat(self.pid).map_err(Error::on("read the state of pid", self.pid))?;
-        Ok(stat.is_some_and(|stat| stat.start == self.start_ticks && !stat.dead()))
+        crate::proc::lives(self.pid, self.start_ticks)
     }
 }
 
@@ -297,13 +297,41 @@ impl Phase {
     }
 }
 
-/// Reads what [`Locked::name_init`] has stored.
+/// What [`Locked::name_init`] stores.
+fn format_init(pid: i32, start_ticks: u64) -> String {
+    let fact = format!("{pid}:{start_ticks}");
+    let check = crate::file::checksum(fact.as_bytes());
+    format!("{fact}:{check:016x}")
+}
+
+/// Reads that back; a damaged one must not come to mean another process.
 fn parse_init(link: &str) -> Option<(i32, u64)> {
-    let (pid, ticks) = link.split_once(':')?;
-    Some((
+    let (pid, rest) = link.split_once(':')?;
+    let (ticks, _) = rest.split_once(':')?;
+    let (pid, ticks) = (
         pid.parse().ok().filter(|&pid| pid > 0)?,
         ticks.parse().ok()?,
-    ))
+    );
+    (format_init(pid, ticks) == link).then_some((pid, ticks))
+}
+
+/// The checksum as the first member of the state's JSON object.
+fn first_member(rest: &[u8]) -> String {
+    format!("{{\"check\":\"{:016x}\",", crate::file::checksum(rest))
+}
+
+/// The state's JSON with its checksum in front.
+fn sealed(json: &[u8]) -> Vec<u8> {
+    // What stands behind the opening brace: a state has members.
+    let rest = json.get(1..).unwrap_or_default();
+    [first_member(rest).as_bytes(), rest].concat()
+}
+
+/// Whether the text is as [`sealed`] has made it.
+fn is_whole(text: &[u8]) -> bool {
+    let length = first_member(&[]).len();
+    text.split_at_checked(length)
+        .is_some_and(|(first, rest)| first == first_member(rest).as_bytes())
 }
 
 impl StateDir {
@@ -320,6 +348,9 @@ impl StateDir {
             )?;
         let text = crate::file::read_open(File::from(fd), STATE_BYTES_MAX)
             .map_err(Error::on("read", &path))?;
+        if !is_whole(&text) {
+            return Err(Error::on("read", &path)(crate::file::damaged()));
+        }
         let mut state: State = serde_json::from_slice(&text).map_err(|source| Error::Json {
             path: path.clone(),
             source,
@@ -334,22 +365,23 @@ impl StateDir {
         Ok(state)
     }
 
-    fn add_facts(&self, state: &mut State) -> Result<(), Error> {
+    /// Pid and start time of init, where it is named already.
+    pub(crate) fn init(&self) -> Result<Option<(i32, u64)>, Error> {
+        let path = || self.path.join(INIT);
         let link = match rustix::fs::readlinkat(&self.fd, INIT, Vec::new()) {
-            Err(Errno::NOENT) => return Ok(()),
-            result => result.map_err(Error::on("read", self.path.join(INIT)))?,
+            Err(Errno::NOENT) => return Ok(None),
+            result => result.map_err(Error::on("read", path()))?,
         };
-        let damaged = || {
-            Error::State(format!(
-                "{:?} does not name a process",
-                self.path.join(INIT)
-            ))
+        let named = link.to_str().ok().and_then(parse_init);
+        let damaged = || Error::on("read", path())(crate::file::damaged());
+        named.map(Some).ok_or_else(damaged)
+    }
+
+    fn add_facts(&self, state: &mut State) -> Result<(), Error> {
+        let Some((pid, start_ticks)) = self.init()? else {
+            return Ok(());
         };
-        (state.pid, state.start_ticks) = link
-            .to_str()
-            .ok()
-            .and_then(parse_init)
-            .ok_or_else(damaged)?;
+        (state.pid, state.start_ticks) = (pid, start_ticks);
         for phase in [Phase::Running, Phase::Created] {
             let there =
                 |name| rustix::fs::accessat(&self.fd, name, Access::EXISTS, AtFlags::empty());
@@ -399,13 +431,13 @@ impl Locked {
             path: STATE.into(),
             source,
         })?;
-        crate::file::replace(&self.dir.fd, STATE, &text)
+        crate::file::replace(&self.dir.fd, STATE, &sealed(&text))
             .map_err(Error::on("write", self.dir.path.join(STATE)))
     }
 
     /// Adds the fact which process init is. One system call: there or not.
     pub(crate) fn name_init(&mut self, pid: i32, start_ticks: u64) -> Result<(), Error> {
-        rustix::fs::symlinkat(format!("{pid}:{start_ticks}"), &self.dir.fd, INIT)
+        rustix::fs::symlinkat(format_init(pid, start_ticks), &self.dir.fd, INIT)
             .map_err(Error::on("write", self.dir.path.join(INIT)))
     }
 
@@ -561,5 +593,25 @@ mod tests {
         }
         locked.remove().unwrap();
         std::fs::remove_dir(&root.path).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_record_is_never_believed() {
+        let whole = sealed(br#"{"version":1,"id":"c"}"#);
+        assert!(serde_json::from_slice::<serde_json::Value>(&whole).is_ok());
+        assert!(is_whole(&whole));
+        assert!((0..whole.len()).all(|length| !is_whole(&whole[..length])));
+        let link = format_init(123, 456);
+        assert_eq!(parse_init(&link), Some((123, 456)));
+        let flipped = |text: &[u8], bit: usize| {
+            let mut text = text.to_vec();
+            text[bit / 8] ^= 1 << (bit % 8);
+            text
+        };
+        assert!((0..8 * whole.len()).all(|bit| !is_whole(&flipped(&whole, bit))));
+        for bit in 0..8 * link.len() {
+            let link = flipped(link.as_bytes(), bit);
+            assert_eq!(std::str::from_utf8(&link).ok().and_then(parse_init), None);
+        }
     }
 }

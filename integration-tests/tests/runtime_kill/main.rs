@@ -184,7 +184,10 @@ fn strace_counts(victim: &Victim, scenario: Scenario<'_>) -> Option<usize> {
         .wait_until("strace has seen the end of the verb", || {
             let text = text();
             let main = text.split(' ').next().unwrap_or_default();
-            !main.is_empty() && text.contains(&format!("{main} +++ exited"))
+            text.lines().any(|line| {
+                let mut words = line.split_whitespace();
+                words.next() == Some(main) && words.next() == Some("+++")
+            })
         });
     victim.succeeds("delete", &["--force"], &[]);
     child.wait().unwrap();

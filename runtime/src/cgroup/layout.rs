@@ -111,6 +111,33 @@ impl Layout {
     }
 }
 
+impl Layout {
+    /// The cgroups that a process is in, without those that it shares with us.
+    pub(crate) fn of_process(&self, pid: i32) -> Result<Paths, Error> {
+        let text = dir::read_path(&PathBuf::from(format!("/proc/{pid}/cgroup")))?;
+        let mut paths = BTreeMap::new();
+        match self {
+            Self::V2 => {
+                let own = dir::read_path(Path::new("/proc/self/cgroup"))?;
+                let place = own_unified(&text);
+                if place != own_unified(&own) && place != Path::new("/") {
+                    paths.insert(String::new(), Path::new(ROOT).join(below_root(place)));
+                }
+            }
+            Self::V1(ours) => {
+                for hierarchy in hierarchies(&text)? {
+                    if hierarchy.own != Path::new("/") && !ours.contains(&hierarchy) {
+                        let place = hierarchy.own_directory()?;
+                        let names = hierarchy.names.into_iter();
+                        paths.extend(names.map(|name| (name, place.clone())));
+                    }
+                }
+            }
+        }
+        Ok(Paths(paths))
+    }
+}
+
 impl Hierarchy {
     /// The directory of this process's own cgroup. In a container the mount may
     /// show only a part of the hierarchy: then the mount table says which.

@@ -36,8 +36,7 @@ pub(crate) fn delete(root: &Root, id: &ContainerId, force: bool, log: &Log) -> R
     };
     let state = match locked.dir().load() {
         Ok(state) => state,
-        // A torn or missing state names nothing that could be cleaned.
-        Err(_) if force => return locked.remove(),
+        Err(error) if force => return salvage(locked, id, &error, log),
         Err(error) => return Err(error),
     };
     if !force {
@@ -72,6 +71,32 @@ pub(crate) fn destroy(locked: Locked, state: &State, log: &Log) -> Result<(), Er
     locked.remove()
 }
 
+/// Removes a container whose state cannot be read. Its init has a record of its
+/// own, and the kernel knows the cgroups of that; without it they are looked for
+/// where a container is by default. What cannot be found stays, and is no error:
+/// `delete --force` must come to an end.
+fn salvage(locked: Locked, id: &ContainerId, why: &Error, log: &Log) -> Result<(), Error> {
+    log.warn(&format!(
+        "delete container {id} without its state: {}",
+        why.chain()
+    ));
+    let layout = cgroup::Layout::discover()?;
+    let mut cgroups = layout.place(None, id.as_str())?;
+    if let Ok(Some((pid, start_ticks))) = locked.dir().init()
+        && let Some(pidfd) = pidfd_of(pid, start_ticks)?
+    {
+        cgroups = layout.of_process(pid)?;
+        kill(pid, &pidfd)?;
+        // What is frozen dies only when it thaws.
+        let _ = cgroup::freezer::thaw_tree(&cgroups);
+        await_end(pid, &pidfd)?;
+    }
+    if let Err(error) = cgroup::remove(&cgroups) {
+        log.warn(&Error::from(error).chain());
+    }
+    locked.remove()
+}
+
 /// Whether the kernel ends all processes of the container with its init.
 pub(crate) fn has_own_pids(state: &State) -> bool {
     state.namespaces.contains(&NamespaceType::Pid)
@@ -83,17 +108,21 @@ fn end(state: &State) -> Result<(), Error> {
         return Ok(());
     };
     kill_init(state, &pidfd)?;
+    await_end(state.pid, &pidfd)
+}
+
+fn await_end(pid: i32, pidfd: &OwnedFd) -> Result<(), Error> {
     let timeout = Timespec {
         tv_sec: KILL_SECONDS_MAX,
         tv_nsec: 0,
     };
     let ended = rustix::io::retry_on_intr(|| {
-        poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout))
+        poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout))
     });
     match ended.map_err(Error::at("wait for", "init"))? {
         0 => Err(Error::State(format!(
             "init (pid {}) still runs {KILL_SECONDS_MAX} seconds after SIGKILL",
-            state.pid
+            pid
         ))),
         _ => Ok(()),
     }
@@ -101,25 +130,33 @@ fn end(state: &State) -> Result<(), Error> {
 
 /// SIGKILL, also for a container that is held still.
 pub(crate) fn kill_init(state: &State, pidfd: &OwnedFd) -> Result<(), Error> {
-    match sys::pidfd_signal(pidfd.as_fd(), libc::SIGKILL) {
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
-        result => result.map_err(Error::on("kill pid", state.pid))?,
-    }
+    kill(state.pid, pidfd)?;
     // Also what the container itself has frozen below: it may be init.
     Ok(cgroup::freezer::thaw_tree(&state.cgroups)?)
+}
+
+fn kill(pid: i32, pidfd: &OwnedFd) -> Result<(), Error> {
+    match sys::pidfd_signal(pidfd.as_fd(), libc::SIGKILL) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        result => result.map_err(Error::on("kill pid", pid)),
+    }
 }
 
 /// A pidfd of init, if it is alive. Checked after opening: from then on the
 /// descriptor cannot come to mean another process.
 pub(crate) fn init_of(state: &State) -> Result<Option<OwnedFd>, Error> {
-    let Some(pid) = Pid::from_raw(state.pid) else {
+    pidfd_of(state.pid, state.start_ticks)
+}
+
+fn pidfd_of(pid: i32, start_ticks: u64) -> Result<Option<OwnedFd>, Error> {
+    let Some(named) = Pid::from_raw(pid) else {
         return Ok(None);
     };
-    let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+    let pidfd = match rustix::process::pidfd_open(named, PidfdFlags::empty()) {
         // EINVAL, before Linux 6.15: the number is nobody's any more, but still
         // that of a session or a process group with others in it.
         Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => return Ok(None),
-        result => result.map_err(Error::on("open pidfd of pid", state.pid))?,
+        result => result.map_err(Error::on("open pidfd of pid", pid))?,
     };
-    Ok(state.alive()?.then_some(pidfd))
+    Ok(crate::proc::lives(pid, start_ticks)?.then_some(pidfd))
 }

@@ -29,8 +29,9 @@ use crate::sys::{self, SharedPage};
 use crate::{namespace, proc, process, trace};
 
 /// Largest filter that is read back, in bytes: the kernel takes 4096
-/// instructions of 8 bytes (`BPF_MAXINSNS`), and 8 more for the flags.
-const SECCOMP_BYTES_MAX: u64 = 8 * 4096 + 8;
+/// instructions of 8 bytes (`BPF_MAXINSNS`), and 16 more for the flags
+/// and the checksum.
+const SECCOMP_BYTES_MAX: u64 = 8 * 4096 + 16;
 
 /// What the caller wants.
 #[derive(Debug)]
@@ -279,18 +280,26 @@ fn until_started(
 
 /// Keeps the compiled filter for later processes of the container.
 pub(crate) fn save_filter(locked: &Locked, filter: &Filter) -> Result<(), Error> {
-    let mut bytes = filter.flags.to_ne_bytes().to_vec();
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(locked.dir(), SECCOMP, flags, Mode::from_raw_mode(0o600))
+        .map_err(Error::on("create", SECCOMP))?;
+    File::from(file)
+        .write_all(&encode_filter(filter))
+        .map_err(Error::on("write", SECCOMP))
+}
+
+/// Checksum, flags and instructions, each 8 bytes.
+fn encode_filter(filter: &Filter) -> Vec<u8> {
+    let mut bytes = vec![0; 8];
+    bytes.extend_from_slice(&filter.flags.to_ne_bytes());
     for instruction in &filter.program {
         bytes.extend_from_slice(&instruction.code.to_ne_bytes());
         bytes.extend_from_slice(&[instruction.jt, instruction.jf]);
         bytes.extend_from_slice(&instruction.k.to_ne_bytes());
     }
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(locked.dir(), SECCOMP, flags, Mode::from_raw_mode(0o600))
-        .map_err(Error::on("create", SECCOMP))?;
-    File::from(file)
-        .write_all(&bytes)
-        .map_err(Error::on("write", SECCOMP))
+    let check = crate::file::checksum(&bytes[8..]);
+    bytes[..8].copy_from_slice(&check.to_ne_bytes());
+    bytes
 }
 
 /// Reads back what [`save_filter`] wrote; `None` where there is no filter.
@@ -313,6 +322,11 @@ fn load_filter(dir: &StateDir) -> Result<Option<Filter>, Error> {
 }
 
 fn decode_filter(bytes: &[u8]) -> Option<Filter> {
+    // A filter with one bit turned could allow what it was to refuse.
+    let (check, bytes) = bytes.split_first_chunk::<8>()?;
+    if u64::from_ne_bytes(*check) != crate::file::checksum(bytes) {
+        return None;
+    }
     let (flags, rest) = bytes.split_first_chunk::<8>()?;
     let (instructions, rest) = rest.as_chunks::<8>();
     if !rest.is_empty() || instructions.is_empty() {
@@ -352,9 +366,26 @@ mod tests {
 
     #[test]
     fn a_damaged_filter_is_refused() {
-        assert!(decode_filter(&[]).is_none());
-        assert!(decode_filter(&[0; 8]).is_none());
-        assert!(decode_filter(&[0; 15]).is_none());
-        assert_eq!(decode_filter(&[0; 24]).unwrap().program.len(), 2);
+        let allow = libc::sock_filter {
+            code: 6,
+            jt: 0,
+            jf: 0,
+            k: libc::SECCOMP_RET_ALLOW,
+        };
+        let filter = Filter {
+            program: vec![allow],
+            flags: 2,
+        };
+        let whole = encode_filter(&filter);
+        let read = decode_filter(&whole).unwrap();
+        assert_eq!((read.flags, read.program.len()), (2, 1));
+        for length in 0..whole.len() {
+            assert!(decode_filter(&whole[..length]).is_none());
+        }
+        for bit in 0..8 * whole.len() {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode_filter(&flipped).is_none(), "bit {bit}");
+        }
     }
 }
