@@ -241,6 +241,9 @@ impl Trace {
                         libc::PTRACE_CONT
                     };
                     if ptrace(request, pid, 0).is_ok() && arrived {
+                        // A new process begins with a stop of its own: two may
+                        // have been on their way.
+                        let _ = kill(pid, libc::SIGCONT);
                         return Ok(());
                     }
                 }

@@ -13,6 +13,8 @@ mod hook;
 mod id;
 mod init;
 mod log;
+#[cfg(test)]
+mod mutation;
 mod namespace;
 mod netlink;
 mod proc;

@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -45,6 +46,9 @@ const STATE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// Version of the state file's form; another one is not read.
 const VERSION: u32 = 1;
+
+/// Pause between two tries to take a lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
 /// Name of the link that names init.
 const INIT: &str = "init";
@@ -393,11 +397,29 @@ impl StateDir {
         Ok(())
     }
 
+    /// The same, but gives up after a time: whoever holds it may be stopped.
+    pub(crate) fn lock_within(self, limit: Duration) -> Result<Locked, Error> {
+        let end = Instant::now() + limit;
+        loop {
+            match rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return self.locked(),
+                Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => {
+                    std::thread::sleep(LOCK_PAUSE);
+                }
+                Err(errno) => return Err(Error::on("lock", &self.path)(errno)),
+            }
+        }
+    }
+
     /// Takes the lock and makes sure that the directory was not removed
     /// meanwhile (`flock(2)`; a removed directory has no links).
     pub(crate) fn lock(self) -> Result<Locked, Error> {
         rustix::io::retry_on_intr(|| rustix::fs::flock(&self.fd, FlockOperation::LockExclusive))
             .map_err(Error::on("lock", &self.path))?;
+        self.locked()
+    }
+
+    fn locked(self) -> Result<Locked, Error> {
         let stat = rustix::fs::fstat(&self.fd).map_err(Error::on("stat", &self.path))?;
         if stat.st_nlink == 0 {
             return Err(not_there());

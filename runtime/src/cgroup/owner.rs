@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, Uid, chownat};
 use rustix::io::Errno;
 
 use super::{Error, Group, dir};
-use crate::spec::{IdMapping, NamespaceType, Spec};
+use crate::spec::{IdMapping, NO_ID, NamespaceType, Spec};
 
 /// The files that a kernel lets a delegate write (cgroups(7)).
 const DELEGATE: &str = "/sys/kernel/cgroup/delegate";
@@ -47,7 +47,8 @@ fn is_cgroup_root(path: &Path) -> bool {
 fn host_id(maps: &[IdMapping], id: u32) -> Option<u32> {
     maps.iter().find_map(|map| {
         let offset = id.checked_sub(map.container)?;
-        (offset < map.size).then(|| map.host.checked_add(offset))?
+        let host = (offset < map.size).then(|| map.host.checked_add(offset))?;
+        host.filter(|&host| host != NO_ID)
     })
 }
 

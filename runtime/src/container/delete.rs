@@ -1,6 +1,7 @@
 //! `delete`: whatever was made goes, also after a crash at any moment.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -14,6 +15,10 @@ use crate::log::Log;
 use crate::spec::NamespaceType;
 use crate::state::{Locked, Root, State};
 use crate::sys;
+
+/// How long another command may take before `delete --force` says so instead of
+/// waiting on: as long as a killed init may.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(KILL_SECONDS_MAX as u64);
 
 /// How long a killed init may take to end, in seconds: as long as runc waits.
 const KILL_SECONDS_MAX: i64 = 10;
@@ -29,7 +34,12 @@ pub(crate) fn delete(root: &Root, id: &ContainerId, force: bool, log: &Log) -> R
         // Before the lock: a `create` that hangs holds it until its child dies.
         end(&state)?;
     }
-    let locked = match dir.lock() {
+    let lock = if force {
+        dir.lock_within(LOCK_WAIT_MAX)
+    } else {
+        dir.lock()
+    };
+    let locked = match lock {
         // Another `delete` was faster.
         Err(Error::State(_)) if force => return Ok(()),
         result => result?,

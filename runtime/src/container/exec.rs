@@ -83,10 +83,11 @@ pub(crate) fn exec(request: Request<'_>) -> Result<Started, Error> {
     let (join, joins_user) = namespaces(&state)?;
     let filter = load_filter(&dir)?;
     super::create::tell_flags(filter.as_ref(), request.log);
-    let page = match &filter {
-        Some(_) => Some(SharedPage::map(None).map_err(Error::at("map", "shared page"))?),
-        None => None,
-    };
+    // The new process is seen in the container from its first moment, with all
+    // that is open here.
+    drop(dir);
+    let page = filter.as_ref().map(|_| SharedPage::map(None)).transpose();
+    let page = page.map_err(Error::at("map", "shared page"))?;
     let group = Group::open(&state.cgroups)?;
     let below = SubCgroup::parse(&request.cgroups, state.cgroups.is_v2())?;
     let child_page = page.as_ref().map(SharedPage::share);

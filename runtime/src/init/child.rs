@@ -63,7 +63,7 @@ pub(crate) struct Inherited {
 
 impl Inherited {
     /// Descriptors that must stay open in the child.
-    fn descriptors(&self) -> Vec<RawFd> {
+    pub(super) fn descriptors(&self) -> Vec<RawFd> {
         let mut all = vec![self.socket.0.as_raw_fd()];
         all.extend(self.join.iter().map(|(_, _, fd)| fd.as_raw_fd()));
         all.extend(self.doors.descriptors());

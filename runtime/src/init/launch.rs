@@ -55,7 +55,7 @@ pub(crate) fn init(
     cgroup: Option<BorrowedFd<'_>>,
 ) -> Result<Launched, Error> {
     debug_assert!(sys::single_threaded(), "clone3 copies one thread only");
-    let mut join = namespace::open(&plan.namespaces.join)?;
+    let join = namespace::open(&plan.namespaces.join)?;
     let (ours, theirs) = protocol::pair().map_err(Error::at("create", "socket pair"))?;
     let flags = plan.namespaces.clone_flags;
     let Extras {
@@ -91,28 +91,39 @@ pub(crate) fn init(
     match sys::clone3(0, None).map_err(Error::at("clone", "helper"))? {
         Forked::Child => {
             drop(ours);
-            trace::tell(&theirs.0, Who::Helper);
-            let joined = trace::across_clocks(|| namespace::join(&join));
-            trace::step("join namespaces for init");
-            let cloned = joined.and_then(|()| {
-                // Not into the cgroup: in another user namespace it is not ours to enter.
-                sys::clone3(flags | libc::CLONE_PARENT, None)
-                    .map_err(super::Step::Other.on("clone init"))
-            });
-            match cloned {
-                Ok(Forked::Child) => {
-                    join.clear();
-                    child::main(plan, inherit(theirs, join))
-                }
-                Ok(Forked::Parent(pid, _)) => report(&theirs, pid),
-                Err(failure) => fail(&theirs, &failure),
-            }
+            let inherited = inherit(theirs, join);
+            trace::tell(&inherited.socket.0, Who::Helper);
+            clone_joined(plan, inherited)
         }
         Forked::Parent(_, helper) => {
             drop(theirs);
             drop(join);
             adopt(ours, &helper)
         }
+    }
+}
+
+/// What the helper does: it joins the namespaces and makes init in them. Whoever
+/// is in a joined pid namespace already sees init from its first moment, so what
+/// it must not hold is closed before there is one.
+fn clone_joined(plan: Plan, mut inherited: Inherited) -> ! {
+    let kept = inherited.descriptors();
+    let cloned = sys::close_all_but(3 + plan.preserve_fds, &kept)
+        .map_err(super::Step::Other.on("close inherited descriptors"))
+        .and_then(|()| trace::across_clocks(|| namespace::join(&inherited.join)))
+        .and_then(|()| {
+            trace::step("join namespaces for init");
+            // Not into the cgroup: in another user namespace it is not ours to enter.
+            sys::clone3(plan.namespaces.clone_flags | libc::CLONE_PARENT, None)
+                .map_err(super::Step::Other.on("clone init"))
+        });
+    match cloned {
+        Ok(Forked::Child) => {
+            inherited.join.clear();
+            child::main(plan, inherited)
+        }
+        Ok(Forked::Parent(pid, _)) => report(&inherited.socket, pid),
+        Err(failure) => fail(&inherited.socket, &failure),
     }
 }
 

@@ -91,6 +91,12 @@ fn node(device: &Device, field: &str) -> Result<Node, Error> {
             )
         })
     };
+    for (name, id) in [("uid", device.uid), ("gid", device.gid)] {
+        if id == Some(crate::spec::NO_ID) {
+            let reason = "4294967295 stands for no user or group";
+            return Err(invalid(&format!("{field}.{name}"), reason));
+        }
+    }
     let fifo = kind == FileType::Fifo;
     let (major, minor) = if fifo {
         (0, 0)

@@ -15,6 +15,8 @@ pub(crate) mod later;
 pub(crate) mod mount;
 pub(crate) mod op;
 pub(crate) mod options;
+#[cfg(test)]
+mod oracle;
 pub(crate) mod plan;
 pub(crate) mod root;
 pub(crate) mod source;

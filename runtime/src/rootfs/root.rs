@@ -9,6 +9,8 @@ use std::path::{Component, Path};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 
+use super::mount::PROC_SUPER_MAGIC;
+
 /// How often a lookup is repeated that a rename somewhere on the host has
 /// disturbed (EAGAIN, `openat2(2)`). One repetition nearly always does.
 const LOOKUP_ATTEMPTS_MAX: u32 = 128;
@@ -137,7 +139,8 @@ impl Walk<'_> {
     fn step(&mut self, name: &OsStr, stub: Stub) -> io::Result<()> {
         match name.as_bytes() {
             b"/" => self.above.clear(),
-            b".." => drop(self.above.pop()),
+            b".." if is_directory(self.here())? => drop(self.above.pop()),
+            b".." => return Err(Errno::NOTDIR.into()),
             _ => {
                 let next = match self.look(name) {
                     Err(Errno::NOENT) => self.make(name, stub)?,
@@ -176,7 +179,10 @@ impl Walk<'_> {
             return Ok(());
         }
         self.links += 1;
-        if self.links > LINKS_MAX {
+        // In procfs nothing can be made, and a link there may be magic: what it
+        // says as text is not where it leads.
+        let on_procfs = rustix::fs::fstatfs(&next)?.f_type as u64 == PROC_SUPER_MAGIC;
+        if self.links > LINKS_MAX || on_procfs {
             return Err(Errno::LOOP.into());
         }
         let target = rustix::fs::readlinkat(self.here(), name, Vec::new())?;

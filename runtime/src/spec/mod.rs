@@ -21,7 +21,7 @@ pub(crate) use linux::{
 };
 pub(crate) use mount::Mount;
 pub(crate) use process::{
-    Capabilities, ConsoleSize, ExecCpuAffinity, IoPriority, Process, Rlimit, Scheduler,
+    Capabilities, ConsoleSize, ExecCpuAffinity, IoPriority, NO_ID, Process, Rlimit, Scheduler,
 };
 
 use crate::error::Error;
@@ -199,7 +199,13 @@ impl Spec {
     pub(crate) fn load(bundle: &Path) -> Result<Spec, Error> {
         let path = bundle.join("config.json");
         let text = crate::file::read_limited(&path, CONFIG_BYTES_MAX)?;
-        let mut spec = Spec::parse(&text).map_err(|source| Error::Json { path, source })?;
+        Spec::checked(&text, &path)
+    }
+
+    /// Reads and checks the text of the `config.json` at `path`.
+    pub(crate) fn checked(text: &[u8], path: &Path) -> Result<Spec, Error> {
+        let path = path.to_owned();
+        let mut spec = Spec::parse(text).map_err(|source| Error::Json { path, source })?;
         spec.linux
             .resources
             .iter_mut()

@@ -231,6 +231,10 @@ pub(crate) struct Rlimit {
     pub soft: u64,
 }
 
+/// The id that system calls take for "unchanged": nobody can have it
+/// (`chown(2)`, `setresuid(2)`).
+pub(crate) const NO_ID: u32 = u32::MAX;
+
 impl Process {
     /// Checks what the types do not: `field` is where the process stands in
     /// its file.
@@ -241,6 +245,15 @@ impl Process {
         if !self.cwd.is_absolute() {
             let reason = format!("{:?} is not an absolute path", self.cwd);
             return Err(invalid(&format!("{field}.cwd"), &reason));
+        }
+        let ids = [("user.uid", self.user.uid), ("user.gid", self.user.gid)];
+        let groups = self.user.additional_gids.iter();
+        let ids = ids
+            .into_iter()
+            .chain(groups.map(|&gid| ("user.additionalGids", gid)));
+        if let Some((name, id)) = ids.into_iter().find(|(_, id)| *id == NO_ID) {
+            let reason = format!("{id} stands for no user or group");
+            return Err(invalid(&format!("{field}.{name}"), &reason));
         }
         let nul = |text: &String| text.contains('\0');
         if let Some(index) = self.args.iter().position(nul) {
