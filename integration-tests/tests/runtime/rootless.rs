@@ -2,7 +2,7 @@
 
 use super::Container;
 use serde_json::{Value, json};
-use teu_integration_tests::{Scene, binary, skip_unless};
+use teu_integration_tests::{Scene, binary, missing_command, skip_unless};
 
 /// A user and a group that own nothing.
 const NOBODY: u32 = 65534;
@@ -124,4 +124,90 @@ fn rootless_and_no_subreaper_are_runcs_flags() {
     }
     let words = ["--rootless=perhaps", "run", "-b", bundle, &container.id];
     let _ = scene.run("teu-runtime", words).fails(1, &["--rootless"]);
+}
+
+/// Ids of the host that are lent to that user, for newuidmap(1) and newgidmap(1).
+const LENT: (u32, u32) = (700_000, 65_536);
+
+#[test]
+fn subordinate_ids_are_mapped_by_their_helpers() {
+    let scene = Scene::new("subordinate ids");
+    skip_unless!(
+        scene,
+        user_namespaces(&scene) && !missing_command("newuidmap"),
+        "no user namespaces for ordinary users, or no newuidmap"
+    );
+    let user = User::new(&scene);
+    scene.write("lent", format!("nobody:{}:{}\n", LENT.0, LENT.1));
+    // In a mount namespace of its own, the host's lists are another test's.
+    let call = |words: &str| {
+        let script = format!(
+            "mount --bind lent /etc/subuid && mount --bind lent /etc/subgid && {}",
+            user.line(words)
+        );
+        scene.run("unshare", ["-m", "sh", "-c", &script])
+    };
+    call("spec --rootless").succeeds();
+    let maps = json!([
+        {"containerID": 0, "hostID": NOBODY, "size": 1},
+        {"containerID": 1, "hostID": LENT.0, "size": LENT.1},
+    ]);
+    user.change(|config| {
+        config["process"]["terminal"] = json!(false);
+        config["process"]["user"] = json!({"uid": 1000, "gid": 1000, "additionalGids": [7]});
+        config["process"]["args"] = json!(["sh", "-c", "id -u; id -g; id -G; echo x > /tmp/made"]);
+        config["root"]["readonly"] = json!(false);
+        config["linux"]["uidMappings"] = maps.clone();
+        config["linux"]["gidMappings"] = maps.clone();
+    });
+    let out = call("run c").succeeds();
+    assert_eq!(out, "1000\n1000\n1000 7");
+    let made = std::fs::metadata(scene.path("user/bundle/rootfs/tmp/made")).unwrap();
+    let owner = std::os::unix::fs::MetadataExt::uid(&made);
+    assert_eq!(owner, LENT.0 + 999);
+    // What was not lent is refused, and nothing stays.
+    user.change(|config| config["linux"]["uidMappings"][1]["hostID"] = json!(500_000));
+    let _ = call("run c").fails(1, &["newuidmap"]);
+    assert_eq!(call("list -q").succeeds(), "");
+}
+
+#[test]
+fn a_delegated_cgroup_limits_and_another_is_explained() {
+    let scene = Scene::new("delegated cgroup");
+    skip_unless!(
+        scene,
+        user_namespaces(&scene) && super::cgroup_v1(),
+        "no user namespaces for ordinary users, or no cgroup v1"
+    );
+    let user = User::new(&scene);
+    user.call("spec --rootless").succeeds();
+    let cgroup = scene.cgroup();
+    user.change(|config| {
+        config["process"]["terminal"] = json!(false);
+        config["process"]["args"] = json!(["cat", "/proc/self/cgroup"]);
+        config["linux"]["cgroupsPath"] = json!(format!("{cgroup}/c"));
+        config["linux"]["resources"] =
+            json!({"pids": {"limit": 20}, "memory": {"limit": 33_554_432}});
+    });
+    let _ = user
+        .call("run c")
+        .fails(1, &["permission denied", "delegat"]);
+    scene.shell(&format!(
+        "for hierarchy in /sys/fs/cgroup/*/; do [ -e $hierarchy/tasks ] || continue\n\
+         mkdir -p $hierarchy{cgroup} && chown -R {NOBODY} $hierarchy{cgroup}\n\
+         for file in cpuset.cpus cpuset.mems; do [ ! -e $hierarchy/$file ] || cat $hierarchy/$file > $hierarchy{cgroup}/$file; done; done"
+    ));
+    let out = user.call("run c").succeeds();
+    for controller in ["pids", "memory"] {
+        let line = format!(":{controller}:{cgroup}/c\n");
+        assert!(format!("{out}\n").contains(&line), "{line:?} in {out}");
+    }
+    let limits = "cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/memory/memory.limit_in_bytes";
+    user.change(|config| {
+        config["process"]["args"] = json!(["sh", "-c", limits]);
+        config["mounts"].as_array_mut().unwrap().push(
+            json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]}),
+        );
+    });
+    assert_eq!(user.call("run c").succeeds(), "20\n33554432");
 }

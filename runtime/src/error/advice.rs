@@ -27,10 +27,23 @@ pub(super) fn against(error: &Error) -> Option<&'static str> {
             crate::cgroup::Error::Frozen { .. } => {
                 Some("thaw it, or name another linux.cgroupsPath")
             }
+            crate::cgroup::Error::Create { source, .. }
+                if matches!(source.raw_os_error(), libc::EACCES | libc::EPERM) =>
+            {
+                undelegated(rustix::process::geteuid().is_root())
+            }
             _ => None,
         },
         _ => None,
     }
+}
+
+/// A cgroup that an ordinary user may not make.
+fn undelegated(is_root: bool) -> Option<&'static str> {
+    (!is_root).then_some(
+        "its parent is not delegated to this user: let root give this user a cgroup for \
+         linux.cgroupsPath, use --systemd-cgroup, or leave linux.cgroupsPath and the limits out",
+    )
 }
 
 /// By the words of runc that callers know.
