@@ -201,62 +201,55 @@ impl Trace {
         go_on(pid, if own { 0 } else { signal }).map(|()| None)
     }
 
-    /// Lets all processes go and waits for the end of the program.
+    /// Lets all processes go and waits for the end of the program. Only a stopped
+    /// process can be let go: each is stopped first. All are waited for at once,
+    /// since the end of one may wait for the end of another to be noted: that of
+    /// a PID namespace's first process does.
     fn release(&mut self) -> io::Result<()> {
-        let others: Vec<i32> = self
-            .traced
-            .keys()
-            .copied()
-            .filter(|&pid| pid != self.main)
-            .collect();
-        if self.traced.contains_key(&self.main) {
-            self.detach(self.main)?;
+        for &pid in self.traced.keys() {
+            let _ = kill(pid, libc::SIGSTOP);
         }
-        for pid in others {
-            self.detach(pid)?;
-        }
-        while self.traced.contains_key(&self.main) {
-            let (_, status) = wait(self.main)?;
-            if !libc::WIFSTOPPED(status) {
-                self.traced.remove(&self.main);
+        while !self.traced.is_empty() {
+            match wait(-1) {
+                Ok((pid, status)) if libc::WIFSTOPPED(status) => self.detach(pid, status)?,
+                Ok((pid, _)) => drop(self.traced.remove(&pid)),
+                Err(error) if error.raw_os_error() == Some(libc::ECHILD) => self.traced.clear(),
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    /// Only a stopped process can be let go: it is stopped first. One that has
-    /// ended meanwhile is let go by that.
-    fn detach(&mut self, pid: i32) -> io::Result<()> {
-        if kill(pid, libc::SIGSTOP).is_err() {
+    /// A stop of a process that is to be let go.
+    fn detach(&mut self, pid: i32, status: i32) -> io::Result<()> {
+        let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
+        if matches!(
+            event,
+            libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK
+        ) {
+            self.stop_and_adopt(message(pid)?);
+        }
+        self.stop_and_adopt(pid);
+        if signal != libc::SIGSTOP || event != 0 {
+            // As it would have gone on; a process that is gone meanwhile says so later.
+            let _ = ptrace(libc::PTRACE_CONT, pid, 0);
             return Ok(());
         }
-        loop {
-            match wait(pid) {
-                Ok((_, status)) if libc::WIFSTOPPED(status) => {
-                    let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
-                    let arrived = signal == libc::SIGSTOP && event == 0;
-                    let request = if arrived {
-                        libc::PTRACE_DETACH
-                    } else {
-                        libc::PTRACE_CONT
-                    };
-                    if ptrace(request, pid, 0).is_ok() && arrived {
-                        // A new process begins with a stop of its own: two may
-                        // have been on their way.
-                        let _ = kill(pid, libc::SIGCONT);
-                        return Ok(());
-                    }
-                }
-                Ok(_) => {
-                    self.traced.remove(&pid);
-                    return Ok(());
-                }
-                Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
-                    self.traced.remove(&pid);
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
+        if ptrace(libc::PTRACE_DETACH, pid, 0).is_ok() {
+            // A new process begins with a stop of its own: two may have been on
+            // their way.
+            let _ = kill(pid, libc::SIGCONT);
+            if pid != self.main {
+                self.traced.remove(&pid);
             }
+        }
+        Ok(())
+    }
+
+    /// One that was born while the others were let go.
+    fn stop_and_adopt(&mut self, pid: i32) {
+        if !self.traced.contains_key(&pid) && kill(pid, libc::SIGSTOP).is_ok() {
+            self.adopt(pid);
         }
     }
 }

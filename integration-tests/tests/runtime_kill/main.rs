@@ -146,8 +146,10 @@ fn killed_everywhere(name: &str, victim: &Victim, scenario: Scenario<'_>) {
     }
     eprintln!("{name}: {rounds} rounds in {processes} processes; strace counts {strace:?}");
     if let (1, Some(counted)) = (stride, strace) {
+        // A few calls more or less are made from run to run: what is waited for is
+        // there at once or comes later.
         assert!(
-            rounds > counted,
+            rounds + counted / 50 > counted,
             "{name}: {rounds} rounds, but {counted} system calls"
         );
     }

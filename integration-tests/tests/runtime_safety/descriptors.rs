@@ -7,8 +7,10 @@ use teu_integration_tests::{missing_command, skip_unless};
 
 use super::{Attack, Container, all_powerful, push};
 
-/// Executions against a container that watches for them.
-const EXECS: usize = 30;
+/// Executions against a container that watches for them: `TEU_EXECS`, or 60.
+fn execs() -> usize {
+    std::env::var("TEU_EXECS").map_or(60, |text| text.parse().unwrap())
+}
 
 /// A program inside that looks below /proc of every other process: for directories
 /// of the host that lead out, and for a binary that it can write to.
@@ -57,7 +59,7 @@ fn r04_r05_r46_an_entering_process_shows_nothing() {
     let attack = Attack::new("R4 R5 R46");
     let container = attack.container(GRABBER, all_powerful);
     container.leave(&["run", "--detach"]);
-    for _ in 0..EXECS {
+    for _ in 0..execs() {
         container.exec(&[], &["/bin/true"]).succeeds();
     }
     // The container's own /proc/self/exe as a program: the runtime's, if it were.
@@ -104,7 +106,7 @@ fn r46_a_sibling_sees_no_descriptor_of_the_host() {
         }
     });
     let id = format!("{}-sibling", attack.scene.cgroup().trim_start_matches('/'));
-    for _ in 0..EXECS {
+    for _ in 0..execs() {
         let words = ["run", "-b", bundle.to_str().unwrap(), &id];
         attack.scene.run("teu-runtime", words).succeeds();
     }
@@ -282,7 +284,7 @@ int main(void) {
         container.root("tracer").display()
     ));
     container.leave(&["run", "--detach"]);
-    for _ in 0..EXECS {
+    for _ in 0..execs() {
         container.exec(&[], &["/bin/true"]).succeeds();
     }
     assert_eq!(found(&container), "");

@@ -10,10 +10,18 @@
 //! against it (default 20 a race, so that the suite stays below three minutes);
 //! `TEU_RACE_ROUNDS=2000` is the number for an evening.
 //!
-//! Rows of other programs stand in their own suites: R33, R34 and R35 in
-//! `store/src/bundle/` (labels steer nothing, malformed variables, default
-//! masks), R25 in `store/src/bundle/user.rs` and `shim/src/cli/user.rs`, R43 in
-//! the shim's supervisor (bounded buffers). R23 and R44 concern checkpoints.
+//! `TEU_EXECS=500` and `TEU_PROGRAM_MUTANTS=1000` are the same for what watches
+//! entering processes, and for damaged configurations.
+//!
+//! What these rows say of other programs stands with those: R33 and R35 in
+//! `store/src/bundle/tests.rs` (labels change no byte, what moby hides is
+//! hidden), R34 in `store/src/bundle/process.rs` (variables), R25 in
+//! `store/src/bundle/user.rs` and `shim/src/cli/user.rs` (odd numbers), R37 in
+//! `integration-tests/tests/run.rs` (nobody else reaches a supervisor), R43 there
+//! (an idle supervisor is small, also after much output) and in
+//! `shim/src/supervisor/pump.rs` (output does not pile up). Not covered: R43's
+//! resizes and attaches by the thousand, R37's check of a peer's user, and R23
+//! and R44, which concern checkpoints.
 #![allow(
     clippy::unwrap_used,
     reason = "a test that meets the unexpected panics"
@@ -31,6 +39,7 @@ mod cgroups;
 mod configuration;
 mod descriptors;
 mod identities;
+mod mutants;
 mod paths;
 mod procfs;
 mod races;

@@ -66,9 +66,9 @@ fn r08_a_file_bound_over_a_link() {
 fn r16_masks_are_the_null_device() {
     let attack = Attack::new("R16");
     for target in ["/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger"] {
-        let container = attack.container("stat -c %t,%T /proc/kcore", |config| {
+        let container = attack.container("stat -c %t,%T /proc/uptime", |config| {
             unmounted(config, "/dev");
-            config["linux"]["maskedPaths"] = json!(["/proc/kcore"]);
+            config["linux"]["maskedPaths"] = json!(["/proc/uptime"]);
         });
         container.link("dev/null", target);
         if let Some(out) = container.run_or_refuse() {

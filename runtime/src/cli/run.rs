@@ -219,7 +219,12 @@ pub(super) fn stay(
     // Others may act on the container while it runs.
     drop(locked);
     crate::trace::write();
-    let code = foreground.wait(pidfd.as_fd(), master)?;
+    let waited = foreground.wait(pidfd.as_fd(), master);
+    if waited.is_err() {
+        // Nobody would look after it: no terminal to show its own, for instance.
+        let _ = delete::delete(&context.root, &state.id.parse()?, true, context.log);
+    }
+    let code = waited?;
     if !keep {
         // Someone else may have deleted it meanwhile.
         let left = context

@@ -10,7 +10,7 @@ use super::root::{RootDir, Stub, stat};
 use crate::mutation::Random;
 
 /// Paths tried unless `TEU_FUZZ_CASES` says how many.
-const CASES: usize = 20_000;
+const CASES: usize = 5000;
 /// Paths tried on one tree before it is made anew: what is made stays in it.
 const CASES_A_TREE: usize = 50;
 

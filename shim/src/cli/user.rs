@@ -58,23 +58,23 @@ fn resolve(text: &str, passwd: &str, group: &str) -> Result<User, Error> {
         Some((user, group)) => (user, Some(group)),
         None => (text, None),
     };
-    let number = user.parse::<u32>().ok();
+    let number = id(user);
     let entry = passwd
         .lines()
         .map(|line| line.split(':').collect::<Vec<_>>())
         .find(|fields| match number {
-            Some(uid) => fields.get(2).and_then(|field| field.parse().ok()) == Some(uid),
+            Some(uid) => fields.get(2).and_then(|field| id(field)) == Some(uid),
             None => fields.first() == Some(&user),
         });
     let field = |at: usize| entry.as_ref().and_then(|fields| fields.get(at)).copied();
-    let uid = number.or_else(|| field(2)?.parse().ok());
+    let uid = number.or_else(|| id(field(2)?));
     let uid = uid.ok_or_else(|| {
         Error::Invalid(format!(
             "the container has no user {user:?} in its /etc/passwd"
         ))
     })?;
     let gid = match wanted_group {
-        None => field(3).and_then(|field| field.parse().ok()).unwrap_or(0),
+        None => field(3).and_then(id).unwrap_or(0),
         Some(name) => group_id(name, group)?,
     };
     let name = field(0).unwrap_or(user);
@@ -96,12 +96,11 @@ fn resolve(text: &str, passwd: &str, group: &str) -> Result<User, Error> {
 }
 
 fn group_id(text: &str, group: &str) -> Result<u32, Error> {
-    if let Ok(gid) = text.parse() {
+    if let Some(gid) = id(text) {
         return Ok(gid);
     }
     let mut lines = group.lines().map(|line| line.split(':'));
-    let gid = lines
-        .find_map(|mut fields| (fields.next()? == text).then(|| fields.nth(1)?.parse().ok())?);
+    let gid = lines.find_map(|mut fields| (fields.next()? == text).then(|| id(fields.nth(1)?))?);
     gid.ok_or_else(|| {
         Error::Invalid(format!(
             "the container has no group {text:?} in its /etc/group"
@@ -113,10 +112,16 @@ fn group_id(text: &str, group: &str) -> Result<u32, Error> {
 fn memberships(name: &str, group: &str, primary: u32) -> Vec<u32> {
     let member = |line: &str| {
         let fields: Vec<_> = line.split(':').collect();
-        let gid = fields.get(2)?.parse().ok()?;
+        let gid = id(fields.get(2)?)?;
         (gid != primary && fields.get(3)?.split(',').any(|member| member == name)).then_some(gid)
     };
     group.lines().filter_map(member).collect()
+}
+
+/// A user or group by number: digits only (`+0` is not root), and not the number that stands for none.
+fn id(text: &str) -> Option<u32> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|id| digits && *id != u32::MAX)
 }
 
 #[cfg(test)]
@@ -142,6 +147,29 @@ mod tests {
         assert_eq!(user("web:log").unwrap().1, 4);
         assert_eq!(user("0:55").unwrap().1, 55);
         assert!(user("nobody").is_err() && user("web:none").is_err() && user("").is_err());
+    }
+
+    // CVE-2024-40635: numbers beyond what the kernel has do not become another user.
+    #[test]
+    fn odd_numbers_are_nobody() {
+        for text in [
+            "4294967295",
+            "4294967296",
+            "18446744073709551616",
+            "-1",
+            "+0",
+            " 0",
+            "0x0",
+            "\u{660}",
+        ] {
+            assert!(resolve(text, PASSWD, GROUP).is_err(), "{text:?}");
+            let group = format!("1:{text}");
+            assert!(resolve(&group, PASSWD, GROUP).is_err(), "{group:?}");
+        }
+        assert_eq!(
+            resolve("2147483648", PASSWD, GROUP).unwrap().uid,
+            2_147_483_648
+        );
     }
 
     #[test]

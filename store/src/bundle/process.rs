@@ -169,7 +169,18 @@ mod tests {
     #[test]
     fn environments_are_merged_by_name() {
         let config = ContainerConfig {
-            env: texts(&["PATH=/bin", "A=1", "SECRET", "=x", "B=2"]),
+            env: texts(&[
+                "PATH=/bin",
+                "A=1",
+                "SECRET",
+                "=x",
+                "*",
+                "SEC*",
+                "",
+                "=",
+                "A\0B=1",
+                "B=2",
+            ]),
             ..Default::default()
         };
         let request = Request {

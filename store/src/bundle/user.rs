@@ -204,6 +204,27 @@ mod tests {
         ));
     }
 
+    // CVE-2024-40635, CVE-2026-46680: numbers beyond what the kernel has do not become another user.
+    #[test]
+    fn odd_numbers_are_nobody() {
+        for text in [
+            "4294967295",
+            "4294967296",
+            "18446744073709551616",
+            "-1",
+            "+0",
+            " 0",
+            "0x0",
+            "\u{660}",
+        ] {
+            assert!(find(PASSWD, GROUP, text).is_err(), "{text:?}");
+            let group = format!("1:{text}");
+            assert!(find(PASSWD, GROUP, &group).is_err(), "{group:?}");
+        }
+        let uid = find(PASSWD, GROUP, "2147483648").map(|user| user.uid);
+        assert!(uid.is_ok_and(|uid| uid == 2_147_483_648));
+    }
+
     // security.md, S23.
     #[test]
     fn odd_files_are_refused() {
