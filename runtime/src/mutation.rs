@@ -13,7 +13,7 @@ mod damage;
 pub(crate) use damage::{Random, mutant};
 
 /// Mutants tried unless `TEU_MUTANTS` says how many.
-const MUTANTS: usize = 2000;
+const MUTANTS: usize = 5000;
 
 /// A configuration in which every part of the specification occurs.
 const RICH: &str = include_str!("mutation.json");
