@@ -8,7 +8,6 @@ use serde::Serialize;
 use crate::process::caps;
 use crate::process::execution::memory;
 use crate::rootfs::options;
-use crate::seccomp;
 use crate::spec::OCI_VERSION;
 use crate::spec::seccomp::{Action, Arch, Flag, Operator};
 
@@ -56,7 +55,7 @@ struct Seccomp {
     enabled: bool,
     actions: &'static [Action],
     operators: &'static [Operator],
-    archs: Vec<Arch>,
+    archs: &'static [Arch],
     known_flags: &'static [Flag],
     supported_flags: &'static [Flag],
 }
@@ -128,7 +127,7 @@ pub(crate) fn features() -> Features {
                 enabled: true,
                 actions: &ACTIONS,
                 operators: &Operator::ALL,
-                archs: seccomp::host_archs(),
+                archs: &Arch::ALL,
                 known_flags: &Flag::ALL,
                 supported_flags: &Flag::ALL,
             },

@@ -140,3 +140,127 @@ fn an_agent_that_is_missing_is_named() {
         let _ = container.run().fails(1, &[words]);
     }
 }
+
+/// Where the programs below are loaded.
+const BASE: u32 = 0x0010_0000;
+
+/// A static 32-bit program that makes /tmp/d by `int 0x80` and exits with the
+/// errno.
+fn i386_program() -> Vec<u8> {
+    let mut code = vec![0xb8, 39, 0, 0, 0]; // mov eax, mkdir
+    code.extend([0xbb]); // mov ebx, path
+    code.extend((BASE + 0x200).to_le_bytes());
+    code.extend([0xb9, 0xc0, 1, 0, 0]); // mov ecx, 0700
+    code.extend([0xcd, 0x80]); // int 0x80
+    code.extend([0x89, 0xc3, 0xf7, 0xdb]); // mov ebx, eax; neg ebx
+    code.extend([0xb8, 1, 0, 0, 0, 0xcd, 0x80]); // exit
+    let mut header = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x03\0".to_vec();
+    for word in [1, BASE + 0x100, 52, 0, 0] {
+        header.extend(u32::to_le_bytes(word)); // version, entry, program headers, sections, flags
+    }
+    for half in [52, 32, 1, 0, 0, 0] {
+        header.extend(u16::to_le_bytes(half)); // sizes and counts of the headers
+    }
+    for word in [1, 0, BASE, BASE, 0x300, 0x300, 5, 0x1000] {
+        header.extend(u32::to_le_bytes(word)); // load all of it, readable and executable
+    }
+    program(header, &code)
+}
+
+/// A static 64-bit program that does so by the system call of that number.
+fn x86_64_program(number: u32) -> Vec<u8> {
+    let mut code = vec![0xb8]; // mov eax, number
+    code.extend(number.to_le_bytes());
+    code.extend([0xbf]); // mov edi, path
+    code.extend((BASE + 0x200).to_le_bytes());
+    code.extend([0xbe, 0xc0, 1, 0, 0]); // mov esi, 0700
+    code.extend([0x0f, 0x05]); // syscall
+    code.extend([0x89, 0xc7, 0xf7, 0xdf]); // mov edi, eax; neg edi
+    code.extend([0xb8, 60, 0, 0, 0, 0x0f, 0x05]); // exit
+    let mut header = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
+    for word in [u64::from(BASE) + 0x100, 64, 0] {
+        header.extend(word.to_le_bytes()); // entry, program headers, sections
+    }
+    header.extend([0; 4]); // flags
+    for half in [64, 56, 1, 0, 0, 0] {
+        header.extend(u16::to_le_bytes(half));
+    }
+    header.extend([1, 0, 0, 0, 5, 0, 0, 0]); // load, readable and executable
+    for word in [0, u64::from(BASE), u64::from(BASE), 0x300, 0x300, 0x1000] {
+        header.extend(word.to_le_bytes());
+    }
+    program(header, &code)
+}
+
+/// The header, the code at 0x100 and the path at 0x200.
+fn program(header: Vec<u8>, code: &[u8]) -> Vec<u8> {
+    let mut program = header;
+    program.resize(0x100, 0);
+    program.extend(code);
+    program.resize(0x200, 0);
+    program.extend(b"/tmp/d");
+    program.resize(0x300, 0);
+    program
+}
+
+/// What `program` exits with under a profile that refuses `syscall`.
+fn exit_under(scene: &Scene, program: &[u8], syscall: &str, architectures: &[Value]) -> i32 {
+    use std::os::unix::fs::PermissionsExt;
+    let container = Container::new(scene, "c", &["/program"], |config| {
+        config["root"]["readonly"] = json!(false);
+        config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW", "architectures": architectures,
+            "syscalls": [{"names": [syscall], "action": "SCMP_ACT_ERRNO", "errnoRet": 100}],
+        });
+    });
+    let root = container.bundle.join("rootfs");
+    let _ = std::fs::remove_dir(root.join("tmp/d")); // the container before may have made it
+    let path = root.join("program");
+    std::fs::write(&path, program).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    container.run().code()
+}
+
+#[test]
+fn every_abi_of_the_machine_is_filtered_if_the_profile_names_it_and_else_kills() {
+    let scene = Scene::new("seccomp abis");
+    skip_unless!(
+        scene,
+        cfg!(target_arch = "x86_64"),
+        "the programs are those of an x86-64 machine"
+    );
+    let archs = |names: &[&str]| -> Vec<Value> {
+        let full = |name| json!(format!("SCMP_ARCH_{name}"));
+        names.iter().map(full).collect()
+    };
+    let exit = |program: &[u8], names: &[&str]| exit_under(&scene, program, "mkdir", &archs(names));
+    let (native, x32) = (x86_64_program(83), x86_64_program(0x4000_0000 | 83));
+    assert_eq!(exit_under(&scene, &native, "rmdir", &[]), 0);
+    assert_eq!(exit(&native, &[]), 100);
+    assert_eq!(exit(&native, &["X86_64", "X86", "X32"]), 100);
+    assert_eq!(exit(&x32, &["X86_64", "X86", "X32"]), 100);
+    assert_eq!(exit(&x32, &["X86_64", "X86"]), 159);
+    let compat = i386_program();
+    let unrefused = exit_under(&scene, &compat, "rmdir", &archs(&["X86"]));
+    skip_unless!(scene, unrefused != 1, "the kernel runs no 32-bit programs");
+    assert_eq!(unrefused, 0);
+    assert_eq!(exit(&compat, &["X86_64", "X86", "S390X"]), 100);
+    assert_eq!(exit(&compat, &["X86_64"]), 159);
+}
+
+#[test]
+fn architectures_of_other_machines_change_nothing() {
+    let scene = Scene::new("seccomp foreign");
+    let features = scene.run("teu-runtime", ["features"]).succeeds();
+    let features: Value = serde_json::from_str(&features).unwrap();
+    let known = features["linux"]["seccomp"]["archs"].clone();
+    let container = Container::script(&scene, "c", "mkdir /tmp/d; echo alive", |config| {
+        config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW", "architectures": known,
+            "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 100}],
+        });
+    });
+    let outcome = container.run().exits(0);
+    assert!(outcome.stderr.contains("Network is down"), "{outcome}");
+    assert_eq!(outcome.stdout, "alive\n");
+}

@@ -16,47 +16,63 @@ pub(super) enum Width {
     Int,
 }
 
+/// Which half of an argument comes first in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Endian {
+    /// The low one.
+    Little,
+    /// The high one.
+    Big,
+}
+
+/// How the arguments of an ABI lie in `seccomp_data`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub(super) width: Width,
+    pub(super) endian: Endian,
+}
+
 /// Writes "go to `yes` if the condition holds, else to `no`".
 pub(super) fn condition(
     out: &mut Assembler,
     arg: &Arg,
-    width: Width,
+    layout: Layout,
     yes: Label,
     no: Label,
 ) -> Label {
-    match width {
-        Width::Long => long(out, arg, yes, no),
-        Width::Int => int(out, arg, yes, no),
+    let offsets = layout.endian.offsets(arg.index);
+    match layout.width {
+        Width::Long => long(out, arg, offsets, yes, no),
+        Width::Int => int(out, arg, offsets, yes, no),
     }
 }
 
-fn long(out: &mut Assembler, arg: &Arg, yes: Label, no: Label) -> Label {
+fn long(out: &mut Assembler, arg: &Arg, at: Offsets, yes: Label, no: Label) -> Label {
     let (high, low) = halves(arg.value);
-    let (high_at, low_at) = offsets(arg.index);
     match arg.op {
-        Operator::Eq => equal(out, arg.index, u64::MAX, arg.value, yes, no),
-        Operator::Ne => equal(out, arg.index, u64::MAX, arg.value, no, yes),
-        Operator::MaskedEq => equal(out, arg.index, arg.value, arg.value_two, yes, no),
+        Operator::Eq => equal(out, at, u64::MAX, arg.value, yes, no),
+        Operator::Ne => equal(out, at, u64::MAX, arg.value, no, yes),
+        Operator::MaskedEq => equal(out, at, arg.value, arg.value_two, yes, no),
         Operator::Gt | Operator::Ge | Operator::Lt | Operator::Le => {
             // Lt is the opposite of Ge, Le that of Gt: one comparison serves two.
             let (jump, greater, not) = ordered(arg.op, yes, no);
             let lower = out.branch(jump, low, greater, not);
-            let lower = out.load(low_at, lower);
+            let lower = out.load(at.low, lower);
             let same = out.branch(Jump::Eq, high, lower, not);
             let higher = out.branch(Jump::Gt, high, greater, same);
-            out.load(high_at, higher)
+            out.load(at.high, higher)
         }
     }
 }
 
-fn int(out: &mut Assembler, arg: &Arg, yes: Label, no: Label) -> Label {
+fn int(out: &mut Assembler, arg: &Arg, at: Offsets, yes: Label, no: Label) -> Label {
     let low_half = u64::from(u32::MAX);
     match arg.op {
-        Operator::Eq => equal(out, arg.index, low_half, arg.value & low_half, yes, no),
-        Operator::Ne => equal(out, arg.index, low_half, arg.value & low_half, no, yes),
+        Operator::Eq => equal(out, at, low_half, arg.value & low_half, yes, no),
+        Operator::Ne => equal(out, at, low_half, arg.value & low_half, no, yes),
         Operator::MaskedEq => equal(
             out,
-            arg.index,
+            at,
             arg.value & low_half,
             arg.value_two & low_half,
             yes,
@@ -67,7 +83,7 @@ fn int(out: &mut Assembler, arg: &Arg, yes: Label, no: Label) -> Label {
             match u32::try_from(arg.value) {
                 Ok(value) => {
                     let test = out.branch(jump, value, greater, not);
-                    out.load(offsets(arg.index).1, test)
+                    out.load(at.low, test)
                 }
                 // No 32-bit argument is that large.
                 Err(_) => not,
@@ -86,15 +102,14 @@ fn ordered(op: Operator, yes: Label, no: Label) -> (Jump, Label, Label) {
 }
 
 /// `argument & mask == value`, each half where its mask is not empty.
-fn equal(out: &mut Assembler, index: u32, mask: u64, value: u64, yes: Label, no: Label) -> Label {
+fn equal(out: &mut Assembler, at: Offsets, mask: u64, value: u64, yes: Label, no: Label) -> Label {
     if value & !mask != 0 {
         return no;
     }
     let (high_mask, low_mask) = halves(mask);
     let (high, low) = halves(value);
-    let (high_at, low_at) = offsets(index);
     let mut entry = yes;
-    for (mask, value, offset) in [(low_mask, low, low_at), (high_mask, high, high_at)] {
+    for (mask, value, offset) in [(low_mask, low, at.low), (high_mask, high, at.high)] {
         if mask == 0 {
             continue;
         }
@@ -115,12 +130,33 @@ fn halves(value: u64) -> (u32, u32) {
     ((value >> 32) as u32, value as u32)
 }
 
-/// Where the high and the low half of an argument are.
-fn offsets(index: u32) -> (u32, u32) {
-    let at = ARGUMENTS + 8 * index;
-    if cfg!(target_endian = "little") {
-        (at + 4, at)
-    } else {
-        (at, at + 4)
+/// Where the halves of an argument are in `seccomp_data`, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Offsets {
+    high: u32,
+    low: u32,
+}
+
+impl Endian {
+    fn offsets(self, index: u32) -> Offsets {
+        let at = ARGUMENTS + 8 * index;
+        let (high, low) = match self {
+            Self::Little => (at + 4, at),
+            Self::Big => (at, at + 4),
+        };
+        Offsets { high, low }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_halves_lie_as_the_machine_orders_them() {
+        let offsets = |endian: Endian| [0, 5].map(|index| endian.offsets(index));
+        let at = |high, low| Offsets { high, low };
+        assert_eq!(offsets(Endian::Little), [at(20, 16), at(60, 56)]);
+        assert_eq!(offsets(Endian::Big), [at(16, 20), at(56, 60)]);
     }
 }

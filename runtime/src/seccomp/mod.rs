@@ -16,6 +16,7 @@
 //! when the profile denies by default: its author could not know them, and
 //! programs fall back to older calls on ENOSYS, not on EPERM.
 
+mod abis;
 mod assembler;
 mod conditions;
 mod names;
@@ -23,8 +24,9 @@ mod rules;
 
 use libc::sock_filter;
 
+use abis::{Abi, HOST, Machine};
 use assembler::{Assembler, Jump, Label};
-use conditions::{Width, condition};
+use conditions::{Layout, condition};
 use names::X32_BIT;
 use rules::{Conditions, Rule, Rules};
 
@@ -81,57 +83,6 @@ pub(crate) enum Error {
     NoDefaultAction,
     #[error("seccomp: SCMP_ACT_NOTIFY needs listenerPath")]
     NoListenerPath,
-    #[error("seccomp: this host's architecture is not known")]
-    UnknownHost,
-}
-
-/// One way to enter the kernel, with numbers of its own.
-#[derive(Debug, Clone, Copy)]
-struct Abi {
-    arch: Arch,
-    /// `AUDIT_ARCH_*`, as `seccomp_data.arch` carries it.
-    audit: u32,
-    width: Width,
-}
-
-/// The architectures whose calls are filtered on this host.
-pub(crate) fn host_archs() -> Vec<Arch> {
-    host_abis().iter().map(|abi| abi.arch).collect()
-}
-
-/// The ABIs of the host: its own first, then those it also runs. x32 shares the
-/// audit architecture of `x86_64`; see [`X32_BIT`].
-fn host_abis() -> &'static [Abi] {
-    const fn abi(arch: Arch, audit: u32, width: Width) -> Abi {
-        Abi { arch, audit, width }
-    }
-    const X86: Abi = abi(Arch::X86, 0x4000_0003, Width::Int);
-    const ARM: Abi = abi(Arch::Arm, 0x4000_0028, Width::Int);
-    if cfg!(target_arch = "x86_64") {
-        const {
-            &[
-                abi(Arch::X86_64, 0xc000_003e, Width::Long),
-                X86,
-                abi(Arch::X32, 0xc000_003e, Width::Int),
-            ]
-        }
-    } else if cfg!(target_arch = "aarch64") {
-        const { &[abi(Arch::Aarch64, 0xc000_00b7, Width::Long), ARM] }
-    } else if cfg!(target_arch = "riscv64") {
-        const { &[abi(Arch::Riscv64, 0xc000_00f3, Width::Long)] }
-    } else if cfg!(target_arch = "loongarch64") {
-        const { &[abi(Arch::Loongarch64, 0xc000_0102, Width::Long)] }
-    } else if cfg!(all(target_arch = "powerpc64", target_endian = "little")) {
-        const { &[abi(Arch::Ppc64le, 0xc000_0015, Width::Long)] }
-    } else if cfg!(target_arch = "s390x") {
-        const { &[abi(Arch::S390x, 0x8000_0016, Width::Long)] }
-    } else if cfg!(target_arch = "x86") {
-        const { &[X86] }
-    } else if cfg!(target_arch = "arm") {
-        const { &[ARM] }
-    } else {
-        &[]
-    }
 }
 
 /// Compiles the profile for this host. `None`: it is empty, seccomp is off.
@@ -139,10 +90,10 @@ fn host_abis() -> &'static [Abi] {
 /// The host's own ABI is always part of the program. Architectures that the
 /// host cannot run need no part; a call of an ABI that is not part kills.
 pub(crate) fn compile(profile: &Seccomp) -> Result<Option<Program>, Error> {
-    compile_for(profile, host_abis())
+    compile_for(profile, &HOST)
 }
 
-fn compile_for(profile: &Seccomp, host: &[Abi]) -> Result<Option<Program>, Error> {
+fn compile_for(profile: &Seccomp, host: &Machine) -> Result<Option<Program>, Error> {
     let Some(default_action) = profile.default_action else {
         return if profile.syscalls.is_empty() {
             Ok(None)
@@ -160,10 +111,13 @@ fn compile_for(profile: &Seccomp, host: &[Abi]) -> Result<Option<Program>, Error
     if notifies && profile.listener_path.as_deref().is_none_or(str::is_empty) {
         return Err(Error::NoListenerPath);
     }
-    let (own, others) = host.split_first().ok_or(Error::UnknownHost)?;
+    let [own, others @ ..] = host.abis else {
+        unreachable!("a machine has an ABI of its own");
+    };
     let rules = Rules::new(
         profile,
         result_of(default_action, profile.default_errno_ret)?,
+        host.table,
     )?;
     // A tracer or a log is there to see new calls; ENOSYS would hide them.
     let unknown = match default_action {
@@ -222,10 +176,10 @@ enum Outcome<'a> {
 
 /// Writes the search for one ABI: the accumulator holds the number of the call.
 fn tree(out: &mut Assembler, rules: &Rules<'_>, abi: &Abi, unknown: Option<u32>) -> Label {
-    let (sorted, highest) = rules.of(abi.arch);
+    let (sorted, highest) = rules.of(abi);
     let ranges = ranges(&sorted, rules.default, highest.zip(unknown));
     search(out, &ranges, &|out, named| {
-        first_of(out, rules, named, abi.width)
+        first_of(out, rules, named, abi.layout)
     })
 }
 
@@ -290,12 +244,12 @@ fn search(
 }
 
 /// Writes the rules of one call, in order: the first that holds decides.
-fn first_of(out: &mut Assembler, rules: &Rules<'_>, named: &[Rule], width: Width) -> Label {
+fn first_of(out: &mut Assembler, rules: &Rules<'_>, named: &[Rule], layout: Layout) -> Label {
     let mut otherwise = out.result(rules.default);
     for rule in named.iter().rev() {
         let mut entry = out.result(rule.result);
         for arg in rules.conditions(&rule.conditions).iter().rev() {
-            entry = condition(out, arg, width, entry, otherwise);
+            entry = condition(out, arg, layout, entry, otherwise);
         }
         otherwise = entry;
     }

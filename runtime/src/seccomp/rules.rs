@@ -1,8 +1,9 @@
 //! The rules of a profile, ordered by the numbers of one ABI.
 
-use super::names::{Numbers, X32_BIT, numbers};
+use super::abis::Abi;
+use super::names::{Numbers, Table, X32_BIT};
 use super::{Error, result_of};
-use crate::spec::seccomp::{Action, Arch, Arg, Operator, Seccomp};
+use crate::spec::seccomp::{Action, Arg, Operator, Seccomp};
 
 /// A call for many: its name, the mask of its first argument, its functions by name.
 type Multiplexer = (&'static str, u64, &'static [(&'static str, u64)]);
@@ -97,10 +98,10 @@ struct Call {
 
 impl<'a> Rules<'a> {
     /// Looks all names up. A name the table does not know is skipped, as runc does.
-    pub(super) fn new(profile: &'a Seccomp, default: u32) -> Result<Self, Error> {
+    pub(super) fn new(profile: &'a Seccomp, default: u32, table: &Table) -> Result<Self, Error> {
         let mut calls = Vec::with_capacity(512);
         let multiplexers =
-            MULTIPLEXED.map(|(name, mask, functions)| (numbers(name), mask, functions));
+            MULTIPLEXED.map(|(name, mask, functions)| (table.numbers(name), mask, functions));
         for (index, rule) in profile.syscalls.iter().enumerate() {
             if let Some(arg) = rule.args.iter().find(|arg| arg.index > 5) {
                 return Err(Error::ArgumentIndex { index: arg.index });
@@ -111,7 +112,7 @@ impl<'a> Rules<'a> {
             }
             let rule_number = u16::try_from(index).map_err(|_| Error::TooManyRules)?;
             for name in &rule.names {
-                let Some(numbers) = numbers(name) else {
+                let Some(numbers) = table.numbers(name) else {
                     continue;
                 };
                 let within = multiplexers.iter().find_map(|(outer, mask, functions)| {
@@ -137,18 +138,18 @@ impl<'a> Rules<'a> {
 
     /// The rules of one ABI, by number, without those that say what happens anyway, those of one number in the profile's
     /// order; and the highest number that the profile names.
-    pub(super) fn of(&self, arch: Arch) -> (Vec<Rule>, Option<u32>) {
+    pub(super) fn of(&self, abi: &Abi) -> (Vec<Rule>, Option<u32>) {
         let mut rules = Vec::with_capacity(self.calls.len() + 16);
         let mut highest = None;
         for call in &self.calls {
-            if let Some(number) = call.numbers.on(arch) {
+            if let Some(number) = call.numbers.on(abi) {
                 highest = highest.max(Some(number));
                 if call.result != self.default {
                     self.add(&mut rules, number, call);
                 }
             }
             if let Some((outer, mask, function)) = call.within
-                && let Some(number) = outer.on(arch).filter(|number| number & X32_BIT == 0)
+                && let Some(number) = outer.on(abi).filter(|number| number & X32_BIT == 0)
                 && call.result != self.default
                 && self.holds_without_arguments(call)
             {

@@ -1,6 +1,7 @@
 //! The compiled program against the profile itself, call by call.
 
-use super::names::all;
+use super::abis::MACHINES;
+use super::conditions::{Endian, Width};
 use super::*;
 use crate::spec::seccomp::{Arg, Operator, Syscall};
 
@@ -8,23 +9,13 @@ use crate::spec::seccomp::{Arg, Operator, Syscall};
 /// resolved for amd64 and docker's default capabilities.
 const DOCKER: &str = include_str!("testdata/docker-default-amd64.json");
 
-const HOST: [Abi; 3] = [
-    Abi {
-        arch: Arch::X86_64,
-        audit: 0xc000_003e,
-        width: Width::Long,
-    },
-    Abi {
-        arch: Arch::X86,
-        audit: 0x4000_0003,
-        width: Width::Int,
-    },
-    Abi {
-        arch: Arch::X32,
-        audit: 0xc000_003e,
-        width: Width::Int,
-    },
-];
+/// The machine most tests are about, whatever machine they run on.
+const HOST: Machine = MACHINES[0];
+
+fn machine(own: Arch) -> Machine {
+    let found = MACHINES.into_iter().find(|it| it.abis[0].arch == own);
+    found.unwrap()
+}
 
 /// One call as the filter sees it.
 #[derive(Debug, Clone, Copy)]
@@ -35,13 +26,16 @@ struct Data {
 }
 
 impl Data {
-    fn word(&self, offset: u32) -> u32 {
-        let arg = |at: u32| self.args[(at / 8) as usize];
+    /// What the machine loads from its `struct seccomp_data`.
+    fn word(&self, offset: u32, endian: Endian) -> u32 {
         match offset {
             0 => self.number,
             4 => self.arch,
-            at @ 16..64 if at % 8 == 0 => arg(at - 16) as u32,
-            at @ 16..64 if at % 8 == 4 => (arg(at - 16) >> 32) as u32,
+            at @ 16..64 if at % 4 == 0 => {
+                let arg = self.args[(at - 16) as usize / 8];
+                let is_low = (at % 8 == 0) == (endian == Endian::Little);
+                (if is_low { arg } else { arg >> 32 }) as u32
+            }
             other => panic!("load at {other}"),
         }
     }
@@ -49,6 +43,10 @@ impl Data {
 
 /// Runs the program as the kernel would; the second is the number of steps.
 fn run(filter: &[sock_filter], data: &Data) -> (u32, usize) {
+    run_on(Endian::Little, filter, data)
+}
+
+fn run_on(endian: Endian, filter: &[sock_filter], data: &Data) -> (u32, usize) {
     let (mut at, mut accumulator, mut steps) = (0, 0, 0);
     loop {
         let sock_filter { code, jt, jf, k } = filter[at];
@@ -56,7 +54,7 @@ fn run(filter: &[sock_filter], data: &Data) -> (u32, usize) {
         steps += 1;
         let jump = |taken: bool| usize::from(if taken { jt } else { jf });
         match code {
-            0x20 => accumulator = data.word(k),
+            0x20 => accumulator = data.word(k, endian),
             0x54 => accumulator &= k,
             0x05 => at += k as usize,
             0x15 => at += jump(accumulator == k),
@@ -135,15 +133,19 @@ fn interesting(profile: &Seccomp) -> Vec<u64> {
 
 /// Tries every number on every ABI, or with `named` only those that the profile names.
 fn check(profile: &Seccomp, named: bool) -> Program {
-    let program = compile_for(profile, &HOST).unwrap().unwrap();
+    check_on(&HOST, profile, named)
+}
+
+fn check_on(machine: &Machine, profile: &Seccomp, named: bool) -> Program {
+    let program = compile_for(profile, machine).unwrap().unwrap();
     let values = interesting(profile);
     let is_named = |name: &str| {
         let names = |rule: &Syscall| rule.names.iter().any(|known| known == name);
         profile.syscalls.iter().any(names)
     };
-    for abi in &HOST {
-        let base = if abi.arch == Arch::X32 { X32_BIT } else { 0 };
-        let known: Vec<_> = all(abi.arch).collect();
+    for abi in machine.abis {
+        let known = machine.table.all(abi);
+        let base = known.iter().map(|(_, number)| *number).min().unwrap();
         let highest = known
             .iter()
             .filter(|(name, _)| is_named(name))
@@ -166,8 +168,9 @@ fn check(profile: &Seccomp, named: bool) -> Program {
                     arch: abi.audit,
                     args,
                 };
-                let (result, _) = run(&program.filter, &data);
-                let wanted = expected(profile, name, highest.unwrap_or(u32::MAX), abi.width, &data);
+                let (result, _) = run_on(abi.layout.endian, &program.filter, &data);
+                let highest = highest.unwrap_or(u32::MAX);
+                let wanted = expected(profile, name, highest, abi.layout.width, &data);
                 assert_eq!(result, wanted, "{:?} {name:?} {data:x?}", abi.arch);
             }
         }
@@ -183,7 +186,7 @@ fn profile(default_action: Action, syscalls: Vec<Syscall>) -> Seccomp {
     Seccomp {
         default_action: Some(default_action),
         default_errno_ret: None,
-        architectures: vec![Arch::X86, Arch::X32],
+        architectures: Arch::ALL.to_vec(),
         flags: None,
         listener_path: None,
         listener_metadata: None,
@@ -221,6 +224,17 @@ fn dockers_profile_is_what_it_says_on_every_abi() {
 }
 
 #[test]
+fn dockers_profile_is_what_it_says_on_every_machine() {
+    let profile = Seccomp {
+        architectures: Arch::ALL.to_vec(),
+        ..docker()
+    };
+    for machine in MACHINES {
+        check_on(&machine, &profile, true);
+    }
+}
+
+#[test]
 fn the_path_through_dockers_profile_is_short() {
     let program = compile_for(&docker(), &HOST).unwrap().unwrap();
     let steps = |abi: &Abi| {
@@ -237,8 +251,8 @@ fn the_path_through_dockers_profile_is_short() {
         };
         (0..470).map(call).sum::<usize>() / 470
     };
-    assert!(steps(&HOST[0]) <= 12, "{}", steps(&HOST[0]));
-    assert!(steps(&HOST[1]) <= 14, "{}", steps(&HOST[1]));
+    assert!(steps(&HOST.abis[0]) <= 12, "{}", steps(&HOST.abis[0]));
+    assert!(steps(&HOST.abis[1]) <= 14, "{}", steps(&HOST.abis[1]));
 }
 
 #[test]
@@ -266,7 +280,10 @@ fn every_operator_holds_exactly_on_every_width() {
                         rule("mmap", action, &[(0, value, two, op)]),
                         rule("read", action, &[(0, value, two, op), other]),
                     ];
-                    check(&profile(default, rules), true);
+                    let profile = profile(default, rules);
+                    for own in [Arch::X86_64, Arch::S390x] {
+                        check_on(&machine(own), &profile, true);
+                    }
                 }
             }
         }
@@ -287,7 +304,7 @@ fn two_conditions_on_one_argument_are_alternatives() {
             &program.filter,
             &Data {
                 number: 0,
-                arch: HOST[0].audit,
+                arch: HOST.abis[0].audit,
                 args: [first, 0, 0, 0, 0, 0],
             },
         )
@@ -320,7 +337,7 @@ fn each_action_has_its_result() {
             &program.filter,
             &Data {
                 number: 39,
-                arch: HOST[0].audit,
+                arch: HOST.abis[0].audit,
                 args: [0; 6],
             },
         );
@@ -334,8 +351,8 @@ fn another_architecture_kills() {
     docker.architectures.clear();
     let program = compile_for(&docker, &HOST).unwrap().unwrap();
     for (number, arch) in [
-        (20, HOST[1].audit),
-        (X32_BIT | 39, HOST[2].audit),
+        (20, HOST.abis[1].audit),
+        (X32_BIT | 39, HOST.abis[2].audit),
         (39, 0xdead),
     ] {
         assert_eq!(
@@ -356,7 +373,7 @@ fn another_architecture_kills() {
             &program.filter,
             &Data {
                 number: 39,
-                arch: HOST[0].audit,
+                arch: HOST.abis[0].audit,
                 args: [0; 6]
             }
         )
@@ -373,7 +390,7 @@ fn socketcall_cannot_walk_around_a_rule_for_socket() {
             &program.filter,
             &Data {
                 number: 102,
-                arch: HOST[1].audit,
+                arch: HOST.abis[1].audit,
                 args: [function, 0, 0, 0, 0, 0],
             },
         )
@@ -419,7 +436,7 @@ fn newer_calls_are_enosys_only_where_the_default_denies() {
             &program.filter,
             &Data {
                 number: 1,
-                arch: HOST[0].audit,
+                arch: HOST.abis[0].audit,
                 args: [0; 6],
             },
         )

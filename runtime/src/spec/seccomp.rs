@@ -214,6 +214,35 @@ pub(crate) enum Arch {
     Sheb,
 }
 
+impl Arch {
+    /// Every architecture.
+    pub(crate) const ALL: [Self; 23] = [
+        Self::X86,
+        Self::X86_64,
+        Self::X32,
+        Self::Arm,
+        Self::Aarch64,
+        Self::Mips,
+        Self::Mips64,
+        Self::Mips64N32,
+        Self::Mipsel,
+        Self::Mipsel64,
+        Self::Mipsel64N32,
+        Self::Ppc,
+        Self::Ppc64,
+        Self::Ppc64le,
+        Self::S390,
+        Self::S390x,
+        Self::Parisc,
+        Self::Parisc64,
+        Self::Riscv64,
+        Self::Loongarch64,
+        Self::M68k,
+        Self::Sh,
+        Self::Sheb,
+    ];
+}
+
 impl Operator {
     /// Every operator.
     pub(crate) const ALL: [Self; 7] = [
