@@ -49,6 +49,11 @@ pub(crate) fn damaged() -> std::io::Error {
     std::io::Error::new(std::io::ErrorKind::InvalidData, "it is damaged")
 }
 
+/// Whether an error is [`damaged`]: the kernel gives none of this kind.
+pub(crate) fn is_damage(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::InvalidData && error.raw_os_error().is_none()
+}
+
 /// Replaces `name` in `directory` by a file with this content: readers see
 /// the old or the new one, never half of one. Only one writer at a time.
 pub(crate) fn replace(

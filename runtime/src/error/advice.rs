@@ -9,6 +9,9 @@ pub(super) fn against(error: &Error) -> Option<&'static str> {
     match error {
         Error::State(words) => state(words),
         Error::Init(failure) | Error::Exec(failure) | Error::Mounts(failure) => step(failure),
+        Error::System { source, .. } if crate::file::is_damage(source) => {
+            Some("delete --force removes the container")
+        }
         Error::System {
             action,
             object,
