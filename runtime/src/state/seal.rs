@@ -1,7 +1,7 @@
 //! Checksums of what is stored: a damaged record must not come to mean another
 //! process, or other cgroups.
 
-/// What [`Locked::name_init`] stores.
+/// What [`super::Locked::name_init`] stores.
 pub(super) fn format_init(pid: i32, start_ticks: u64) -> String {
     let fact = format!("{pid}:{start_ticks}");
     let check = crate::file::checksum(fact.as_bytes());
