@@ -143,7 +143,10 @@ fn cgroups(mark: &str) -> Vec<PathBuf> {
                     .filter(|entry| entry.path().is_dir())
                     .map(|entry| entry.path()),
             );
-            found.push(folder);
+            // Where a hierarchy is not mounted, podman writes to a plain folder.
+            if folder.join("cgroup.procs").exists() {
+                found.push(folder);
+            }
         }
     }
     found.sort();
