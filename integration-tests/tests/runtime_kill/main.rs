@@ -185,7 +185,7 @@ fn strace_counts(victim: &Victim, scenario: Scenario<'_>) -> Option<usize> {
         .scene
         .wait_until("strace has seen the end of the verb", || {
             let text = text();
-            let main = text.split(' ').next().unwrap_or_default();
+            let main = main_of(&text);
             text.lines().any(|line| {
                 let mut words = line.split_whitespace();
                 words.next() == Some(main) && words.next() == Some("+++")
@@ -196,14 +196,21 @@ fn strace_counts(victim: &Victim, scenario: Scenario<'_>) -> Option<usize> {
     Some(count(&text()))
 }
 
+/// The process that strace itself started; one that it was attached to may be
+/// heard of before.
+fn main_of(text: &str) -> &str {
+    let begin = text.lines().find(|line| line.contains(" execve("));
+    begin.and_then(|line| line.split(' ').next()).unwrap_or("?")
+}
+
 /// Counts the calls in strace's output, but for the execve by which strace itself
 /// becomes the first process. What another process does after an execve is the
 /// container's own.
 fn count(text: &str) -> usize {
-    let main = text.split(' ').next().unwrap_or_default();
+    let main = main_of(text);
     let mut gone = Vec::new();
     let mut calls = 0;
-    for line in text.lines().skip(1) {
+    for line in text.lines() {
         let Some((pid, call)) = line.split_once(' ') else {
             continue;
         };
@@ -212,6 +219,7 @@ fn count(text: &str) -> usize {
         if name.is_empty()
             || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
             || gone.contains(&pid)
+            || (pid, name) == (main, "execve")
         {
             continue;
         }
