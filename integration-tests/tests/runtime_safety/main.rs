@@ -17,7 +17,7 @@
 //! `store/src/bundle/tests.rs` (labels change no byte, what moby hides is
 //! hidden), R34 in `store/src/bundle/process.rs` (variables), R25 in
 //! `store/src/bundle/user.rs` and `shim/src/cli/user.rs` (odd numbers), R37 in
-//! `integration-tests/tests/run.rs` (nobody else reaches a supervisor), R43 there
+//! `integration-tests/tests/run/supervision.rs` (nobody else reaches a supervisor), R43 there
 //! (an idle supervisor is small, also after much output) and in
 //! `shim/src/supervisor/pump.rs` (output does not pile up). Not covered: R43's
 //! resizes and attaches by the thousand, R37's check of a peer's user, and R23
