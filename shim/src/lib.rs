@@ -14,6 +14,7 @@
 pub mod cli;
 pub mod clock;
 pub mod container;
+pub mod containerd;
 pub mod error;
 pub mod network;
 pub mod runtime;

@@ -1,6 +1,7 @@
 //! epoll with names for what it watches.
 
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -9,7 +10,15 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
 use super::log::Stream;
 
-/// What became ready.
+/// What a poller calls the things it watches; each program has an enum of its own.
+pub trait Name: Copy {
+    /// As the kernel keeps it.
+    fn encode(self) -> u64;
+    /// From what [`Name::encode`] made.
+    fn decode(data: u64) -> Self;
+}
+
+/// What became ready, of the container of a stand-alone supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Token {
     /// The signalfd.
@@ -30,7 +39,7 @@ pub enum Token {
     Control(u32),
 }
 
-impl Token {
+impl Name for Token {
     fn encode(self) -> u64 {
         let (kind, number) = match self {
             Self::Signals => (0, 0),
@@ -65,19 +74,20 @@ impl Token {
 /// Events taken from the kernel at once; the rest comes with the next call.
 const BATCH: usize = 16;
 
-/// An epoll descriptor.
-pub struct Poller {
+/// An epoll descriptor, and names of type `N` for what it watches.
+pub struct Poller<N = Token> {
     epoll: OwnedFd,
     batch: Vec<epoll::Event>,
+    names: PhantomData<N>,
 }
 
-impl std::fmt::Debug for Poller {
+impl<N> std::fmt::Debug for Poller<N> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Poller").field(&self.epoll).finish()
     }
 }
 
-impl Poller {
+impl<N: Name> Poller<N> {
     /// A new one. `epoll_create1(2)`.
     ///
     /// # Errors
@@ -86,6 +96,7 @@ impl Poller {
         Ok(Self {
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
             batch: Vec::with_capacity(BATCH),
+            names: PhantomData,
         })
     }
 
@@ -93,11 +104,11 @@ impl Poller {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn add(&self, fd: impl AsFd, token: Token, flags: EventFlags) -> io::Result<()> {
+    pub fn add(&self, fd: impl AsFd, name: N, flags: EventFlags) -> io::Result<()> {
         Ok(epoll::add(
             &self.epoll,
             fd,
-            EventData::new_u64(token.encode()),
+            EventData::new_u64(name.encode()),
             flags,
         )?)
     }
@@ -106,11 +117,11 @@ impl Poller {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn modify(&self, fd: impl AsFd, token: Token, flags: EventFlags) -> io::Result<()> {
+    pub fn modify(&self, fd: impl AsFd, name: N, flags: EventFlags) -> io::Result<()> {
         Ok(epoll::modify(
             &self.epoll,
             fd,
-            EventData::new_u64(token.encode()),
+            EventData::new_u64(name.encode()),
             flags,
         )?)
     }
@@ -124,7 +135,7 @@ impl Poller {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn wait(&mut self, limit: Option<Duration>) -> io::Result<Vec<(Token, EventFlags)>> {
+    pub fn wait(&mut self, limit: Option<Duration>) -> io::Result<Vec<(N, EventFlags)>> {
         // Rounded up to a millisecond, the unit of the call beneath, so that a deadline has passed after it.
         let limit = limit.map(|limit| limit + Duration::from_millis(1));
         let limit = limit.map(|limit| Timespec {
@@ -140,7 +151,7 @@ impl Poller {
             Ok(_) => Ok(self
                 .batch
                 .iter()
-                .map(|event| (Token::decode(event.data.u64()), event.flags))
+                .map(|event| (N::decode(event.data.u64()), event.flags))
                 .collect()),
             Err(rustix::io::Errno::INTR) => Ok(Vec::new()),
             Err(err) => Err(err.into()),
