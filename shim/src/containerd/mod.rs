@@ -1,3 +1,5 @@
 //! `containerd-shim-teu-v2`: the face towards containerd, one process a pod.
 
+pub mod oom;
 pub mod proto;
+pub mod stats;

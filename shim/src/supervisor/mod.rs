@@ -7,6 +7,7 @@
 //! One thread, no runtime, no memory that grows. It never leaves before its
 //! container: signals that would end it are ignored but for SIGKILL.
 
+pub mod cgroups;
 mod clients;
 pub mod control;
 pub mod event_loop;
