@@ -23,6 +23,32 @@ pub fn format(time: SystemTime) -> [u8; BYTES] {
     out
 }
 
+/// Length of a time of [`format_local`], in bytes: `2026-01-31T23:59:59.123456789+01:00`.
+pub const LOCAL_BYTES: usize = 35;
+
+/// Formats `time` in the host's time zone, which is named by its distance from UTC.
+#[must_use]
+pub fn format_local(time: SystemTime) -> [u8; LOCAL_BYTES] {
+    let offset = crate::sys::utc_offset_seconds(time);
+    let shift = std::time::Duration::from_secs(offset.unsigned_abs().into());
+    let shifted = if offset < 0 {
+        time.checked_sub(shift)
+    } else {
+        time.checked_add(shift)
+    };
+    let (sign, minutes) = match shifted {
+        Some(_) if offset < 0 => (b'-', u64::from(offset.unsigned_abs()) / 60),
+        Some(_) => (b'+', u64::from(offset.unsigned_abs()) / 60),
+        None => (b'+', 0),
+    };
+    let mut out = *b"0000-00-00T00:00:00.000000000+00:00";
+    out[..BYTES - 1].copy_from_slice(&format(shifted.unwrap_or(time))[..BYTES - 1]);
+    out[BYTES - 1] = sign;
+    digits(&mut out[30..32], minutes / 60);
+    digits(&mut out[33..35], minutes % 60);
+    out
+}
+
 /// The present as text.
 #[must_use]
 pub fn now() -> String {
@@ -73,6 +99,14 @@ mod tests {
             "2024-02-29T23:59:59.999999999Z"
         );
         assert_eq!(text(4_102_444_800, 0), "2100-01-01T00:00:00.000000000Z");
+    }
+
+    #[test]
+    fn local_times_name_the_same_instant() {
+        let time = UNIX_EPOCH + Duration::new(1_709_251_199, 999_999_999);
+        let text = String::from_utf8(format_local(time).to_vec()).unwrap();
+        let theirs: jiff::Timestamp = text.parse().unwrap();
+        assert_eq!(theirs, jiff::Timestamp::try_from(time).unwrap(), "{text}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The system calls that rustix does not offer safely. All `unsafe` of this crate.
 #![allow(
     unsafe_code,
-    reason = "the one door: signalfd, signal masks, raw signal numbers, PIDFD_GET_INFO, unshare"
+    reason = "the one door: signalfd, signal masks, raw signal numbers, PIDFD_GET_INFO, unshare, fork, inherited descriptors, local time"
 )]
 
 use std::io;
@@ -107,6 +107,25 @@ pub fn exit_status(pidfd: impl AsFd) -> Option<i32> {
         )
     };
     (rc == 0 && info.mask & u64::from(libc::PIDFD_INFO_EXIT) != 0).then_some(info.exit_code)
+}
+
+/// How far the host's time zone is ahead of UTC at `time`, in seconds; 0 where
+/// that is not known. `localtime_r(3)`, which reads TZ and /etc/localtime once.
+#[must_use]
+pub fn utc_offset_seconds(time: std::time::SystemTime) -> i32 {
+    let since = time.duration_since(std::time::UNIX_EPOCH);
+    let Ok(seconds) = libc::time_t::try_from(since.unwrap_or_default().as_secs()) else {
+        return 0;
+    };
+    // SAFETY: all fields are integers and a pointer, for which zero is a value.
+    let mut parts: libc::tm = unsafe { MaybeUninit::zeroed().assume_init() };
+    // SAFETY: both pointers lead to values that live through the call; nobody
+    // changes TZ meanwhile, for there is one thread.
+    let filled = unsafe { libc::localtime_r(&raw const seconds, &raw mut parts) };
+    if filled.is_null() {
+        return 0;
+    }
+    i32::try_from(parts.tm_gmtoff).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@ use std::os::fd::OwnedFd;
 
 use rustix::event::epoll::EventFlags;
 
-use super::poller::{Poller, Token};
+use super::poller::{Name, Poller};
+use super::pump::Watched;
 use super::socket::try_send;
 
 /// Clients attached at once. Each may cost a queue of its own at the end.
@@ -103,9 +104,9 @@ impl Clients {
     ///
     /// # Errors
     /// What the kernel says.
-    pub(crate) fn settle(
+    pub(crate) fn settle<N: Name + From<Watched>>(
         &mut self,
-        poller: &Poller,
+        poller: &Poller<N>,
         input_busy: bool,
         finished: bool,
     ) -> io::Result<()> {
@@ -158,17 +159,20 @@ impl Client {
 
     /// A client whose input cannot be taken now is not watched at all, or the
     /// hang-up of one that left would be reported without end.
-    fn watch(&mut self, poller: &Poller, input_busy: bool) -> io::Result<()> {
+    fn watch<N: Name + From<Watched>>(
+        &mut self,
+        poller: &Poller<N>,
+        input_busy: bool,
+    ) -> io::Result<()> {
+        let name = N::from(Watched::Client(self.id));
         let mut flags = EventFlags::empty();
         flags.set(EventFlags::IN, !self.input_ended && !input_busy);
         flags.set(EventFlags::OUT, self.owed || !self.tail.is_empty());
         let parked = flags.is_empty() && !self.input_ended;
         let wanted = (!self.dead && !parked).then_some(flags);
         match (self.watched, wanted) {
-            (None, Some(flags)) => poller.add(&self.fd, Token::Client(self.id), flags)?,
-            (Some(old), Some(new)) if old != new => {
-                poller.modify(&self.fd, Token::Client(self.id), new)?
-            }
+            (None, Some(flags)) => poller.add(&self.fd, name, flags)?,
+            (Some(old), Some(new)) if old != new => poller.modify(&self.fd, name, new)?,
             (Some(_), None) => poller.remove(&self.fd),
             _ => {}
         }

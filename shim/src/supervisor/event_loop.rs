@@ -41,8 +41,6 @@ pub const SIGNALS: [i32; 7] = [
 /// off: whoever holds the pipes then is not of the container's pid namespace,
 /// or the disk is still full.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
-/// How often a log that could not grow is tried again.
-const LOG_RETRY: Duration = Duration::from_millis(500);
 
 /// The supervisor of one container.
 #[derive(Debug)]
@@ -127,8 +125,7 @@ impl<'a> Supervisor<'a> {
         let drain = self
             .drain_until
             .map(|until| until.saturating_duration_since(Instant::now()));
-        let retry = self.pump.is_log_full().then_some(LOG_RETRY);
-        drain.into_iter().chain(retry).min()
+        drain.into_iter().chain(self.pump.patience()).min()
     }
 
     fn dispatch(&mut self, token: Token, flags: EventFlags) {
@@ -154,13 +151,17 @@ impl<'a> Supervisor<'a> {
                 self.pump.client_ready(id, flags);
                 self.check_output();
             }
+            Token::Log => {
+                self.pump.retry();
+                self.check_output();
+            }
             Token::Control(asker) => self.heard(asker),
         }
     }
 
     fn check_time(&mut self) {
-        if self.pump.is_log_full() {
-            self.pump.advance();
+        if self.pump.patience().is_some() {
+            self.pump.retry();
             self.check_output();
         }
         if self

@@ -6,8 +6,9 @@ use std::os::fd::OwnedFd;
 use rustix::event::epoll::EventFlags;
 use rustix::net::{RecvFlags, recv};
 
-use super::poller::{Poller, Token};
+use super::poller::{Name, Poller};
 use super::protocol::BLOCK_BYTES;
+use super::pump::Watched;
 
 /// What a client's input said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +117,10 @@ impl Input {
     ///
     /// # Errors
     /// What the kernel says.
-    pub(crate) fn settle(&mut self, poller: &Poller) -> std::io::Result<()> {
+    pub(crate) fn settle<N: Name + From<Watched>>(
+        &mut self,
+        poller: &Poller<N>,
+    ) -> std::io::Result<()> {
         if let Some(fd) = self.retired.take() {
             poller.remove(fd);
             self.watched = false;
@@ -126,7 +130,7 @@ impl Input {
             && wanted != self.watched
         {
             if wanted {
-                poller.add(sink, Token::Input, EventFlags::OUT)?;
+                poller.add(sink, N::from(Watched::Input), EventFlags::OUT)?;
             } else {
                 poller.remove(sink);
             }

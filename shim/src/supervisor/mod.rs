@@ -21,6 +21,7 @@ pub mod pump;
 pub mod rootfs;
 pub mod setup;
 pub mod socket;
+pub mod terminal;
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -9,6 +9,7 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
 use super::log::Stream;
+use super::pump::Watched;
 
 /// What a poller calls the things it watches; each program has an enum of its own.
 pub trait Name: Copy {
@@ -37,6 +38,19 @@ pub enum Token {
     Client(u32),
     /// A client on `ctl`.
     Control(u32),
+    /// The log can take more.
+    Log,
+}
+
+impl From<Watched> for Token {
+    fn from(watched: Watched) -> Self {
+        match watched {
+            Watched::Output(stream) => Self::Output(stream),
+            Watched::Input => Self::Input,
+            Watched::Client(id) => Self::Client(id),
+            Watched::Log => Self::Log,
+        }
+    }
 }
 
 impl Name for Token {
@@ -51,6 +65,7 @@ impl Name for Token {
             Self::Input => (6, 0),
             Self::Client(id) => (7, id),
             Self::Control(id) => (8, id),
+            Self::Log => (9, 0),
         };
         kind << 32 | u64::from(number)
     }
@@ -66,7 +81,8 @@ impl Name for Token {
             5 => Self::Output(Stream::Stderr),
             6 => Self::Input,
             7 => Self::Client(number),
-            _ => Self::Control(number),
+            8 => Self::Control(number),
+            _ => Self::Log,
         }
     }
 }
@@ -175,6 +191,7 @@ mod tests {
             Token::Input,
             Token::Client(u32::MAX),
             Token::Control(7),
+            Token::Log,
         ] {
             assert_eq!(Token::decode(token.encode()), token);
         }

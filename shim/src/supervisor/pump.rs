@@ -7,17 +7,39 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
 
 use super::clients::Clients;
 use super::input::{Input, Taken as TakenInput};
-use super::log::{Log, Stream, Taken};
-use super::poller::{Poller, Token};
+use super::log::{Log, Sink, Stream, Taken};
+use super::poller::{Name, Poller};
 use super::protocol::{BLOCK_BYTES, tag};
 
 /// Blocks read at once before others get their turn.
 const TURN_BLOCKS: usize = 8;
+/// How often a log that could not grow is tried again, where nothing tells that it can.
+const LOG_RETRY: Duration = Duration::from_millis(500);
+/// How often a terminal that nobody has open is looked at again: the kernel
+/// does not tell when someone opens it.
+const TERMINAL_RETRY: Duration = Duration::from_millis(100);
+/// Most output of a stream that an ended process may have left behind, in
+/// bytes: a pipe holds no more (/proc/sys/fs/pipe-max-size, as it is by default).
+const LEFT_BYTES_MAX: usize = 1 << 20;
+
+/// What the pump waits for; whoever drives it has names for these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watched {
+    /// The container wrote.
+    Output(Stream),
+    /// The container reads.
+    Input,
+    /// An attached client.
+    Client(u32),
+    /// The log can take more.
+    Log,
+}
 
 /// The block on its way.
 #[derive(Debug, Clone, Copy)]
@@ -28,15 +50,31 @@ struct Block {
     in_log: bool,
 }
 
+/// How many blocks each stream may still yield that an ended process wrote, see [`Pump::drain`].
+#[derive(Debug)]
+pub struct Left([usize; 2]);
+
+impl Default for Left {
+    fn default() -> Self {
+        // A pipe's page may hold as little as a byte, but a read goes on to the next page.
+        Self([LEFT_BYTES_MAX / BLOCK_BYTES + 1; 2])
+    }
+}
+
 /// Everything that flows out of and into the container.
 #[derive(Debug)]
-pub struct Pump {
+pub struct Pump<S = Log> {
     streams: [Option<OwnedFd>; 2],
     /// Streams that ended while the poller watched them. A terminal's stream
     /// and input share one open file, so closing alone would not end that.
     retired: Vec<OwnedFd>,
-    watched: bool,
-    log: Log,
+    watched: [bool; 2],
+    /// Standard output is a terminal.
+    terminal: bool,
+    /// Nobody has the terminal open now; somebody may open it again.
+    hung_up: bool,
+    log: S,
+    log_watched: bool,
     /// The packet: tag and block.
     packet: Box<[u8]>,
     block: Option<Block>,
@@ -46,21 +84,23 @@ pub struct Pump {
     ending: bool,
 }
 
-impl Pump {
+impl<S: Sink> Pump<S> {
     /// Output is read from `streams` (non-blocking; by [`Stream::index`]), input written to `sink`.
     /// With `input_once`, the input ends with the first client's.
-    #[must_use]
     pub fn new(
         streams: [Option<OwnedFd>; 2],
         sink: Option<OwnedFd>,
         input_once: bool,
-        log: Log,
+        log: S,
     ) -> Self {
         Self {
             streams,
             retired: Vec::new(),
-            watched: false,
+            watched: [false; 2],
+            terminal: false,
+            hung_up: false,
             log,
+            log_watched: false,
             packet: vec![0; 1 + BLOCK_BYTES].into_boxed_slice(),
             block: None,
             clients: Clients::default(),
@@ -75,10 +115,34 @@ impl Pump {
         self.block.is_some() || self.streams.iter().any(Option::is_some)
     }
 
-    /// Whether the log cannot grow, so that [`Pump::advance`] must be tried again after a while.
-    #[must_use]
-    pub fn is_log_full(&self) -> bool {
+    /// Says that standard output is a terminal: that nobody has it open is not its end.
+    pub fn is_terminal(&mut self) {
+        self.terminal = true;
+    }
+
+    /// The log, to be told things that only its kind knows.
+    pub fn log(&mut self) -> &mut S {
+        &mut self.log
+    }
+
+    fn is_log_full(&self) -> bool {
         self.block.is_some_and(|block| !block.in_log)
+    }
+
+    /// After which time [`Pump::retry`] is wanted, if nothing else happens.
+    #[must_use]
+    pub fn patience(&self) -> Option<Duration> {
+        let log = (self.is_log_full() && self.log.waits_for().is_none()).then_some(LOG_RETRY);
+        let terminal = self.hung_up.then_some(TERMINAL_RETRY);
+        log.into_iter().chain(terminal).min()
+    }
+
+    /// Tries again what could not be done and what no event tells of.
+    pub fn retry(&mut self) {
+        self.hung_up = false;
+        if self.is_log_full() {
+            self.advance();
+        }
     }
 
     /// Whether anyone attached has not got everything yet.
@@ -106,30 +170,58 @@ impl Pump {
     /// Reads output that is there.
     pub fn read_output(&mut self, stream: Stream) {
         for _ in 0..TURN_BLOCKS {
-            let Some(fd) = &self.streams[stream.index()] else {
+            if self.block.is_some() || !self.read_block(stream) {
                 return;
-            };
-            if self.block.is_some() {
-                return;
-            }
-            match rustix::io::read(fd, &mut self.packet[1..]) {
-                Ok(0) => self.retire(stream),
-                Ok(len) => {
-                    self.packet[0] = tag(stream);
-                    self.block = Some(Block {
-                        stream,
-                        len,
-                        logged: 0,
-                        in_log: false,
-                    });
-                    self.clients.owe_all();
-                    self.advance();
-                }
-                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return,
-                // A terminal without any user left says EIO.
-                Err(_) => self.retire(stream),
             }
         }
+    }
+
+    /// Reads a block, while none is on its way. `false`: there is nothing to read now.
+    fn read_block(&mut self, stream: Stream) -> bool {
+        let Some(fd) = &self.streams[stream.index()] else {
+            return false;
+        };
+        match rustix::io::retry_on_intr(|| rustix::io::read(fd, &mut self.packet[1..])) {
+            Ok(0) => self.retire(stream),
+            Ok(len) => {
+                self.packet[0] = tag(stream);
+                self.block = Some(Block {
+                    stream,
+                    len,
+                    logged: 0,
+                    in_log: false,
+                });
+                self.clients.owe_all();
+                self.advance();
+                return true;
+            }
+            Err(rustix::io::Errno::AGAIN) => {}
+            // A terminal without any user left says EIO.
+            Err(_) if self.terminal && stream == Stream::Stdout && !self.ending => {
+                self.hung_up = true;
+            }
+            Err(_) => self.retire(stream),
+        }
+        false
+    }
+
+    /// After [`Pump::end`]: takes what the ended process left, without waiting
+    /// for others that have its streams open and may go on. `true`: nothing of
+    /// it is left; `false`: the log must take more first.
+    pub fn drain(&mut self, left: &mut Left) -> bool {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let left = &mut left.0[stream.index()];
+            while *left > 0 {
+                if self.block.is_some() {
+                    return false;
+                }
+                *left -= 1;
+                if !self.read_block(stream) {
+                    *left = 0;
+                }
+            }
+        }
+        self.block.is_none()
     }
 
     fn retire(&mut self, stream: Stream) {
@@ -183,6 +275,14 @@ impl Pump {
         self.input.flush();
     }
 
+    /// Stops reading output that others than the container's process may go on
+    /// writing. Returns how many bytes the log lacks, over the whole life.
+    pub fn leave_output(&mut self) -> u64 {
+        self.retire(Stream::Stdout);
+        self.retire(Stream::Stderr);
+        self.close_output()
+    }
+
     /// Stops reading output. Returns how many bytes of it the log lacks, over the whole life.
     pub fn close_output(&mut self) -> u64 {
         let mut unread: usize = 0;
@@ -205,180 +305,57 @@ impl Pump {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn settle(&mut self, poller: &Poller) -> io::Result<()> {
+    pub fn settle<N: Name + From<Watched>>(&mut self, poller: &Poller<N>) -> io::Result<()> {
         for fd in self.retired.drain(..) {
             poller.remove(&fd);
         }
-        // Watched only while a block can be taken: end of file would be reported without end.
-        let wanted = self.block.is_none();
         for stream in [Stream::Stdout, Stream::Stderr] {
-            if let Some(fd) = &self.streams[stream.index()]
-                && wanted != self.watched
-            {
-                if wanted {
-                    poller.add(fd, Token::Output(stream), EventFlags::IN)?;
-                } else {
-                    poller.remove(fd);
-                }
-            }
+            self.watch_output(stream, poller)?;
         }
-        self.watched = wanted;
+        self.watch_log(poller)?;
         self.input.settle(poller)?;
         self.clients
             .settle(poller, self.input.is_busy(), self.ending && !self.is_open())
     }
+
+    /// Watched only while a block can be taken: end of file, or a terminal
+    /// that nobody has open, would be reported without end.
+    fn watch_output<N: Name + From<Watched>>(
+        &mut self,
+        stream: Stream,
+        poller: &Poller<N>,
+    ) -> io::Result<()> {
+        let wanted = self.block.is_none() && !(self.hung_up && stream == Stream::Stdout);
+        let watched = &mut self.watched[stream.index()];
+        if let Some(fd) = &self.streams[stream.index()]
+            && wanted != *watched
+        {
+            if wanted {
+                let name = N::from(Watched::Output(stream));
+                poller.add(fd, name, EventFlags::IN)?;
+            } else {
+                poller.remove(fd);
+            }
+            *watched = wanted;
+        }
+        Ok(())
+    }
+
+    fn watch_log<N: Name + From<Watched>>(&mut self, poller: &Poller<N>) -> io::Result<()> {
+        let wanted = self.is_log_full();
+        if let Some(fd) = self.log.waits_for()
+            && wanted != self.log_watched
+        {
+            if wanted {
+                poller.add(fd, N::from(Watched::Log), EventFlags::OUT)?;
+            } else {
+                poller.remove(fd);
+            }
+            self.log_watched = wanted;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::container::record::LogFull;
-    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
-    use rustix::pipe::{PipeFlags, pipe_with};
-    use std::time::Duration;
-
-    /// A pump with the container's ends of its standard output and input, and one attached client.
-    struct Bench {
-        pump: Pump,
-        poller: Poller,
-        output: Option<OwnedFd>,
-        input: OwnedFd,
-        client: Option<OwnedFd>,
-        folder: tempfile::TempDir,
-    }
-
-    impl Bench {
-        fn new() -> Self {
-            let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
-            let (out_read, output) = pipe_with(flags).unwrap();
-            let (input, sink) = pipe_with(flags).unwrap();
-            let folder = tempfile::tempdir().unwrap();
-            let log = Log::open(&folder.path().join("log"), LogFull::Block).unwrap();
-            let mut pump = Pump::new([Some(out_read), None], Some(sink), true, log);
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let (ours, client) =
-                rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-                    .unwrap();
-            pump.attach(ours);
-            let poller = Poller::new().unwrap();
-            let (output, client) = (Some(output), Some(client));
-            Self {
-                pump,
-                poller,
-                output,
-                input,
-                client,
-                folder,
-            }
-        }
-
-        /// Lets everything happen that can happen now.
-        fn settle(&mut self) {
-            loop {
-                self.pump.settle(&self.poller).unwrap();
-                let events = self.poller.wait(Some(Duration::ZERO)).unwrap();
-                if events.is_empty() {
-                    return;
-                }
-                for (token, flags) in events {
-                    match token {
-                        Token::Output(stream) => self.pump.read_output(stream),
-                        Token::Input => self.pump.input_ready(),
-                        Token::Client(id) => self.pump.client_ready(id, flags),
-                        other => panic!("{other:?}"),
-                    }
-                }
-            }
-        }
-
-        /// Writes as much output as is taken at once; returns how much.
-        fn fill(&mut self) -> usize {
-            let (mut total, mut idle) = (0, 0);
-            while idle < 2 {
-                match rustix::io::write(self.output.as_ref().unwrap(), &[b'x'; 4096]) {
-                    Ok(n) => (total, idle) = (total + n, 0),
-                    Err(_) => idle += 1,
-                }
-                self.settle();
-            }
-            total
-        }
-
-        /// Reads packets until there are none, or the end.
-        fn drain_client(&mut self) -> (usize, bool) {
-            let mut total = 0;
-            let mut packet = [0; 1 + BLOCK_BYTES];
-            loop {
-                match rustix::net::recv(
-                    self.client.as_ref().unwrap(),
-                    &mut packet[..],
-                    RecvFlags::empty(),
-                ) {
-                    Ok((0, _)) => return (total, true),
-                    Ok((n, _)) => total += n - 1,
-                    Err(_) => return (total, false),
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_slow_client_holds_the_container_back_and_loses_nothing() {
-        let mut bench = Bench::new();
-        let written = bench.fill();
-        assert!(written < 4 << 20, "output piled up: {written}");
-        let mut seen = 0;
-        loop {
-            let (more, _) = bench.drain_client();
-            bench.settle();
-            if more == 0 {
-                break;
-            }
-            seen += more;
-        }
-        assert_eq!(seen, written);
-    }
-
-    #[test]
-    fn an_ended_container_waits_for_no_client() {
-        let mut bench = Bench::new();
-        let written = bench.fill();
-        bench.output = None;
-        bench.pump.end();
-        bench.settle();
-        assert!(!bench.pump.is_open(), "all output is read and logged");
-        assert_eq!(bench.pump.close_output(), 0);
-        let logged = std::fs::read(bench.folder.path().join("log")).unwrap();
-        assert_eq!(logged.iter().filter(|byte| **byte == b'x').count(), written);
-        let mut seen = 0;
-        while bench.pump.has_clients() {
-            seen += bench.drain_client().0;
-            bench.settle();
-        }
-        assert_eq!(seen + bench.drain_client().0, written);
-    }
-
-    #[test]
-    fn input_of_a_client_that_left_arrives_and_then_ends() {
-        let mut bench = Bench::new();
-        let client = bench.client.take().unwrap();
-        for part in ["one ", "two ", "three"] {
-            rustix::net::send(&client, part.as_bytes(), SendFlags::empty()).unwrap();
-        }
-        // Output that it does not read any more makes a reset of its end.
-        rustix::io::write(bench.output.as_ref().unwrap(), b"unread").unwrap();
-        bench.pump.settle(&bench.poller).unwrap();
-        bench.pump.read_output(Stream::Stdout);
-        drop(client);
-        bench.settle();
-        let mut text = [0; 64];
-        let n = rustix::io::read(&bench.input, &mut text[..]).unwrap();
-        assert_eq!(&text[..n], b"one two three");
-        assert_eq!(
-            rustix::io::read(&bench.input, &mut text[..]),
-            Ok(0),
-            "end of file"
-        );
-        assert!(!bench.pump.has_clients());
-    }
-}
+mod tests;

@@ -1,25 +1,17 @@
 //! Bringing a container to life, up to the point where its program waits to be
 //! started; and taking down what that left on the host.
 
-use std::fs::File;
-use std::io::IoSliceMut;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Stdio, id as own_pid};
 
-use rustix::fs::OFlags;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix,
-    SocketFlags, SocketType, accept_with, bind, listen, recvmsg, socket_with,
-};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use rustix::termios::{OptionalActions, OutputModes, tcgetattr, tcsetattr};
 
 use super::log::Log;
 use super::pump::Pump;
 use super::rootfs::{self, HostMounts};
+use super::terminal::{Console, set_nonblocking};
 use super::{Container, complain, oom, socket};
 use crate::container::record::{Bundle, Network, Stdin};
 use crate::container::status::{Process, State, boot_id};
@@ -255,11 +247,9 @@ impl Streams {
             stdout: Stdio::null(),
             stderr: Stdio::null(),
         };
-        let console = Console::listen()?;
-        let pid = create(Some(&console.path), stdio)?;
+        let console = Console::listen(Path::new("."), CONSOLE)?;
+        let pid = create(Some(&console.path()), stdio)?;
         let terminal = console.receive()?;
-        set_nonblocking(&terminal)?;
-        return_carriage(&terminal)?;
         let duplicate = || rustix::io::fcntl_dupfd_cloexec(&terminal, 3).call("dup");
         let input = if self.typed { Some(duplicate()?) } else { None };
         Ok((
@@ -270,78 +260,5 @@ impl Streams {
                 terminal: Some(terminal),
             },
         ))
-    }
-}
-
-/// Runtimes leave ONLCR off, after runc; but a client's terminal in raw mode
-/// needs the carriage return.
-fn return_carriage(terminal: &OwnedFd) -> Result<(), Error> {
-    let mut mode = tcgetattr(terminal).call("tcgetattr")?;
-    mode.output_modes |= OutputModes::ONLCR;
-    tcsetattr(terminal, OptionalActions::Now, &mode).call("tcsetattr")
-}
-
-fn set_nonblocking(fd: &OwnedFd) -> Result<(), Error> {
-    let flags = rustix::fs::fcntl_getfl(fd).call("fcntl")?;
-    rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK).call("fcntl")
-}
-
-/// The socket on which the runtime hands over the terminal's other end.
-struct Console {
-    listener: OwnedFd,
-    /// Through this process's descriptor: short, whatever the folder's path is.
-    path: PathBuf,
-    _folder: File,
-}
-
-impl Console {
-    /// Listens in the current directory, which is the container's folder.
-    fn listen() -> Result<Self, Error> {
-        let folder = File::open(".").at("open", Path::new("."))?;
-        let path = PathBuf::from(format!(
-            "/proc/{}/fd/{}/{CONSOLE}",
-            own_pid(),
-            folder.as_raw_fd()
-        ));
-        let _: std::io::Result<()> = std::fs::remove_file(CONSOLE); // of a killed predecessor
-        let listener = socket_with(
-            AddressFamily::UNIX,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC,
-            None,
-        );
-        let listener = listener.call("socket")?;
-        let address = SocketAddrUnix::new(CONSOLE).call("socket address")?;
-        bind(&listener, &address).call("bind console")?;
-        listen(&listener, 1).call("listen")?;
-        Ok(Self {
-            listener,
-            path,
-            _folder: folder,
-        })
-    }
-
-    /// Takes the terminal. The runtime has sent it before it reports success.
-    fn receive(self) -> Result<OwnedFd, Error> {
-        set_nonblocking(&self.listener)?;
-        let connection =
-            accept_with(&self.listener, SocketFlags::CLOEXEC).call("accept the terminal")?;
-        let _: std::io::Result<()> = std::fs::remove_file(CONSOLE);
-        let mut name = [0; 4096]; // the terminal's path, for logs only
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::CMSG_CLOEXEC;
-        recvmsg(
-            &connection,
-            &mut [IoSliceMut::new(&mut name)],
-            &mut control,
-            flags,
-        )
-        .call("receive the terminal")?;
-        let terminal = control.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-            _ => None,
-        });
-        terminal.ok_or_else(|| Error::Invalid("the runtime sent no terminal".into()))
     }
 }
