@@ -3,3 +3,4 @@
 pub mod oom;
 pub mod proto;
 pub mod stats;
+pub mod stdio;
