@@ -3,14 +3,18 @@
 //! ```text
 //!     us                            the other side
 //!     \0 AUTH EXTERNAL        -->
-//!                             <--   DATA            (or OK at once)
 //!     DATA                    -->                   who we are the kernel tells it
-//!                             <--   OK <guid>
 //!     BEGIN                   -->
+//!                             <--   DATA
+//!                             <--   OK <guid>
 //!     Hello                   -->                   on a bus only
 //!                             <--   our name
 //! ```
 //! (D-Bus specification, "Authentication Protocol".)
+//!
+//! `BEGIN` is sent with the rest, before the answers: systemd never looks at a call
+//! that it read in one piece with `BEGIN`, so none may be sent before its `OK`, which
+//! it sends when it has read all of the introduction.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -25,6 +29,8 @@ use super::message::{Kind, PREFIX_BYTES};
 use super::value::Value;
 use super::{Error, Message};
 
+/// Who we are, and that nothing more is to be agreed on.
+const INTRODUCTION: &[u8] = b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n";
 /// How long a call may take, in seconds: what bus libraries and runc wait.
 const CALL_SECONDS_MAX: u64 = 30;
 /// How long a full queue of the other side is given before the next try, in milliseconds.
@@ -148,19 +154,17 @@ impl Connection {
 
     fn authenticate(&mut self, end: Instant) -> Result<(), Error> {
         const WHAT: &str = "AUTH EXTERNAL";
-        self.send(b"\0AUTH EXTERNAL\r\n", end, WHAT)?;
-        let mut answer = self.line(end, WHAT)?;
-        if answer.trim_end() == "DATA" {
-            self.send(b"DATA\r\n", end, WHAT)?;
-            answer = self.line(end, WHAT)?;
+        self.send(INTRODUCTION, end, WHAT)?;
+        for wanted in ["DATA", "OK"] {
+            let answer = self.line(end, WHAT)?;
+            if !answer.starts_with(wanted) {
+                return Err(Error::Refused {
+                    place: self.place.clone(),
+                    answer,
+                });
+            }
         }
-        if !answer.starts_with("OK") {
-            return Err(Error::Refused {
-                place: self.place.clone(),
-                answer,
-            });
-        }
-        self.send(b"BEGIN\r\n", end, WHAT)
+        Ok(())
     }
 
     fn line(&mut self, end: Instant, what: &str) -> Result<String, Error> {
