@@ -2,10 +2,25 @@
 
 use crate::Scene;
 use serde_json::{Value, json};
+use std::fs::Permissions;
+use std::io::ErrorKind;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
 
 /// Debian's static busybox (package busybox-static).
 pub const BUSYBOX: &str = "/bin/busybox";
+
+/// The names that busybox goes by, a line each. It is asked once.
+fn applets() -> &'static str {
+    static APPLETS: OnceLock<String> = OnceLock::new();
+    APPLETS.get_or_init(|| {
+        let output = Command::new(BUSYBOX).arg("--list").output();
+        let output = output.expect("run busybox (package busybox-static)");
+        String::from_utf8(output.stdout).expect("names of applets")
+    })
+}
 
 impl Scene {
     /// Makes a root filesystem of busybox at `name` in the scratch folder.
@@ -21,10 +36,14 @@ impl Scene {
         }
         std::fs::copy(BUSYBOX, root.join("bin/busybox"))
             .expect("copy busybox (package busybox-static)");
-        self.shell(&format!(
-            "for applet in $({BUSYBOX} --list); do [ $applet = busybox ] || ln -sf busybox {}/bin/$applet; done; chmod 1777 {}/tmp",
-            root.display(), root.display()
-        ));
+        for applet in applets().lines().filter(|&applet| applet != "busybox") {
+            match symlink("busybox", root.join("bin").join(applet)) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                linked => linked.expect("link an applet"),
+            }
+        }
+        std::fs::set_permissions(root.join("tmp"), Permissions::from_mode(0o1777))
+            .expect("open the folder for temporary files");
         std::fs::write(
             root.join("etc/passwd"),
             "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n",

@@ -16,6 +16,12 @@ fn cgroup_v2() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
+/// What the names of a scene's units begin with: they are the host's, and so are
+/// those of the test beside it.
+fn prefix(scene: &Scene) -> String {
+    scene.cgroup().trim_start_matches('/').to_owned()
+}
+
 /// A container whose cgroups are a unit of systemd's.
 struct Unit<'a> {
     container: Container<'a>,
@@ -29,7 +35,7 @@ impl<'a> Unit<'a> {
             scene.cgroup().trim_start_matches('/').replace('-', "_")
         );
         let container = Container::new(scene, id, &["/bin/sleep", "1000"], |config| {
-            config["linux"]["cgroupsPath"] = json!(format!("{slice}:teu:{id}"));
+            config["linux"]["cgroupsPath"] = json!(format!("{slice}:{}:{id}", prefix(scene)));
             change(config);
         });
         Self { container, slice }
@@ -38,7 +44,7 @@ impl<'a> Unit<'a> {
     /// The name of the unit.
     fn name(&self) -> String {
         let id = self.container.bundle.file_name().unwrap().to_str().unwrap();
-        format!("teu-{id}.scope")
+        format!("{}-{id}.scope", prefix(self.container.scene))
     }
 
     fn cgroup(&self) -> PathBuf {
@@ -202,7 +208,7 @@ fn later_commands_need_no_flag() {
     // Another container cannot have the same unit, and does it no harm; nor
     // can one be where it would stand still.
     let other = Unit::new(&scene, "d", |config| {
-        config["linux"]["cgroupsPath"] = json!(format!("{}:teu:c", unit.slice));
+        config["linux"]["cgroupsPath"] = json!(format!("{}:{}:c", unit.slice, prefix(&scene)));
     });
     let _ = other
         .make("create")
@@ -248,7 +254,7 @@ fn a_unit_that_failed_is_forgotten_with_its_container() {
         unit.property("ActiveState") == "failed"
     });
     let again = Unit::new(&scene, "again", |config| {
-        config["linux"]["cgroupsPath"] = json!(format!("{}:teu:c", unit.slice));
+        config["linux"]["cgroupsPath"] = json!(format!("{}:{}:c", unit.slice, prefix(&scene)));
     });
     again.make("run --detach").succeeds();
     assert_eq!(unit.property("ActiveState"), "active");
