@@ -128,6 +128,82 @@ pub fn utc_offset_seconds(time: std::time::SystemTime) -> i32 {
     i32::try_from(parts.tm_gmtoff).unwrap_or(0)
 }
 
+/// A loop device's configuration. `linux/loop.h`, `struct loop_config` with its `struct loop_info64`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct LoopConfig {
+    backing: u32,
+    block_size: u32,
+    /// Device, inode, device of the device, offset, limit, number, encryption.
+    info: [u64; 6],
+    encryption_key_size: u32,
+    flags: u32,
+    /// Names, key, initial vector.
+    names: [u64; 22],
+    reserved: [u64; 8],
+}
+
+/// `LOOP_CTL_GET_FREE` of `linux/loop.h`.
+const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
+/// `LOOP_CONFIGURE` of `linux/loop.h`, Linux 5.8.
+const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
+/// `LO_FLAGS_READ_ONLY` of `linux/loop.h`.
+const LO_FLAGS_READ_ONLY: u32 = 1;
+/// `LO_FLAGS_AUTOCLEAR` of `linux/loop.h`.
+const LO_FLAGS_AUTOCLEAR: u32 = 4;
+/// `LO_FLAGS_DIRECT_IO` of `linux/loop.h`.
+const LO_FLAGS_DIRECT_IO: u32 = 16;
+
+/// The number of a loop device that nobody uses at this moment. `loop(4)`.
+///
+/// # Errors
+/// What the kernel says.
+pub fn free_loop_device(control: impl AsFd) -> io::Result<i32> {
+    // SAFETY: the request takes no argument.
+    let number = unsafe { libc::ioctl(control.as_fd().as_raw_fd(), LOOP_CTL_GET_FREE as _) };
+    if number < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(number)
+}
+
+/// Makes `device` show `backing` until its last user is gone. `loop(4)`.
+///
+/// # Errors
+/// What the kernel says; `ResourceBusy` where somebody else was faster.
+pub fn attach_loop_device(
+    device: impl AsFd,
+    backing: impl AsFd,
+    read_only: bool,
+    direct_io: bool,
+) -> io::Result<()> {
+    let choose = |chosen: bool, flag: u32| if chosen { flag } else { 0 };
+    let config = LoopConfig {
+        backing: backing.as_fd().as_raw_fd().cast_unsigned(),
+        block_size: 0,
+        info: [0; 6],
+        encryption_key_size: 0,
+        flags: LO_FLAGS_AUTOCLEAR
+            | choose(read_only, LO_FLAGS_READ_ONLY)
+            | choose(direct_io, LO_FLAGS_DIRECT_IO),
+        names: [0; 22],
+        reserved: [0; 8],
+    };
+    // SAFETY: the request reads a `struct loop_config`, whose size and layout
+    // this structure has.
+    let rc = unsafe {
+        libc::ioctl(
+            device.as_fd().as_raw_fd(),
+            LOOP_CONFIGURE as _,
+            &raw const config,
+        )
+    };
+    if rc < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +224,12 @@ mod tests {
                 "SKIPPED a_reaped_child_tells_its_status_through_its_pidfd: kernel without PIDFD_INFO_EXIT"
             ),
         }
+    }
+
+    #[test]
+    fn the_configuration_of_loop_devices_is_the_kernels() {
+        assert_eq!(size_of::<LoopConfig>(), 304);
+        assert_eq!(std::mem::offset_of!(LoopConfig, flags), 8 + 52);
     }
 
     #[test]

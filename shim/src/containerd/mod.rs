@@ -2,5 +2,6 @@
 
 pub mod oom;
 pub mod proto;
+pub mod rootfs;
 pub mod stats;
 pub mod stdio;

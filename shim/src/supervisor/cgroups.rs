@@ -1,6 +1,7 @@
 //! Which cgroups a process is in, and where they are mounted.
 
-use std::io::Read as _;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 /// Largest file of a cgroup or of /proc read here, in bytes.
@@ -23,7 +24,7 @@ impl Cgroups {
     #[must_use]
     pub fn of(pid: i32) -> Option<Self> {
         let memberships = read(Path::new(&format!("/proc/{pid}/cgroup")))?;
-        let mounts = read(Path::new("/proc/self/mountinfo"))?;
+        let mounts = mounts(|line| line.contains(" - cgroup"))?;
         Self::parse(&memberships, &mounts)
     }
 
@@ -85,11 +86,29 @@ fn locate(path: &str, mounts: &str, fstype: &str, option: Option<&str>) -> Optio
     })
 }
 
+/// The lines of `/proc/self/mountinfo` that are wanted. Read line by line: with
+/// many overlays, the whole is megabytes. `None`: it cannot be read.
+#[must_use]
+pub fn mounts(mut wanted: impl FnMut(&str) -> bool) -> Option<String> {
+    let mut lines = BufReader::new(File::open("/proc/thread-self/mountinfo").ok()?);
+    let (mut text, mut line) = (String::new(), Vec::new());
+    while lines.read_until(b'\n', &mut line).ok()? > 0 {
+        // A path may be any bytes; none that are not text belong to us.
+        if let Ok(line) = std::str::from_utf8(&line)
+            && wanted(line)
+        {
+            text.push_str(line);
+        }
+        line.clear();
+    }
+    Some(text)
+}
+
 /// The text of a small file of a cgroup or of /proc. `None`: it is gone, or not text.
 #[must_use]
 pub fn read(path: &Path) -> Option<String> {
     let mut text = String::new();
-    std::fs::File::open(path)
+    File::open(path)
         .ok()?
         .take(FILE_BYTES_MAX)
         .read_to_string(&mut text)
