@@ -15,6 +15,7 @@ use teu_integration_tests::{Outcome, Scene, binary, missing_command, skip_unless
 mod flags;
 mod lifecycle;
 mod output;
+mod sockets;
 mod supervision;
 
 /// A scene with an image `busybox`.

@@ -17,11 +17,11 @@
 //! `store/src/bundle/tests.rs` (labels change no byte, what moby hides is
 //! hidden), R34 in `store/src/bundle/process.rs` (variables), R25 in
 //! `store/src/bundle/user.rs` and `shim/src/cli/user.rs` (odd numbers), R37 in
-//! `integration-tests/tests/run/supervision.rs` (nobody else reaches a supervisor), R43 there
-//! (an idle supervisor is small, also after much output) and in
-//! `shim/src/supervisor/pump.rs` (output does not pile up). Not covered: R43's
-//! resizes and attaches by the thousand, R37's check of a peer's user, and R23
-//! and R44, which concern checkpoints.
+//! `integration-tests/tests/run/` (`supervision.rs`, `sockets.rs`: nobody else reaches a
+//! supervisor), R43 there (an idle supervisor is small, also after much output
+//! and many guests) and in `shim/src/supervisor/pump.rs` (output does not pile
+//! up). R23 and R44 concern checkpoints, and stand with those
+//! (`integration-tests/tests/runtime/checkpoint/hostile.rs`).
 #![allow(
     clippy::unwrap_used,
     reason = "a test that meets the unexpected panics"
@@ -38,6 +38,7 @@ mod attacker;
 mod cgroups;
 mod configuration;
 mod descriptors;
+mod endurance;
 mod identities;
 mod mutants;
 mod paths;

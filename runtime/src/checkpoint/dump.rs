@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::criu::{Criu, Worker, ended};
 use super::rpc::{Features, Kind, Notify, Options, Request, Version};
-use super::{EMPTY_NAMESPACES, Wishes, mounts, outside, quote};
+use super::{EMPTY_NAMESPACES, Wishes, images, mounts, outside, quote};
 use crate::cgroup::freezer;
 use crate::container::delete;
 use crate::container::status::Status;
@@ -24,7 +24,7 @@ use crate::spec::{NamespaceType, Spec};
 use crate::state::{Root, State};
 
 /// Name of CRIU's log; containerd looks for it.
-const LOG_FILE: &str = "dump.log";
+pub(super) const LOG_FILE: &str = "dump.log";
 
 /// Since this version CRIU freezes by cgroup2.
 const FREEZES_V2: Version = Version(31_400);
@@ -121,11 +121,24 @@ pub(super) fn open_folder(path: &Path) -> Result<OwnedFd, Error> {
 }
 
 /// Opens the folder of `--work-path`, made where it is missing.
-pub(super) fn open_work(path: &Path) -> Result<OwnedFd, Error> {
+fn open_work(path: &Path) -> Result<OwnedFd, Error> {
     match rustix::fs::mkdir(path, Mode::from_raw_mode(0o700)) {
         Ok(()) | Err(Errno::EXIST) => open_folder(path),
         Err(errno) => Err(Error::on("create", path)(errno)),
     }
+}
+
+/// Opens the folder of the images, and that of `--work-path` if there is one;
+/// nothing in them leads CRIU elsewhere.
+pub(super) fn open_both(wishes: &Wishes) -> Result<(OwnedFd, Option<OwnedFd>), Error> {
+    let folder = open_folder(&wishes.images)?;
+    images::forget_links(&folder, &wishes.images)?;
+    images::check(&folder, &wishes.images)?;
+    let work = wishes.work.as_deref().map(open_work).transpose()?;
+    if let (Some(work), Some(path)) = (&work, &wishes.work) {
+        images::forget_links(work, path)?;
+    }
+    Ok((folder, work))
 }
 
 /// The asked-for reader of `--status-fd`, who waits for one zero byte.
@@ -173,8 +186,7 @@ fn save(
 ) -> Result<(), Error> {
     let spec = Spec::load(&state.bundle)?;
     let plan = rootfs::Plan::new(&spec, &state.bundle, false)?;
-    let images = open_folder(&wishes.images)?;
-    let work = wishes.work.as_deref().map(open_work).transpose()?;
+    let (images, work) = open_both(wishes)?;
     let config = outside::config(&spec, &plan)?;
     let mut options = Options {
         config_file: config.as_ref().map(|(path, _)| path.clone()),

@@ -23,6 +23,7 @@
 
 mod criu;
 mod dump;
+mod images;
 mod mounts;
 mod outside;
 mod private;

@@ -141,7 +141,9 @@ pub(super) fn save_streams(
 /// The saved streams that were pipes: our own take their place.
 pub(super) fn inherited_streams(images: &Path) -> Result<Vec<InheritFd>, crate::error::Error> {
     let path = images.join(DESCRIPTORS);
-    let text = crate::file::read_limited(&path, DESCRIPTORS_BYTES_MAX)?;
+    let file = super::images::open(&path).map_err(crate::error::Error::on("open", &path))?;
+    let text = crate::file::read_open(file, DESCRIPTORS_BYTES_MAX)
+        .map_err(crate::error::Error::on("read", &path))?;
     let names: Vec<String> = serde_json::from_slice(&text)
         .map_err(|source| crate::error::Error::Json { path, source })?;
     // More than the three are not ours to give.

@@ -1,7 +1,6 @@
 //! The lines of CRIU's log that say why it failed.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
@@ -21,7 +20,7 @@ const LINES_MAX: usize = 60;
 /// Warns with the errors of `file`, each with what came before it. A log that
 /// cannot be read is only mentioned: the command has failed for its own reason.
 pub(super) fn errors(file: &Path, log: &Log) {
-    let source = match File::open(file) {
+    let source = match super::images::open(file) {
         Ok(source) => BufReader::new(source.take(LOG_BYTES_MAX)),
         Err(error) => return log.warn(&format!("open {file:?}: {error}")),
     };

@@ -8,7 +8,7 @@ use rustix::mount::{MoveMountFlags, move_mount};
 use rustix::process::{Pid, PidfdFlags};
 
 use super::criu::{Criu, Worker, ended};
-use super::dump::{explain, open_folder, open_work};
+use super::dump::{explain, open_both};
 use super::outside::{self, Joined};
 use super::private::Elsewhere;
 use super::rpc::{CgroupRoot, Kind, Notify, Options, Request, Version};
@@ -25,7 +25,7 @@ use crate::state::{Locked, Phase, State};
 use crate::{resctrl, sys};
 
 /// Name of CRIU's log.
-const LOG_FILE: &str = "restore.log";
+pub(super) const LOG_FILE: &str = "restore.log";
 
 /// Mount point of the root while CRIU works, in the state directory: CRIU needs
 /// a mount of its own, on a directory that nothing covers.
@@ -251,8 +251,7 @@ impl Attempt<'_> {
         let root = clone_host(rootfs, true).map_err(Error::on("open root", rootfs))?;
         let from = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         move_mount(&root, "", CWD, &path, from).map_err(Error::on("mount root on", &path))?;
-        let images = open_folder(&self.wishes.images)?;
-        let work = self.wishes.work.as_deref().map(open_work).transpose()?;
+        let (images, work) = open_both(self.wishes)?;
         Ok(Started {
             worker: Worker::start(true)?,
             images,

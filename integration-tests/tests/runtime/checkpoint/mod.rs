@@ -2,6 +2,7 @@
 //! a criu of the test's own, so that it needs neither a kernel that CRIU can
 //! work on, nor CRIU.
 
+mod hostile;
 mod outside;
 mod real;
 mod requests;
