@@ -1,6 +1,7 @@
 //! `teu-runtime`, a low-level OCI runtime with runc's command line.
 #![cfg_attr(not(test), no_main)]
 
+mod called;
 mod cgroup;
 mod checkpoint;
 mod cli;

@@ -50,6 +50,37 @@ fn asked_devices_are_made() {
 }
 
 #[test]
+fn a_device_of_the_image_must_be_the_one_that_is_asked_for() {
+    let scene = Scene::new("devices in the image");
+    let container = Container::new(&scene, "c", &["/bin/true"], |config| {
+        config["linux"]["devices"] =
+            json!([{"path": "/odd/node", "type": "c", "major": 1, "minor": 3}]);
+    });
+    let place = |made: &str| {
+        let rootfs = container.bundle.join("rootfs");
+        scene.shell(&format!(
+            "cd {}; rm -rf odd; mkdir odd; {made}",
+            rootfs.display()
+        ));
+    };
+    place("mknod odd/node c 1 3");
+    container.run().succeeds();
+    for (made, words) in [
+        (
+            "touch odd/node",
+            "/odd/node has incorrect ftype: regular file",
+        ),
+        (
+            "mknod odd/node c 1 5",
+            "/odd/node has incorrect major:minor: 1:5 doesn't match expected 1:3",
+        ),
+    ] {
+        place(made);
+        let _ = container.run().fails(1, &[words]);
+    }
+}
+
+#[test]
 fn binds_follow_their_options() {
     let scene = Scene::new("binds");
     scene.write("shared/file", "content");

@@ -38,6 +38,28 @@ fn called_runc_it_answers_as_runc() {
 }
 
 #[test]
+fn called_runc_it_fails_in_its_words() {
+    let scene = Scene::new("runc failed");
+    let container = Container::new(&scene, "c", &["/bin/true"], |config| {
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.push(json!({"destination": "/mnt", "source": "/no/such", "options": ["bind"]}));
+    });
+    let (bundle, id) = (container.bundle.to_str().unwrap(), container.id.as_str());
+    let root = scene.path("state/runtime");
+    for command in ["run", "create"] {
+        let args = ["--root", root.to_str().unwrap(), command, "-b", bundle, id];
+        let words = format!(
+            "runc {command} failed: unable to start container process: \
+             error during container init: error mounting \\\"/no/such\\\""
+        );
+        let _ = as_runc(&scene, &args).fails(1, &[&words]);
+    }
+    // By its own name it says which container it was.
+    let words = format!("run {id}: unable to start container process: error mounting");
+    let _ = container.run().fails(1, &[&words]);
+}
+
+#[test]
 fn misuse_is_written_to_the_log_too() {
     let scene = Scene::new("misuse in the log");
     let log = scene.path("log.json");

@@ -165,10 +165,88 @@ fn subordinate_ids_are_mapped_by_their_helpers() {
     let made = std::fs::metadata(scene.path("user/bundle/rootfs/tmp/made")).unwrap();
     let owner = std::os::unix::fs::MetadataExt::uid(&made);
     assert_eq!(owner, LENT.0 + 999);
+    // A folder of the process's user, in a group that the container does not know.
+    let private = scene.path("private");
+    scene.shell(&format!(
+        "mkdir -m 700 private && chown {}:0 private",
+        LENT.0 + 999
+    ));
+    user.change(|config| {
+        config["process"]["args"] = json!(["pwd"]);
+        config["process"]["cwd"] = json!("/private");
+        config["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"destination": "/private", "source": private, "options": ["bind"]}));
+    });
+    assert_eq!(call("run c").succeeds(), "/private");
     // What was not lent is refused, and nothing stays.
     user.change(|config| config["linux"]["uidMappings"][1]["hostID"] = json!(500_000));
     let _ = call("run c").fails(1, &["newuidmap"]);
     assert_eq!(call("list -q").succeeds(), "");
+}
+
+#[test]
+fn without_a_cgroup_of_its_own_a_container_sees_the_callers() {
+    let scene = Scene::new("rootless without cgroup");
+    skip_unless!(
+        scene,
+        user_namespaces(&scene) && super::cgroup_v1(),
+        "no user namespaces for ordinary users, or no cgroup v1"
+    );
+    let user = User::new(&scene);
+    user.call("spec --rootless").succeeds();
+    let script = "cat /proc/self/cgroup; ls /sys/fs/cgroup/pids/tasks /sys/fs/cgroup/memory/tasks";
+    user.change(|config| {
+        config["process"]["terminal"] = json!(false);
+        config["process"]["args"] = json!(["sh", "-c", script]);
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.retain(|mount| mount["destination"] != "/sys/fs/cgroup");
+        mounts.push(json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]}));
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "cgroup");
+    });
+    let out = user.call("run c").succeeds();
+    let own = scene.shell("grep :pids: /proc/self/cgroup");
+    assert!(out.contains(own.trim()), "{own:?} in {out}");
+    assert!(
+        out.ends_with("/sys/fs/cgroup/memory/tasks\n/sys/fs/cgroup/pids/tasks"),
+        "{out}"
+    );
+}
+
+#[test]
+fn an_agent_of_an_ordinary_user_decides() {
+    let scene = Scene::new("agent of an ordinary user");
+    skip_unless!(
+        scene,
+        user_namespaces(&scene) && !missing_command("python3"),
+        "no user namespaces for ordinary users, or no python3 as agent"
+    );
+    let user = User::new(&scene);
+    let (socket, record) = (scene.path("agent.sock"), scene.path("record"));
+    let script = scene.write("agent.py", super::seccomp::AGENT);
+    let mut agent = scene
+        .command("python3", [&script, &socket, &record])
+        .spawn()
+        .unwrap();
+    scene.wait_until("the agent listens", || socket.exists());
+    scene.shell("chmod 777 agent.sock");
+    user.call("spec --rootless").succeeds();
+    for no_new_privileges in [true, false] {
+        user.change(|config| {
+            config["process"]["terminal"] = json!(false);
+            config["process"]["noNewPrivileges"] = json!(no_new_privileges);
+            config["process"]["args"] = json!(["mkdir", "/dev/shm/x"]);
+            config["linux"]["seccomp"] = json!({
+                "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": socket,
+                "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}],
+            });
+        });
+        let _ = user.call("run c").fails(1, &["No medium found"]);
+    }
+    agent.kill().unwrap();
+    agent.wait().unwrap();
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn seccomp_compares_arguments_and_kills() {
 
 /// An agent that takes listeners, writes down what came with them, and answers
 /// every call with ENOMEDIUM.
-const AGENT: &str = r#"
+pub(super) const AGENT: &str = r#"
 import array, fcntl, os, socket, struct, sys, threading
 server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 server.bind(sys.argv[1]); server.listen(4)

@@ -136,6 +136,26 @@ impl Layout {
         }
         Ok(Paths(paths))
     }
+
+    /// The cgroups of this process itself.
+    pub(crate) fn own(&self) -> Result<Paths, Error> {
+        let mut paths = BTreeMap::new();
+        match self {
+            Self::V2 => {
+                let own = dir::read_path(Path::new("/proc/self/cgroup"))?;
+                let place = Path::new(ROOT).join(below_root(own_unified(&own)));
+                paths.insert(String::new(), place);
+            }
+            Self::V1(hierarchies) => {
+                for hierarchy in hierarchies {
+                    let place = hierarchy.own_directory()?;
+                    let names = hierarchy.names.iter();
+                    paths.extend(names.map(|name| (name.clone(), place.clone())));
+                }
+            }
+        }
+        Ok(Paths(paths))
+    }
 }
 
 impl Hierarchy {
@@ -198,6 +218,15 @@ impl Paths {
             }
         }
         all
+    }
+
+    /// These, and of the hierarchies that are missing here those of `others`.
+    #[must_use]
+    pub(crate) fn or(mut self, others: Paths) -> Paths {
+        for (name, path) in others.0 {
+            self.0.entry(name).or_insert(path);
+        }
+        self
     }
 
     /// The same without the directories that `keep` refuses.

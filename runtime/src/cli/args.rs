@@ -194,7 +194,7 @@ fn miscounted(spec: &CommandSpec, count: usize) -> String {
     };
     format!(
         "{}: {:?} requires {demand} {number} argument(s)",
-        super::help::program(),
+        crate::called::program(),
         spec.name
     )
 }

@@ -1,10 +1,10 @@
 //! `--help` and `--version`.
 
 use std::fmt::Write;
-use std::path::Path;
 
 use super::query::out;
 use super::table::{COMMANDS, CommandSpec, FlagSpec, GLOBAL};
+use crate::called::program;
 use crate::error::Error;
 use crate::spec::OCI_VERSION;
 
@@ -13,16 +13,6 @@ const OWN_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The version of runc whose command line and behaviour this is.
 const RUNC_VERSION: &str = "1.5.1";
-
-/// The name that the user knows the program by: `runc` where it is called so,
-/// through a link that makes it stand in for that.
-pub(super) fn program() -> &'static str {
-    let called = std::env::args_os().next().unwrap_or_default();
-    match Path::new(&called).file_name() {
-        Some(name) if name == "runc" => "runc",
-        _ => "teu-runtime",
-    }
-}
 
 /// Prints the help of a command, or of all.
 pub(super) fn print(command: Option<&CommandSpec>) -> Result<(), Error> {

@@ -305,7 +305,7 @@ fn make(
         Start::Nobody
     };
     let own_cgroup = spec.linux.namespace(NamespaceType::Cgroup).is_some();
-    let view = View::new(&state.cgroups, own_cgroup);
+    let view = View::new(&visible(&state.cgroups, &paths)?, own_cgroup);
     let orders = Orders {
         maps: init.namespaces.maps.take(),
         time_offsets: init.namespaces.time_offsets.clone(),
@@ -401,6 +401,15 @@ fn warn_of_strays(spec: &Spec, state: &State, log: &Log) {
              all container's processes)",
         );
     }
+}
+
+/// The cgroups that the container is in, `made` being those of its own. Where an
+/// ordinary user was to get one of the `planned` and could not, it stays in ours.
+fn visible(made: &cgroup::Paths, planned: &cgroup::Paths) -> Result<cgroup::Paths, Error> {
+    if made == planned {
+        return Ok(made.clone());
+    }
+    Ok(made.clone().or(Layout::discover()?.own()?))
 }
 
 /// A page for the failure of an execve under a filter. After `create` it must

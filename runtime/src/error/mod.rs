@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::called;
 use crate::init::{Failure, Step};
 
 mod advice;
@@ -48,7 +49,7 @@ pub(crate) enum Error {
     #[error("{0}")]
     State(String),
     /// The container's first process said why it could not become the program.
-    #[error("unable to start container process")]
+    #[error("{}", called::init_failed())]
     Init(#[source] Failure),
     /// `exec` said why it could not become the program.
     #[error("exec failed: unable to start container process")]
@@ -82,7 +83,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     Seccomp(#[from] crate::seccomp::Error),
     /// A task of one command on one container.
-    #[error("{command} {id}")]
+    #[error("{}", called::failed(command, id))]
     Command {
         /// The command.
         command: &'static str,

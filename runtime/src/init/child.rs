@@ -191,8 +191,8 @@ impl Init {
         rootfs::apply::seal(&plan.rootfs, &root, &mut late)?;
         trace::step("mask paths and switch to the root");
         self.debug("init: the root is switched");
-        apply::enter(&cwd, &plan.process.cwd)?;
-        drop((root, cwd));
+        let cwd = apply::enter(cwd, &plan.process.cwd)?;
+        drop(root);
         if let Some(name) = &plan.keyring {
             join_keyring(name)?;
         }
@@ -205,7 +205,7 @@ impl Init {
             trace::step_of(|| format!("mount the cgroups on {:?}", op.target));
         }
         affinity::reset();
-        let prepared = apply::prepare(plan.process, plan.filter.is_some())?;
+        let prepared = apply::prepare(plan.process, plan.filter.is_some(), cwd)?;
         trace::step("take on ids and privileges, find the program");
         // runc's words for this moment, which scripts look for.
         self.debug("init: closing the pipe to signal completion");

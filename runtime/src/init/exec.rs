@@ -91,9 +91,9 @@ fn prepare(plan: Plan, socket: &InitEnd, init: OwnedFd) -> Result<Prepared, Fail
         hand_over(&plan.console, socket, &terminal)?;
         terminal.become_streams()?;
     }
-    apply::enter(&cwd, &plan.process.cwd)?;
-    drop((root, cwd));
-    let prepared = apply::prepare(plan.process, plan.filter.is_some())?;
+    let cwd = apply::enter(cwd, &plan.process.cwd)?;
+    drop(root);
+    let prepared = apply::prepare(plan.process, plan.filter.is_some(), cwd)?;
     trace::step("take on ids and privileges, find the program");
     Ok(prepared)
 }

@@ -98,9 +98,12 @@ fn damage_value(random: &mut Random, value: &mut Value) {
     }
 }
 
-/// Turns, removes, doubles or inserts bytes.
+/// Turns, removes, doubles or inserts bytes, until none is left.
 fn damage_text(random: &mut Random, text: &mut Vec<u8>) {
     for _ in 0..=random.below(4) {
+        if text.is_empty() {
+            return;
+        }
         let at = random.below(text.len());
         match random.below(5) {
             0 => text[at] ^= 1 << random.below(8),

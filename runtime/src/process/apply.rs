@@ -1,7 +1,7 @@
 //! Becoming the planned process: ids, privileges, limits, and at last execve.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{Gid, Mode, OFlags, Uid};
@@ -11,6 +11,7 @@ use rustix::stdio::{stderr, stdin, stdout};
 use super::caps::{self, Sets};
 use super::{Plan, explain, lookup, rlimit};
 use crate::init::{Failure, Step};
+use crate::protect;
 use crate::rootfs::RootDir;
 use crate::rootfs::root::Stub;
 use crate::sys::{self, CStrings, SharedPage};
@@ -40,6 +41,8 @@ pub(crate) struct Prepared {
     caps: Sets,
     /// Whether CAP_SYS_ADMIN is still permitted, for the filter alone.
     elevated: bool,
+    /// Whether the runtime can take our listener only while we can be looked into.
+    rootless: bool,
 }
 
 /// How long the runtime may take to pass the listener on; it may have died.
@@ -61,8 +64,13 @@ pub(crate) fn open_cwd(root: &RootDir, cwd: &Path) -> Result<OwnedFd, Failure> {
 
 /// Takes on ids, limits and privileges, then finds the program as that user.
 /// `filtered`: a filter will be loaded, which needs a privilege kept for it
-/// unless the process gives up gaining any.
-pub(crate) fn prepare(plan: Plan, filtered: bool) -> Result<Prepared, Failure> {
+/// unless the process gives up gaining any. `cwd`: the working directory, if
+/// only that user may enter it.
+pub(crate) fn prepare(
+    plan: Plan,
+    filtered: bool,
+    cwd: Option<OwnedFd>,
+) -> Result<Prepared, Failure> {
     rlimit::apply(&plan.rlimits)?;
     plan.execution.apply()?;
     plan.labels
@@ -74,6 +82,9 @@ pub(crate) fn prepare(plan: Plan, filtered: bool) -> Result<Prepared, Failure> {
     }
     caps::bound(plan.caps.bounding)?;
     take_ids(&plan)?;
+    if let Some(cwd) = cwd {
+        rustix::process::fchdir(cwd).map_err(Step::Cwd.on(format!("{:?}", plan.cwd)))?;
+    }
     let elevated = filtered && !plan.no_new_privs;
     let Sets {
         effective,
@@ -102,6 +113,7 @@ pub(crate) fn prepare(plan: Plan, filtered: bool) -> Result<Prepared, Failure> {
         env: CStrings::new(env),
         caps: plan.caps,
         elevated,
+        rootless: plan.rootless,
     })
 }
 
@@ -229,6 +241,9 @@ impl Prepared {
             )
             .map_err(Step::Capabilities.on("capset"))?;
         }
+        if self.rootless && flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0 {
+            protect::show().map_err(Step::Seccomp.on("PR_SET_DUMPABLE"))?;
+        }
         let listener = sys::seccomp_load(program, flags).map_err(Step::Seccomp.on(""))?;
         if let (Some(listener), Some(page)) = (listener, page) {
             wait_for_agent(listener, page)?;
@@ -255,7 +270,12 @@ fn wait_for_agent(listener: i32, page: &SharedPage) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Enters a directory by descriptor.
-pub(crate) fn enter(directory: impl AsFd, cwd: &Path) -> Result<(), Failure> {
-    rustix::process::fchdir(directory).map_err(Step::Cwd.on(format!("{cwd:?}")))
+/// Enters a directory by descriptor. One that we may not enter is given back:
+/// the user of the process may, where its group is none of the user namespace.
+pub(crate) fn enter(directory: OwnedFd, cwd: &Path) -> Result<Option<OwnedFd>, Failure> {
+    match rustix::process::fchdir(&directory) {
+        Ok(()) => Ok(None),
+        Err(Errno::ACCESS) => Ok(Some(directory)),
+        Err(errno) => Err(Step::Cwd.on(format!("{cwd:?}"))(errno)),
+    }
 }

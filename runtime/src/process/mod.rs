@@ -54,6 +54,8 @@ pub(crate) struct Plan {
     pub execution: execution::Plan,
     /// Labels of security modules.
     pub labels: Vec<label::Label>,
+    /// Whether the runtime is no root, and reaches only what anyone may look into.
+    pub rootless: bool,
 }
 
 /// The mask that a process has unless its specification says otherwise.
@@ -94,6 +96,7 @@ impl Plan {
             oom_score_adj: process.oom_score_adj,
             execution: execution::Plan::new(process, common)?,
             labels: label::plan(process, label::HOST)?,
+            rootless: !rustix::process::geteuid().is_root(),
         })
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, CWD, Dev, FileType, Gid, Mode, OFlags, Uid, major, minor};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 
@@ -22,7 +22,7 @@ pub(crate) struct Node {
     /// Character, block, or FIFO.
     pub kind: FileType,
     /// Device number.
-    pub device: u64,
+    pub device: Dev,
     /// Permissions.
     pub mode: u32,
     /// Owner.
@@ -42,6 +42,10 @@ const DEFAULTS: [(&str, u32, u32); 6] = [
     ("/dev/tty", 5, 0),
 ];
 
+/// The multiplexer of terminals. It is never a device of the host's: its place
+/// is that of a link to the container's own (config-linux.md, "Default Devices").
+const MULTIPLEXER: &str = "/dev/ptmx";
+
 /// The default nodes, replaced and followed by those of the specification.
 pub(crate) fn nodes(devices: &[Device]) -> Result<Vec<Node>, Error> {
     let mut nodes: Vec<Node> = DEFAULTS
@@ -57,6 +61,9 @@ pub(crate) fn nodes(devices: &[Device]) -> Result<Vec<Node>, Error> {
         .collect();
     for (index, device) in devices.iter().enumerate() {
         let node = node(device, &format!("linux.devices[{index}]"))?;
+        if node.path == Path::new(MULTIPLEXER) {
+            continue;
+        }
         match nodes.iter_mut().find(|known| known.path == node.path) {
             Some(known) => *known = node,
             None => nodes.push(node),
@@ -165,11 +172,45 @@ fn make_node(directory: &OwnedFd, name: &OsStr, node: &Node) -> Result<(), Failu
 fn existing(directory: &OwnedFd, name: &OsStr, node: &Node) -> Result<(), Failure> {
     let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
         .map_err(Step::Device.on(format!("{:?}", node.path)))?;
-    let same_kind = FileType::from_raw_mode(stat.st_mode) == node.kind;
-    if same_kind && (node.kind == FileType::Fifo || stat.st_rdev == node.device) {
+    let found = FileType::from_raw_mode(stat.st_mode);
+    let why = if found != node.kind {
+        wrong_kind(node, found)
+    } else if found != FileType::Fifo && stat.st_rdev != node.device {
+        wrong_number(node, stat.st_rdev)
+    } else {
         return Ok(());
+    };
+    Err(Step::Device.refuses(format!("{:?}", node.path), why))
+}
+
+/// runc's words, then what is there.
+fn wrong_kind(node: &Node, found: FileType) -> String {
+    let (path, found, wanted) = (node.path.display(), kind(found), kind(node.kind));
+    format!("{path} has incorrect ftype: {found} doesn't match expected {wanted}")
+}
+
+/// The same of a device with another number.
+fn wrong_number(node: &Node, found: Dev) -> String {
+    let number = |device| format!("{}:{}", major(device), minor(device));
+    format!(
+        "{} has incorrect major:minor: {} doesn't match expected {}",
+        node.path.display(),
+        number(found),
+        number(node.device)
+    )
+}
+
+/// A kind of file, for a person.
+fn kind(kind: FileType) -> &'static str {
+    match kind {
+        FileType::BlockDevice => "block device",
+        FileType::CharacterDevice => "character device",
+        FileType::Fifo => "fifo",
+        FileType::Directory => "directory",
+        FileType::Symlink => "symbolic link",
+        FileType::RegularFile => "regular file",
+        _ => "other file",
     }
-    Err(Step::Device.refuses(format!("{:?}", node.path), "another file is in its place"))
 }
 
 fn bind_node(root: &RootDir, node: &Node) -> std::io::Result<()> {
@@ -207,6 +248,18 @@ mod tests {
         let nodes = nodes(&[device]).unwrap();
         assert_eq!(nodes.len(), DEFAULTS.len());
         assert_eq!(nodes[0].uid, 7);
+    }
+
+    #[test]
+    fn the_hosts_terminals_are_not_shared() {
+        let device = Device {
+            kind: "c".into(),
+            path: "/dev/ptmx".into(),
+            major: 5,
+            minor: 2,
+            ..Device::default()
+        };
+        assert_eq!(nodes(&[device]).unwrap(), nodes(&[]).unwrap());
     }
 
     #[test]
