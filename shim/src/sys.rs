@@ -7,6 +7,8 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command};
 
 use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
@@ -128,6 +130,48 @@ pub fn utc_offset_seconds(time: std::time::SystemTime) -> i32 {
     i32::try_from(parts.tm_gmtoff).unwrap_or(0)
 }
 
+/// First descriptor that [`spawn_with`] hands over.
+const FIRST_HANDED: i32 = 3;
+
+/// Starts `command` with `descriptors` at 3, 4, 5 and so on.
+///
+/// # Errors
+/// What the kernel says, also of the execution itself.
+pub fn spawn_with<const N: usize>(
+    mut command: Command,
+    descriptors: [OwnedFd; N],
+) -> io::Result<Child> {
+    let first_free = FIRST_HANDED + i32::try_from(N).unwrap_or(i32::MAX);
+    // Nothing of the library's own, such as what reports a failed execution,
+    // may stand where the descriptors go in the child.
+    let mut placeholders = Vec::new();
+    while let Some(fd) = descriptors.first() {
+        let copy = rustix::io::fcntl_dupfd_cloexec(fd, FIRST_HANDED)?;
+        let is_low = copy.as_raw_fd() < first_free;
+        placeholders.push(copy);
+        if !is_low {
+            break;
+        }
+    }
+    let sources: Vec<OwnedFd> = descriptors
+        .iter()
+        .map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, first_free))
+        .collect::<Result<_, _>>()?;
+    let hand_over = move || {
+        for (source, target) in sources.iter().zip(FIRST_HANDED..) {
+            // SAFETY: two integers; in the child, nothing owns the target.
+            if unsafe { libc::dup2(source.as_raw_fd(), target) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec it calls dup2 only, which is safe in a
+    // signal handler, and it allocates nothing.
+    unsafe { command.pre_exec(hand_over) };
+    command.spawn()
+}
+
 /// A loop device's configuration. `linux/loop.h`, `struct loop_config` with its `struct loop_info64`.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -224,6 +268,25 @@ mod tests {
                 "SKIPPED a_reaped_child_tells_its_status_through_its_pidfd: kernel without PIDFD_INFO_EXIT"
             ),
         }
+    }
+
+    #[test]
+    fn a_child_finds_descriptors_where_they_belong() {
+        use std::io::{Read as _, Write as _};
+        let (mut reads, writes) = io::pipe().unwrap();
+        let (reads_other, mut writes_other) = io::pipe().unwrap();
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "cat <&4 >&3"]);
+        let mut child = spawn_with(command, [writes.into(), reads_other.into()]).unwrap();
+        writes_other.write_all(b"through").unwrap();
+        drop(writes_other);
+        let mut text = String::new();
+        reads.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "through");
+        assert!(child.wait().unwrap().success());
+        let (reads, _writes) = io::pipe().unwrap();
+        let error = spawn_with(Command::new("/absent"), [reads.into()]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -35,6 +35,15 @@ pub(super) enum Method {
     Copy,
 }
 
+/// What a refused write means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sink {
+    /// A pipe, fifo or terminal: there will never be a reader again.
+    Reader,
+    /// A file: there may be room later.
+    File,
+}
+
 /// What must happen before anything can be moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wait {
@@ -60,6 +69,7 @@ pub(super) enum End {
 pub(super) struct Flow {
     source: OwnedFd,
     sink: OwnedFd,
+    kind: Sink,
     method: Method,
     /// Read, but not yet taken by the sink. Empty, and without memory, while idle.
     pending: Vec<u8>,
@@ -69,10 +79,21 @@ pub(super) struct Flow {
 }
 
 impl Flow {
+    /// To something that is read: by [`Method::Splice`] where both are pipes.
     pub(super) fn new(source: OwnedFd, sink: OwnedFd, method: Method) -> Self {
+        Self::of_kind(source, sink, Sink::Reader, method)
+    }
+
+    /// To a file.
+    pub(super) fn to_file(source: OwnedFd, sink: OwnedFd) -> Self {
+        Self::of_kind(source, sink, Sink::File, Method::Copy)
+    }
+
+    fn of_kind(source: OwnedFd, sink: OwnedFd, kind: Sink, method: Method) -> Self {
         Self {
             source,
             sink,
+            kind,
             method,
             pending: Vec::new(),
             wait: Wait::Source,
@@ -136,7 +157,7 @@ impl Flow {
             Ok(len) => drop(self.pending.drain(..len)),
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => return Ok(Some(Wait::Sink)),
-            Err(Errno::PIPE) => self.over(End::Sink),
+            Err(_) if self.kind == Sink::Reader => self.over(End::Sink),
             Err(err) => return Err(err.into()),
         }
         Ok(None)
@@ -162,9 +183,17 @@ impl Flow {
         self.source = source;
     }
 
-    /// Whether it is over.
-    pub(super) fn has_ended(&self) -> bool {
-        self.end.is_some()
+    /// Why it is over, once it is.
+    pub(super) fn end(&self) -> Option<End> {
+        self.end
+    }
+
+    /// Goes on with another sink, that takes everything; what the old one did not take is lost.
+    pub(super) fn divert(&mut self, sink: OwnedFd) {
+        self.sink = sink;
+        self.pending = Vec::new();
+        self.end = None;
+        self.wait = Wait::Source;
     }
 
     /// The source, for what belongs to its kind.

@@ -7,28 +7,31 @@
 
 mod fifo;
 mod flow;
+pub mod logger;
+mod open;
 pub mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Gid, OFlags, Uid};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::termios::{Winsize, tcsetwinsize};
 
 use fifo::Unread;
-use flow::{Flow, Method};
+use flow::{End, Flow, Method};
+use logger::Logger;
+pub use logger::Readiness;
 pub use plan::{BadAddress, Output, Plan};
 
 use crate::Error;
 use crate::error::At as _;
 use crate::runtime::Stdio3;
 use crate::supervisor::poller::{Name, Poller};
+use crate::supervisor::terminal::Console;
 
 /// How long `Delete` waits for output that its process left behind: whoever
 /// still holds the pipe, or does not read the fifo, is not waited for any longer.
@@ -47,11 +50,21 @@ pub enum Part {
     Stdout,
     /// Standard error, on either side.
     Stderr,
+    /// The logger's word that it is ready.
+    LoggerReady,
+    /// The logger's end.
+    LoggerEnd,
 }
 
 impl Part {
     /// All of them; a part's place here is its [`Part::code`].
-    pub const ALL: [Self; 3] = [Self::Stdin, Self::Stdout, Self::Stderr];
+    pub const ALL: [Self; 5] = [
+        Self::Stdin,
+        Self::Stdout,
+        Self::Stderr,
+        Self::LoggerReady,
+        Self::LoggerEnd,
+    ];
 
     /// A small number, for names of a poller.
     #[must_use]
@@ -92,16 +105,33 @@ pub struct Context<'a> {
 /// The standard streams of one process.
 #[derive(Debug)]
 pub struct Streams {
-    /// What the runtime is to give to the process, until it was started.
-    child: Option<Stdio3>,
+    child: Child,
     stdin: Option<Flow>,
     outputs: [Option<Flow>; 2],
+    logger: Option<Logger>,
+    terminal: Option<OwnedFd>,
     /// Whether the process exists, so that there is something to move.
     started: bool,
     unread: Vec<Unread>,
     look: Look,
     finish_by: Option<Instant>,
-    finished: bool,
+    expired: bool,
+}
+
+/// What the process is to get.
+#[derive(Debug)]
+enum Child {
+    /// Pipes; until the runtime has them.
+    Pipes(Option<Stdio3>),
+    /// A terminal, which the runtime will hand over.
+    Terminal {
+        console: Console,
+        path: PathBuf,
+        /// Where the input comes from.
+        input: Option<OwnedFd>,
+        /// Where to show the terminal's output.
+        output: Option<open::Sink>,
+    },
 }
 
 /// When it is next looked for readers of [`Unread`] fifos.
@@ -112,32 +142,26 @@ struct Look {
 }
 
 impl Streams {
-    /// Opens what `plan` names, and makes the pipes.
+    /// Opens what `plan` names, and makes the pipes or the socket by which the
+    /// runtime hands over a terminal. A logger is started.
     ///
     /// # Errors
-    /// Which file could not be opened, and why.
+    /// Which file could not be opened, or which program not executed, and why.
     pub fn open(plan: &Plan, context: &Context<'_>) -> Result<Self, Error> {
-        let (stdin, child_in) = match &plan.stdin {
-            None => (None, Stdio::null()),
-            Some(path) => {
-                let source = fifo::open(path).at("open", path)?;
-                let (read, write) = pipe(context.owner, End::Write)?;
-                (
-                    Some(Flow::new(source, write, Method::Splice)),
-                    Stdio::from(read),
-                )
-            }
-        };
-        let (stdout, child_out) = open_output(&plan.stdout, context)?;
-        let (stderr, child_err) = open_output(&plan.stderr, context)?;
-        Ok(Self {
-            child: Some(Stdio3 {
-                stdin: child_in,
-                stdout: child_out,
-                stderr: child_err,
-            }),
-            stdin,
-            outputs: [stdout, stderr],
+        if plan.terminal {
+            open::terminal(plan, context)
+        } else {
+            open::pipes(plan, context)
+        }
+    }
+
+    fn new(child: Child, logger: Option<Logger>) -> Self {
+        Self {
+            child,
+            stdin: None,
+            outputs: [None, None],
+            logger,
+            terminal: None,
             started: false,
             unread: Vec::new(),
             look: Look {
@@ -145,30 +169,86 @@ impl Streams {
                 interval: UNREAD_INTERVAL,
             },
             finish_by: None,
-            finished: false,
-        })
+            expired: false,
+        }
+    }
+
+    /// Whether the runtime may be executed: a logger must be ready before.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        self.logger
+            .as_ref()
+            .map_or(Readiness::Ready, Logger::readiness)
+    }
+
+    /// Where the runtime is to send the terminal.
+    #[must_use]
+    pub fn console_socket(&self) -> Option<&Path> {
+        match &self.child {
+            Child::Pipes(_) => None,
+            Child::Terminal { path, .. } => Some(path),
+        }
     }
 
     /// The process's ends, once; for the runtime. They must be closed here when
     /// the runtime has them, or the output never ends: a `Command` keeps them
-    /// until it is dropped.
+    /// until it is dropped. With a terminal, there are none.
     #[must_use]
     pub fn child_ends(&mut self) -> Stdio3 {
-        self.child.take().unwrap_or_else(|| Stdio3 {
+        let ends = match &mut self.child {
+            Child::Pipes(ends) => ends.take(),
+            Child::Terminal { .. } => None,
+        };
+        ends.unwrap_or_else(|| Stdio3 {
             stdin: Stdio::null(),
             stdout: Stdio::null(),
             stderr: Stdio::null(),
         })
     }
 
-    /// The process exists: from now on its streams are moved.
+    /// The runtime has made the process: from now on its streams are moved.
     ///
     /// # Errors
-    /// None yet without a terminal.
+    /// That the runtime has sent no terminal.
     pub fn started(&mut self) -> Result<(), Error> {
-        self.child = None;
+        let child = std::mem::replace(&mut self.child, Child::Pipes(None));
+        if let Child::Terminal {
+            console,
+            input,
+            output,
+            ..
+        } = child
+        {
+            let terminal = console.receive()?;
+            let copy = || rustix::io::fcntl_dupfd_cloexec(&terminal, 3).call("dup");
+            if let Some(input) = input {
+                self.stdin = Some(Flow::new(input, copy()?, Method::Copy));
+            }
+            // Also what nobody wants is read: a full terminal would stop its program.
+            let output = output.map_or_else(open::Sink::null, Ok)?;
+            self.outputs[0] = Some(output.into_flow(copy()?, Method::Copy));
+            self.terminal = Some(terminal);
+        }
         self.started = true;
         Ok(())
+    }
+
+    /// Gives the terminal another size, in characters. Without a terminal nothing happens.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn resize(&self, width: u32, height: u32) -> Result<(), Error> {
+        let Some(terminal) = &self.terminal else {
+            return Ok(());
+        };
+        let cut = |length| u16::try_from(length).unwrap_or(u16::MAX);
+        let size = Winsize {
+            ws_row: cut(height),
+            ws_col: cut(width),
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        tcsetwinsize(terminal, size).call("resize the terminal")
     }
 
     /// The client will write no more: the process's input ends when everybody
@@ -190,10 +270,10 @@ impl Streams {
             Part::Stdin => &mut self.stdin,
             Part::Stdout => &mut self.outputs[0],
             Part::Stderr => &mut self.outputs[1],
+            Part::LoggerReady => return self.logger.iter_mut().for_each(Logger::spoke),
+            Part::LoggerEnd => return self.logger.iter_mut().for_each(Logger::check_end),
         };
-        if let Some(flow) = flow
-            && self.started
-        {
+        if let Some(flow) = flow {
             flow.advance(Instant::now());
         }
     }
@@ -208,8 +288,8 @@ impl Streams {
         poller: &Poller<N>,
         name: impl Fn(Part) -> N,
     ) -> io::Result<()> {
-        if !self.started {
-            return Ok(());
+        if let Some(logger) = &mut self.logger {
+            logger.settle(poller, &name)?;
         }
         let [stdout, stderr] = &mut self.outputs;
         for (part, slot) in [
@@ -217,9 +297,15 @@ impl Streams {
             (Part::Stdout, stdout),
             (Part::Stderr, stderr),
         ] {
-            let Some(flow) = slot else { continue };
+            let Some(flow) = slot.as_mut().filter(|_| self.started) else {
+                continue;
+            };
+            // A logger that is gone must not hang up the terminal.
+            if part == Part::Stdout && flow.end() == Some(End::Sink) {
+                flow.divert(open::null()?);
+            }
             flow.settle(poller, name(part))?;
-            if !flow.has_ended() {
+            if flow.end().is_none() {
                 continue;
             }
             let sink = slot.take().map(Flow::into_sink);
@@ -238,8 +324,10 @@ impl Streams {
     pub fn deadline(&self) -> Option<Instant> {
         let flows = self.outputs.iter().chain([&self.stdin]).flatten();
         let flows = flows.filter(|_| self.started).filter_map(Flow::deadline);
-        let finish = self.finish_by.filter(|_| !self.finished);
-        flows.chain(finish).chain(self.look.at).min()
+        let finish = self.finish_by.filter(|_| !self.expired);
+        let logger = self.logger.iter().filter_map(Logger::deadline);
+        let others = finish.into_iter().chain(self.look.at).chain(logger);
+        flows.chain(others).min()
     }
 
     /// Does what was to be done at this time.
@@ -256,27 +344,36 @@ impl Streams {
             self.look.at = (!self.unread.is_empty()).then_some(next);
         }
         if self.finish_by.is_some_and(|at| at <= now) {
-            self.finished = true;
+            self.expired = true;
+        }
+        if let Some(logger) = &mut self.logger {
+            logger.expire(now);
         }
     }
 
-    /// Whether all output that there will ever be is in the hands of its readers' files.
+    /// Whether all output that there will ever be has been moved.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.outputs.iter().flatten().all(Flow::has_ended)
+        let mut flows = self.outputs.iter().flatten();
+        flows.all(|flow| flow.end() == Some(End::Source))
     }
 
-    /// The client forgets the process: what is not delivered within [`DRAIN_LIMIT`] is given up.
+    /// The client forgets the process: what is not delivered within
+    /// [`DRAIN_LIMIT`] is given up, and a logger is asked and then made to end.
     pub fn finish(&mut self, now: Instant) {
         self.unread.clear();
         self.look.at = None;
         self.finish_by = self.finish_by.or(Some(now + DRAIN_LIMIT));
+        if let Some(logger) = &mut self.logger {
+            logger.finish(now);
+        }
     }
 
     /// Whether, after [`Streams::finish`], nothing is waited for any more.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.finish_by.is_some() && (self.finished || self.is_drained())
+        let logger_ended = self.logger.as_ref().is_none_or(Logger::has_ended);
+        self.finish_by.is_some() && (self.expired || self.is_drained()) && logger_ended
     }
 
     /// Nothing is watched any more; to be called before it is dropped.
@@ -284,47 +381,8 @@ impl Streams {
         for flow in self.outputs.iter_mut().chain([&mut self.stdin]).flatten() {
             flow.unwatch(poller);
         }
+        if let Some(logger) = &mut self.logger {
+            logger.unwatch(poller);
+        }
     }
-}
-
-/// Which end of a pipe is ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Read,
-    Write,
-}
-
-/// A pipe: the reading end and the writing end. Ours is non-blocking, the process's is not.
-fn pipe(owner: Owner, ours: End) -> Result<(OwnedFd, OwnedFd), Error> {
-    let (read, write) = pipe_with(PipeFlags::CLOEXEC).call("pipe2")?;
-    let own = if ours == End::Read { &read } else { &write };
-    let flags = rustix::fs::fcntl_getfl(own).call("fcntl")?;
-    rustix::fs::fcntl_setfl(own, flags | OFlags::NONBLOCK).call("fcntl")?;
-    if owner != Owner::default() {
-        let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
-        rustix::fs::fchown(&read, Some(uid), Some(gid)).call("change the owner of a pipe")?;
-    }
-    Ok((read, write))
-}
-
-fn open_output(output: &Output, context: &Context<'_>) -> Result<(Option<Flow>, Stdio), Error> {
-    let (sink, method) = match output {
-        Output::Null => return Ok((None, Stdio::null())),
-        Output::Path(path) if fifo::is_fifo_at(path).at("open", path)? => {
-            (fifo::open(path).at("open", path)?, Method::Splice)
-        }
-        Output::Path(path) => {
-            let file = File::options().append(true).open(path);
-            (file.at("open", path)?.into(), Method::Copy)
-        }
-        Output::File(path) => {
-            if let Some(folder) = path.parent() {
-                std::fs::create_dir_all(folder).at("make", folder)?;
-            }
-            let file = File::options().append(true).create(true).open(path);
-            (file.at("open", path)?.into(), Method::Copy)
-        }
-    };
-    let (read, write) = pipe(context.owner, End::Read)?;
-    Ok((Some(Flow::new(read, sink, method)), write.into()))
 }

@@ -11,6 +11,19 @@ pub enum Output {
     Path(PathBuf),
     /// A log file that both streams, and other processes, may be appended to.
     File(PathBuf),
+    /// A program that takes both streams.
+    Logger(Program),
+}
+
+/// A program that takes a process's output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// The executable.
+    pub path: PathBuf,
+    /// Each name of the address's query and its value.
+    pub arguments: Vec<String>,
+    /// Whether it must write a byte when it is ready (`binary-v2`), or may just close the pipe.
+    pub must_speak: bool,
 }
 
 /// The standard streams of one process.
@@ -40,6 +53,9 @@ pub enum BadAddress {
     /// It names nothing.
     #[error("stream {0:?} has no path")]
     NoPath(String),
+    /// A logger for standard error alone.
+    #[error("logger {0:?} is for standard error alone; name it for standard output")]
+    Alone(String),
 }
 
 impl Plan {
@@ -62,15 +78,20 @@ impl Plan {
             }) => Some(path.into()),
             Some(other) => return Err(other.unknown(stdin)),
         };
-        let stderr = if terminal {
-            Output::Null
-        } else {
-            output(stderr)?
+        let stdout = output(stdout)?;
+        let stderr = match &stdout {
+            // The one program gets both, whatever else is said of the second.
+            Output::Logger(_) => Output::Null,
+            _ if terminal => Output::Null,
+            _ => match output(stderr)? {
+                Output::Logger(_) => return Err(BadAddress::Alone(stderr.to_owned())),
+                output => output,
+            },
         };
         Ok(Self {
             terminal,
             stdin,
-            stdout: output(stdout)?,
+            stdout,
             stderr,
         })
     }
@@ -89,8 +110,32 @@ fn output(text: &str) -> Result<Output, BadAddress> {
             path,
             ..
         }) => Output::File(path.into()),
+        Some(address) if matches!(address.scheme, "binary" | "binary-v2") => {
+            Output::Logger(Program {
+                arguments: arguments(address.query),
+                must_speak: address.scheme == "binary-v2",
+                path: address.path.into(),
+            })
+        }
         Some(other) => return Err(other.unknown(text)),
     })
+}
+
+/// `name=value&name=value` as arguments: each name, in the order of their first
+/// appearance, followed by its first value.
+fn arguments(query: &str) -> Vec<String> {
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = decode(name, true);
+        if !pairs.iter().any(|(known, _)| *known == name) {
+            pairs.push((name, decode(value, true)));
+        }
+    }
+    pairs
+        .into_iter()
+        .flat_map(|(name, value)| [name, value])
+        .collect()
 }
 
 /// The parts of `scheme://host/path?query`, or a plain path.
@@ -194,6 +239,26 @@ mod tests {
             of("", "file://host/log#x", "").unwrap().stdout,
             Output::File("/log".into())
         );
+    }
+
+    #[test]
+    fn loggers_take_both_streams_and_their_querys_words() {
+        let text = "binary:///bin/log?b=1&a=x+y&b=2&%2dc&&d=%26";
+        let plan = of("", text, "/err").unwrap();
+        let program = |must_speak, arguments: &[&str]| {
+            Output::Logger(Program {
+                path: "/bin/log".into(),
+                arguments: arguments.iter().map(|text| (*text).to_owned()).collect(),
+                must_speak,
+            })
+        };
+        let words = ["b", "1", "a", "x y", "-c", "", "d", "&"];
+        assert_eq!(plan.stdout, program(false, &words));
+        assert_eq!(plan.stderr, Output::Null);
+        let plan = of("", "binary-v2:///bin/log", "").unwrap();
+        assert_eq!(plan.stdout, program(true, &[]));
+        assert!(of("", "/out", "binary:///bin/log").is_err());
+        assert!(of("binary:///bin/log", "", "").is_err());
     }
 
     #[test]

@@ -443,3 +443,6 @@ fn descriptors_go_with_their_process() {
         .count();
     assert_eq!(to_bench, 1, "the reader's alone");
 }
+
+mod loggers;
+mod terminals;
