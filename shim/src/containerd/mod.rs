@@ -1,7 +1,10 @@
 //! `containerd-shim-teu-v2`: the face towards containerd, one process a pod.
 
+pub mod bootstrap;
+pub mod flags;
 pub mod oom;
 pub mod proto;
 pub mod rootfs;
 pub mod stats;
 pub mod stdio;
+pub mod ttrpc;
