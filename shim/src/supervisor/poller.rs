@@ -19,6 +19,15 @@ pub trait Name: Copy {
     fn decode(data: u64) -> Self;
 }
 
+/// For who watches one thing.
+impl Name for () {
+    fn encode(self) -> u64 {
+        0
+    }
+
+    fn decode(_: u64) -> Self {}
+}
+
 /// What became ready, of the container of a stand-alone supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Token {
