@@ -5,8 +5,8 @@ use std::io::Read as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::proto::options::Options;
 use crate::Error;
@@ -140,7 +140,9 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, limit: u64) -> Option<T> {
 pub fn read_text(path: &Path) -> Result<String, Error> {
     let mut text = String::new();
     let file = File::open(path).at("open", path)?;
-    file.take(BYTES_MAX).read_to_string(&mut text).at("read", path)?;
+    file.take(BYTES_MAX)
+        .read_to_string(&mut text)
+        .at("read", path)?;
     Ok(text)
 }
 
@@ -165,7 +167,10 @@ mod tests {
         };
         write_options(dir.path(), &options).unwrap();
         let text = std::fs::read_to_string(dir.path().join(OPTIONS)).unwrap();
-        assert_eq!(text, r#"{"binary_name":"/usr/bin/crun","root":"/r","systemd_cgroup":true}"#);
+        assert_eq!(
+            text,
+            r#"{"binary_name":"/usr/bin/crun","root":"/r","systemd_cgroup":true}"#
+        );
         assert_eq!(read_options(dir.path()), options);
         assert_eq!(read_options(Path::new("/nosuch")), Options::default());
     }

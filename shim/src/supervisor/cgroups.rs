@@ -28,6 +28,27 @@ impl Cgroups {
         Self::parse(&memberships, &mounts)
     }
 
+    /// Those at `path` of each hierarchy that this process is in, whether they exist or not.
+    #[must_use]
+    pub fn at(path: &str) -> Option<Self> {
+        let own = read(Path::new("/proc/self/cgroup"))?;
+        let memberships: String = own
+            .lines()
+            .filter_map(|line| line.match_indices(':').nth(1).map(|(at, _)| &line[..=at]))
+            .map(|hierarchy| format!("{hierarchy}/{}\n", path.trim_start_matches('/')))
+            .collect();
+        Self::parse(&memberships, &mounts(|line| line.contains(" - cgroup"))?)
+    }
+
+    /// All folders.
+    #[must_use]
+    pub fn folders(&self) -> Vec<&Path> {
+        match self {
+            Self::V1(folders) => folders.iter().map(|(_, folder)| folder.as_path()).collect(),
+            Self::V2(folder) => vec![folder],
+        }
+    }
+
     /// The same from the texts of `/proc/PID/cgroup` and `/proc/self/mountinfo`.
     #[must_use]
     pub fn parse(memberships: &str, mounts: &str) -> Option<Self> {

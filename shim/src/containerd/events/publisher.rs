@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,7 @@ struct Entry {
 #[derive(Debug)]
 pub struct Publisher {
     /// containerd's ttrpc socket.
-    address: String,
+    address: PathBuf,
     namespace: String,
     client: Client,
     queue: VecDeque<Entry>,
@@ -58,7 +58,7 @@ impl Publisher {
     #[must_use]
     pub fn new(address: &str, namespace: &str) -> Self {
         Self {
-            address: address.trim_start_matches("unix://").to_owned(),
+            address: PathBuf::from(address.trim_start_matches("unix://")),
             namespace: namespace.to_owned(),
             client: Client::default(),
             queue: VecDeque::new(),

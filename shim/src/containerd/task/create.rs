@@ -37,7 +37,9 @@ impl Service {
                     which: None,
                 };
                 container.request = Some((Some(reply), request));
-                self.pod.containers.insert(Rc::clone(&container.id), container);
+                self.pod
+                    .containers
+                    .insert(Rc::clone(&container.id), container);
                 self.open(&who, Some(reply));
             }
             Err(status) => self.answer(reply, Err(status)),
@@ -48,11 +50,15 @@ impl Service {
     fn prepare(&mut self, request: &CreateTaskRequest) -> Result<Container, Status> {
         let id: Rc<str> = request.id.as_str().into();
         if self.pod.containers.contains_key(&id) {
-            return Err(Status::new(Code::AlreadyExists, format!("container {id}: already exists")));
+            return Err(Status::new(
+                Code::AlreadyExists,
+                format!("container {id}: already exists"),
+            ));
         }
         let options = options_of(request)?;
         let folder = Path::new(&request.bundle);
-        bundle::write_options(folder, &options).map_err(|err| failed("write the options down", &err))?;
+        bundle::write_options(folder, &options)
+            .map_err(|err| failed("write the options down", &err))?;
         let runtime = Runtime::new(&options, &self.namespace, &self.default_runtime);
         let shares_pids = shares_pids(folder);
         let key = self.pod.new_key(Who {
@@ -92,10 +98,14 @@ impl Service {
     /// The runtime has made it, or not.
     pub(super) fn created(&mut self, who: &Who, reply: Option<Reply>, ended: Ended) {
         match ended {
-            Ended::Badly(words) => self.abandon(who, reply, format!("OCI runtime create failed: {words}")),
+            Ended::Badly(words) => {
+                self.abandon(who, reply, format!("OCI runtime create failed: {words}"))
+            }
             Ended::Well(_) => match self.take_over(who) {
                 Ok(pid) => self.made(who, reply, pid),
-                Err(err) => self.abandon(who, reply, failed("take the container over", &err).message),
+                Err(err) => {
+                    self.abandon(who, reply, failed("take the container over", &err).message)
+                }
             },
         }
     }
@@ -103,7 +113,11 @@ impl Service {
     /// Learns the first process's pid, and where it is counted.
     pub(super) fn take_over(&mut self, who: &Who) -> Result<i32, Error> {
         let gone = || Error::Invalid("the container is gone".to_owned());
-        let container = self.pod.containers.get_mut(&who.container).ok_or_else(gone)?;
+        let container = self
+            .pod
+            .containers
+            .get_mut(&who.container)
+            .ok_or_else(gone)?;
         let pid = bundle::read_pid(&container.bundle.join(PID_FILE))?;
         if let Some(streams) = &mut container.init.streams {
             streams.started()?;
@@ -151,7 +165,12 @@ impl Service {
     }
 }
 
-fn publish_create(publisher: &mut Publisher, container: &Container, request: CreateTaskRequest, pid: i32) {
+fn publish_create(
+    publisher: &mut Publisher,
+    container: &Container,
+    request: CreateTaskRequest,
+    pid: i32,
+) {
     let event = TaskCreate {
         container_id: request.id,
         bundle: request.bundle,
@@ -176,7 +195,8 @@ fn options_of(request: &CreateTaskRequest) -> Result<Options, Status> {
         let text = format!("options of type {} are not known", any.type_url);
         return Err(Status::new(Code::InvalidArgument, text));
     }
-    Options::decode(&any.value[..]).map_err(|err| Status::new(Code::InvalidArgument, format!("options: {err}")))
+    Options::decode(&any.value[..])
+        .map_err(|err| Status::new(Code::InvalidArgument, format!("options: {err}")))
 }
 
 fn open_streams(container: &mut Container, namespace: &str) -> Result<(), Status> {
@@ -197,9 +217,9 @@ fn mount(request: &CreateTaskRequest) -> Result<(), Status> {
         return Ok(());
     }
     let target = Path::new(&request.bundle).join("rootfs");
-    bundle::make_rootfs(&target)
-        .and_then(|()| rootfs::mount_all(&request.rootfs, &target))
-        .map_err(|err| failed("failed to mount rootfs component", &err))
+    let refused = |err: &dyn std::error::Error| failed("failed to mount rootfs component", err);
+    bundle::make_rootfs(&target).map_err(|err| refused(&err))?;
+    rootfs::mount_all(&request.rootfs, &target).map_err(|err| refused(&err))
 }
 
 fn unmount(folder: &Path, request: &CreateTaskRequest) {
@@ -242,8 +262,14 @@ mod tests {
     fn a_pid_namespace_of_its_own_is_told_from_a_shared_one() {
         let dir = tempfile::tempdir().unwrap();
         for (config, shares) in [
-            (r#"{"linux":{"namespaces":[{"type":"mount"},{"type":"pid"}]}}"#, false),
-            (r#"{"linux":{"namespaces":[{"type":"pid","path":"/proc/1/ns/pid"}]}}"#, true),
+            (
+                r#"{"linux":{"namespaces":[{"type":"mount"},{"type":"pid"}]}}"#,
+                false,
+            ),
+            (
+                r#"{"linux":{"namespaces":[{"type":"pid","path":"/proc/1/ns/pid"}]}}"#,
+                true,
+            ),
             (r#"{"linux":{}}"#, true),
             ("{}", true),
             ("{", true),
@@ -258,7 +284,10 @@ mod tests {
         use crate::containerd::proto::Any;
         let mut request = CreateTaskRequest::default();
         assert_eq!(options_of(&request).unwrap(), Options::default());
-        request.options = Some(Any { type_url: "kata.Options".into(), value: vec![8, 1] });
+        request.options = Some(Any {
+            type_url: "kata.Options".into(),
+            value: vec![8, 1],
+        });
         assert!(options_of(&request).is_err());
     }
 }

@@ -28,9 +28,19 @@ impl Process {
 impl Service {
     /// A child ended, with `status` as wait(2) encodes it.
     pub fn reaped(&mut self, pid: i32, status: i32) {
-        if let Some(Running { job, who, reply, purpose }) = self.jobs.remove(&pid) {
+        if let Some(Running {
+            job,
+            who,
+            reply,
+            purpose,
+        }) = self.jobs.remove(&pid)
+        {
             self.called(&who, reply, purpose, job.ended(status));
-            if !self.jobs.values().any(|running| running.purpose.makes_processes()) {
+            if !self
+                .jobs
+                .values()
+                .any(|running| running.purpose.makes_processes())
+            {
                 self.early.clear();
             }
             return;
@@ -41,7 +51,11 @@ impl Service {
         };
         if let Some(who) = self.pids.remove(&pid) {
             self.exited(&who, exit);
-        } else if self.jobs.values().any(|running| running.purpose.makes_processes()) {
+        } else if self
+            .jobs
+            .values()
+            .any(|running| running.purpose.makes_processes())
+        {
             self.early.insert(pid, exit);
         }
     }
@@ -64,11 +78,16 @@ impl Service {
         let Some(container) = self.pod.containers.get_mut(&who.container) else {
             return;
         };
-        if container.oom.as_mut().is_some_and(|watch| watch.check(Instant::now())) {
+        if container
+            .oom
+            .as_mut()
+            .is_some_and(|watch| watch.check(Instant::now()))
+        {
             let event = TaskOom {
                 container_id: container.id.to_string(),
             };
-            self.publisher.publish(&container.bundle, &container.id, &event);
+            self.publisher
+                .publish(&container.bundle, &container.id, &event);
         }
     }
 
@@ -104,9 +123,13 @@ impl Service {
             return;
         };
         let exit = container.life.phase(&who.which).and_then(Phase::exit);
-        let waiters = container.process_mut(&who.which).map(|process| std::mem::take(&mut process.waiters));
+        let waiters = container
+            .process_mut(&who.which)
+            .map(|process| std::mem::take(&mut process.waiters));
         for reply in waiters.unwrap_or_default() {
-            let answer = exit.map(ended).ok_or_else(|| Status::new(Code::Unknown, "the process was not started"));
+            let answer = exit
+                .map(ended)
+                .ok_or_else(|| Status::new(Code::Unknown, "the process was not started"));
             self.answer(reply, answer);
         }
     }
@@ -121,7 +144,9 @@ impl Service {
 
     /// Goes on with what waited for the process's streams, or for its end.
     pub(super) fn look_again(&mut self, who: &Who) {
-        let Some(process) = self.pod.process(who) else { return };
+        let Some(process) = self.pod.process(who) else {
+            return;
+        };
         match process.busy {
             Busy::Idle | Busy::Calling => {}
             Busy::Opening(reply) => {
@@ -133,7 +158,10 @@ impl Service {
                 }
             }
             Busy::Deleting { reply, removed } => {
-                let drained = process.streams.as_ref().is_none_or(|streams| streams.is_finished());
+                let drained = process
+                    .streams
+                    .as_ref()
+                    .is_none_or(|streams| streams.is_finished());
                 if removed && drained && self.has_no_process(who) {
                     self.delete(who, reply);
                 }
@@ -156,7 +184,13 @@ impl Service {
             self.look_again(who);
         } else {
             let call = Call::Delete { force: false };
-            self.call(who, None, &call, job::Streams::Ours(Vec::new()), Purpose::Delete);
+            self.call(
+                who,
+                None,
+                &call,
+                job::Streams::Ours(Vec::new()),
+                Purpose::Delete,
+            );
         }
         Ok(())
     }
@@ -164,7 +198,9 @@ impl Service {
     /// The runtime has removed the container, or not. One that is not there was removed before,
     /// as by a checkpoint.
     pub(super) fn removed(&mut self, who: &Who, ended: Ended) {
-        let Some(process) = self.pod.process(who) else { return };
+        let Some(process) = self.pod.process(who) else {
+            return;
+        };
         let Busy::Deleting { reply, .. } = process.busy else {
             return;
         };
@@ -175,7 +211,10 @@ impl Service {
                 self.answer_to(reply, Err(Status::new(Code::Unknown, text)));
             }
             _ => {
-                process.busy = Busy::Deleting { reply, removed: true };
+                process.busy = Busy::Deleting {
+                    reply,
+                    removed: true,
+                };
                 self.look_again(who);
             }
         }
@@ -186,8 +225,14 @@ impl Service {
         let Some(container) = self.pod.containers.get(&who.container) else {
             return true;
         };
-        let pid = container.process(&who.which).map_or(0, |process| process.pid);
-        pid == 0 || container.life.phase(&who.which).is_none_or(|phase| phase.exit().is_some() || phase == Phase::Failed)
+        let pid = container
+            .process(&who.which)
+            .map_or(0, |process| process.pid);
+        pid == 0
+            || container
+                .life
+                .phase(&who.which)
+                .is_none_or(|phase| phase.exit().is_some() || phase == Phase::Failed)
     }
 
     /// Removes what is left of a process and tells so.
@@ -196,8 +241,11 @@ impl Service {
             return;
         };
         let exit = container.life.phase(&who.which).and_then(Phase::exit);
-        let pid = container.process(&who.which).map_or(0, |process| process.pid);
-        let (exit_status, exited_at) = (exit.map_or(0, |exit| exit.status), exit.map(|exit| exit.at));
+        let pid = container
+            .process(&who.which)
+            .map_or(0, |process| process.pid);
+        let (exit_status, exited_at) =
+            (exit.map_or(0, |exit| exit.status), exit.map(|exit| exit.at));
         let answer = message(&DeleteResponse {
             pid: number(pid),
             exit_status,
@@ -219,12 +267,16 @@ impl Service {
             exited_at,
             id: String::new(),
         };
-        self.publisher.publish(&container.bundle, &container.id, &event);
+        self.publisher
+            .publish(&container.bundle, &container.id, &event);
         if let Some(container) = self.pod.containers.remove(&who.container) {
             self.retire(container);
         }
         let answer = unmounted.map(|()| answer).map_err(|err| {
-            Status::new(Code::Unknown, format!("failed rootfs umount: {}", chain(&err)))
+            Status::new(
+                Code::Unknown,
+                format!("failed rootfs umount: {}", chain(&err)),
+            )
         });
         self.answer_to(reply, answer);
     }
@@ -241,7 +293,12 @@ impl Service {
         self.pod.forget_key(process.key);
         self.pids.remove(&process.pid);
         self.retired.extend(process.streams);
-        let gone = || Err(Status::new(Code::NotFound, "container not created: not found"));
+        let gone = || {
+            Err(Status::new(
+                Code::NotFound,
+                "container not created: not found",
+            ))
+        };
         let queued = process.queue.into_iter().filter_map(|(reply, _)| reply);
         for reply in process.waiters.into_iter().chain(queued) {
             self.answer(reply, gone());
@@ -257,17 +314,32 @@ impl Purpose {
 }
 
 /// Publishes, or writes down.
-fn tell(container: &mut Container, publisher: &mut crate::containerd::events::publisher::Publisher, action: Action) {
+fn tell(
+    container: &mut Container,
+    publisher: &mut crate::containerd::events::publisher::Publisher,
+    action: Action,
+) {
     let container_id = container.id.to_string();
-    let pid_of = |which| container.process(which).map_or(0, |process| number(process.pid));
+    let pid_of = |which| {
+        container
+            .process(which)
+            .map_or(0, |process| number(process.pid))
+    };
     match action {
         Action::PublishStart(None) => {
-            let event = TaskStart { container_id, pid: pid_of(&None) };
+            let event = TaskStart {
+                container_id,
+                pid: pid_of(&None),
+            };
             publisher.publish(&container.bundle, &container.id, &event);
         }
         Action::PublishStart(Some(exec_id)) => {
             let which = Some(exec_id.clone());
-            let event = TaskExecStarted { container_id, exec_id, pid: pid_of(&which) };
+            let event = TaskExecStarted {
+                container_id,
+                exec_id,
+                pid: pid_of(&which),
+            };
             publisher.publish(&container.bundle, &container.id, &event);
         }
         Action::PublishExit(which, exit) => {
@@ -281,7 +353,9 @@ fn tell(container: &mut Container, publisher: &mut crate::containerd::events::pu
             publisher.publish(&container.bundle, &container.id, &event);
         }
         Action::Record(exit) => {
-            let record = container.record.get_or_insert_with(|| Record::of(container.init.pid));
+            let record = container
+                .record
+                .get_or_insert_with(|| Record::of(container.init.pid));
             record.exit = Some(record::Ended {
                 status: exit.status,
                 seconds: exit.at.seconds,

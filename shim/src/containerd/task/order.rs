@@ -13,11 +13,11 @@ use super::pod::{Busy, Process, Stdio, Task, Who};
 use super::service::{Purpose, Running, Service, complain, failed, message, number};
 use crate::Error;
 use crate::containerd::bundle;
+use crate::containerd::proto::Empty;
 use crate::containerd::proto::events::{TaskCheckpointed, TaskExecAdded, TaskPaused, TaskResumed};
 use crate::containerd::proto::options::CheckpointOptions;
 use crate::containerd::proto::task::{CheckpointTaskRequest, ExecProcessRequest, StartResponse};
 use crate::containerd::proto::ttrpc::{Code, Status};
-use crate::containerd::proto::Empty;
 use crate::containerd::stdio::{Context, Streams};
 use crate::containerd::ttrpc::server::{Answer, Reply};
 use crate::error::chain;
@@ -73,7 +73,13 @@ impl Service {
             }
             Task::Update(resources) => {
                 self.permit(who, Wish::Update)?;
-                self.call(who, reply, &Call::Update, job::Streams::Ours(resources), Purpose::Update);
+                self.call(
+                    who,
+                    reply,
+                    &Call::Update,
+                    job::Streams::Ours(resources),
+                    Purpose::Update,
+                );
                 Ok(())
             }
             Task::Checkpoint(asked) => self.begin_checkpoint(who, reply, *asked),
@@ -87,7 +93,10 @@ impl Service {
                 Ok(())
             }
             Task::KillOthers => {
-                let call = Call::Kill { signal: libc::SIGKILL as u32, all: true };
+                let call = Call::Kill {
+                    signal: libc::SIGKILL as u32,
+                    all: true,
+                };
                 self.call(who, reply, &call, empty(), Purpose::KillOthers);
                 Ok(())
             }
@@ -110,7 +119,14 @@ impl Service {
     }
 
     /// Executes the runtime for `who`. Its end comes to [`Service::called`].
-    pub(super) fn call(&mut self, who: &Who, reply: Option<Reply>, call: &Call, streams: job::Streams, purpose: Purpose) {
+    pub(super) fn call(
+        &mut self,
+        who: &Who,
+        reply: Option<Reply>,
+        call: &Call,
+        streams: job::Streams,
+        purpose: Purpose,
+    ) {
         let Some(container) = self.pod.containers.get_mut(&who.container) else {
             return;
         };
@@ -118,7 +134,14 @@ impl Service {
             None => container.bundle.join("log.json"),
             Some(exec) => bundle::of_exec(&container.bundle, exec, "log.json"),
         };
-        let job = Job::start(&container.runtime, call, &container.id, &container.bundle, log, streams);
+        let job = Job::start(
+            &container.runtime,
+            call,
+            &container.id,
+            &container.bundle,
+            log,
+            streams,
+        );
         if let Some(process) = container.process_mut(&who.which)
             && !matches!(process.busy, Busy::Deleting { .. })
         {
@@ -127,14 +150,28 @@ impl Service {
         let who = who.clone();
         match job {
             Ok(job) => {
-                self.jobs.insert(job.pid, Running { job, who, reply, purpose });
+                self.jobs.insert(
+                    job.pid,
+                    Running {
+                        job,
+                        who,
+                        reply,
+                        purpose,
+                    },
+                );
             }
             Err(err) => self.called(&who, reply, purpose, Ended::Badly(chain(&err))),
         }
     }
 
     /// The runtime has ended: does what it was called for.
-    pub(super) fn called(&mut self, who: &Who, reply: Option<Reply>, purpose: Purpose, ended: Ended) {
+    pub(super) fn called(
+        &mut self,
+        who: &Who,
+        reply: Option<Reply>,
+        purpose: Purpose,
+        ended: Ended,
+    ) {
         if let Some(process) = self.pod.process(who)
             && matches!(process.busy, Busy::Calling)
         {
@@ -142,7 +179,9 @@ impl Service {
         }
         match purpose {
             Purpose::Create => self.created(who, reply, ended),
-            Purpose::Restore | Purpose::Start | Purpose::Exec => self.started(who, reply, &purpose, ended),
+            Purpose::Restore | Purpose::Start | Purpose::Exec => {
+                self.started(who, reply, &purpose, ended)
+            }
             Purpose::Delete => self.removed(who, ended),
             Purpose::Pids => {
                 let answer = match ended {
@@ -182,7 +221,8 @@ impl Service {
             Some(image) => {
                 let call = Call::Restore(container.making.clone(), image.clone());
                 let streams = container.init.streams.as_mut().map(Streams::child_ends);
-                let streams = streams.map_or(job::Streams::Ours(Vec::new()), job::Streams::Container);
+                let streams =
+                    streams.map_or(job::Streams::Ours(Vec::new()), job::Streams::Container);
                 (call, streams, Purpose::Restore)
             }
         };
@@ -194,23 +234,37 @@ impl Service {
         let namespace = self.namespace.clone();
         let container = self.pod.container(&who.container)?;
         let (folder, owner) = (Rc::clone(&container.bundle), container.owner);
-        let Some((process, exec)) = container.process_mut(&who.which).zip(who.which.as_deref()) else {
+        let Some((process, exec)) = container.process_mut(&who.which).zip(who.which.as_deref())
+        else {
             return Ok(());
         };
-        let invalid = |err: &dyn std::error::Error| failed("failed to create init process I/O", err);
+        let invalid =
+            |err: &dyn std::error::Error| failed("failed to create init process I/O", err);
         let plan = process.stdio.plan().map_err(|err| invalid(&err))?;
-        let context = Context { id: exec, namespace: &namespace, bundle: &folder, owner };
+        let context = Context {
+            id: exec,
+            namespace: &namespace,
+            bundle: &folder,
+            owner,
+        };
         process.streams = Some(Streams::open(&plan, &context).map_err(|err| invalid(&err))?);
         Ok(())
     }
 
     /// Calls the runtime to run an exec, its streams being ready.
     pub(super) fn run_exec(&mut self, who: &Who, reply: Option<Reply>) {
-        let Some((container, exec)) = self.pod.containers.get_mut(&who.container).zip(who.which.as_deref()) else {
+        let Some((container, exec)) = self
+            .pod
+            .containers
+            .get_mut(&who.container)
+            .zip(who.which.as_deref())
+        else {
             return;
         };
         let folder = Rc::clone(&container.bundle);
-        let Some(process) = container.process_mut(&who.which) else { return };
+        let Some(process) = container.process_mut(&who.which) else {
+            return;
+        };
         let description = bundle::of_exec(&folder, exec, "process.json");
         let written = bundle::write_private(&description, &process.spec);
         let call = Call::Exec {
@@ -260,7 +314,11 @@ impl Service {
     fn take_exec(&mut self, who: &Who) -> Result<i32, Error> {
         let gone = || Error::Invalid("the container is gone".to_owned());
         let exec = who.which.as_deref().ok_or_else(gone)?;
-        let container = self.pod.containers.get_mut(&who.container).ok_or_else(gone)?;
+        let container = self
+            .pod
+            .containers
+            .get_mut(&who.container)
+            .ok_or_else(gone)?;
         let pid = bundle::read_pid(&bundle::of_exec(&container.bundle, exec, "pid"))?;
         let process = container.process_mut(&who.which).ok_or_else(gone)?;
         process.pid = pid;
@@ -273,7 +331,12 @@ impl Service {
 
     /// Removes what an exec's start needed, and its streams where it failed.
     fn clear_exec(&mut self, who: &Who, failed: bool) {
-        let Some((container, exec)) = self.pod.containers.get_mut(&who.container).zip(who.which.as_deref()) else {
+        let Some((container, exec)) = self
+            .pod
+            .containers
+            .get_mut(&who.container)
+            .zip(who.which.as_deref())
+        else {
             return;
         };
         let folder = Rc::clone(&container.bundle);
@@ -289,29 +352,49 @@ impl Service {
     }
 
     fn kill_container(&mut self, who: &Who, reply: Option<Reply>, signal: u32, all: bool) {
-        let ended = self.pod.container(&who.container).is_ok_and(|container| container.life.phase(&None).is_some_and(|phase| phase.exit().is_some()));
+        let ended = self.pod.container(&who.container).is_ok_and(|container| {
+            container
+                .life
+                .phase(&None)
+                .is_some_and(|phase| phase.exit().is_some())
+        });
         if ended && !all {
             self.answer_to(reply, Err(finished()));
             return;
         }
         let call = Call::Kill { signal, all };
-        self.call(who, reply, &call, job::Streams::Ours(Vec::new()), Purpose::Kill);
+        self.call(
+            who,
+            reply,
+            &call,
+            job::Streams::Ours(Vec::new()),
+            Purpose::Kill,
+        );
     }
 
     /// A process that was not reaped keeps its pid, so that no other can get the signal.
     fn kill_exec(&mut self, who: &Who, signal: u32) -> Answer {
         let container = self.pod.container(&who.container)?;
-        let ended = container.life.phase(&who.which).and_then(super::life::Phase::exit);
-        let pid = container.process(&who.which).and_then(|process| Pid::from_raw(process.pid));
+        let ended = container
+            .life
+            .phase(&who.which)
+            .and_then(super::life::Phase::exit);
+        let pid = container
+            .process(&who.which)
+            .and_then(|process| Pid::from_raw(process.pid));
         let Some(pid) = pid else {
-            return Err(Status::new(Code::FailedPrecondition, "process not created: failed precondition"));
+            return Err(Status::new(
+                Code::FailedPrecondition,
+                "process not created: failed precondition",
+            ));
         };
         if ended.is_some() || !self.pids.contains_key(&pid.as_raw_nonzero().get()) {
             return Err(finished());
         }
         let number = i32::try_from(signal).unwrap_or(0);
-        let signal = sys::signal(number)
-            .ok_or_else(|| Status::new(Code::InvalidArgument, format!("{number} is not a signal")))?;
+        let signal = sys::signal(number).ok_or_else(|| {
+            Status::new(Code::InvalidArgument, format!("{number} is not a signal"))
+        })?;
         match kill_process(pid, signal) {
             Ok(()) => Ok(message(&Empty {})),
             Err(rustix::io::Errno::SRCH) => Err(finished()),
@@ -335,7 +418,10 @@ impl Service {
         let container = self.pod.container(&who.container)?;
         let exec = asked.exec_id;
         if container.execs.contains_key(&exec) {
-            return Err(Status::new(Code::AlreadyExists, format!("id {exec}: already exists")));
+            return Err(Status::new(
+                Code::AlreadyExists,
+                format!("id {exec}: already exists"),
+            ));
         }
         container.life.permit(&None, Wish::Exec)?;
         let spec = describe(&asked.spec.unwrap_or_default().value, asked.terminal)?;
@@ -346,16 +432,28 @@ impl Service {
             stderr: asked.stderr,
         };
         container.life.add(&exec);
-        container.execs.insert(exec.clone(), Process { spec, ..Process::new(key, stdio) });
+        container.execs.insert(
+            exec.clone(),
+            Process {
+                spec,
+                ..Process::new(key, stdio)
+            },
+        );
         let event = TaskExecAdded {
             container_id: container.id.to_string(),
             exec_id: exec,
         };
-        self.publisher.publish(&container.bundle, &container.id, &event);
+        self.publisher
+            .publish(&container.bundle, &container.id, &event);
         Ok(message(&Empty {}))
     }
 
-    fn begin_checkpoint(&mut self, who: &Who, reply: Option<Reply>, asked: CheckpointTaskRequest) -> Result<(), Status> {
+    fn begin_checkpoint(
+        &mut self,
+        who: &Who,
+        reply: Option<Reply>,
+        asked: CheckpointTaskRequest,
+    ) -> Result<(), Status> {
         self.permit(who, Wish::Checkpoint)?;
         let options = match &asked.options {
             Some(any) => <CheckpointOptions as prost::Message>::decode(&any.value[..])
@@ -370,8 +468,15 @@ impl Service {
             }
             path => (PathBuf::from(path), None),
         };
-        let call = Call::Checkpoint { path: asked.path.clone(), work, options };
-        let purpose = Purpose::Checkpoint { scratch, path: asked.path };
+        let call = Call::Checkpoint {
+            path: asked.path.clone(),
+            work,
+            options,
+        };
+        let purpose = Purpose::Checkpoint {
+            scratch,
+            path: asked.path,
+        };
         self.call(who, reply, &call, job::Streams::Ours(Vec::new()), purpose);
         Ok(())
     }
@@ -389,14 +494,32 @@ impl Service {
         };
         let id = container.id.to_string();
         let answer = match ended {
-            Ended::Badly(words) => Err(Status::new(Code::Unknown, refused(purpose, &words, &container.bundle))),
+            Ended::Badly(words) => Err(Status::new(
+                Code::Unknown,
+                refused(purpose, &words, &container.bundle),
+            )),
             Ended::Well(_) => {
                 let (folder, publisher) = (&container.bundle, &mut self.publisher);
                 match purpose {
-                    Purpose::Pause => publisher.publish(folder, &id, &TaskPaused { container_id: id.clone() }),
-                    Purpose::Resume => publisher.publish(folder, &id, &TaskResumed { container_id: id.clone() }),
+                    Purpose::Pause => publisher.publish(
+                        folder,
+                        &id,
+                        &TaskPaused {
+                            container_id: id.clone(),
+                        },
+                    ),
+                    Purpose::Resume => publisher.publish(
+                        folder,
+                        &id,
+                        &TaskResumed {
+                            container_id: id.clone(),
+                        },
+                    ),
                     Purpose::Checkpoint { path, .. } => {
-                        let event = TaskCheckpointed { container_id: id.clone(), checkpoint: path.clone() };
+                        let event = TaskCheckpointed {
+                            container_id: id.clone(),
+                            checkpoint: path.clone(),
+                        };
                         publisher.publish(folder, &id, &event);
                     }
                     _ => {}
@@ -404,7 +527,11 @@ impl Service {
                 Ok(message(&Empty {}))
             }
         };
-        if let Purpose::Checkpoint { scratch: Some(folder), .. } = purpose {
+        if let Purpose::Checkpoint {
+            scratch: Some(folder),
+            ..
+        } = purpose
+        {
             let _: std::io::Result<()> = std::fs::remove_dir_all(folder);
         }
         self.answer_to(reply, answer);
@@ -421,7 +548,11 @@ fn refused(purpose: &Purpose, words: &str, folder: &Path) -> String {
             if let Some(scratch) = scratch {
                 let _: std::io::Result<u64> = std::fs::copy(scratch.join("dump.log"), &log);
             }
-            format!("{} path= {}", words.lines().next().unwrap_or_default(), log.display())
+            format!(
+                "{} path= {}",
+                words.lines().next().unwrap_or_default(),
+                log.display()
+            )
         }
         _ => words.to_owned(),
     }
@@ -430,8 +561,11 @@ fn refused(purpose: &Purpose, words: &str, folder: &Path) -> String {
 /// An exec's description for the runtime: its terminal is asked for beside it.
 fn describe(spec: &[u8], terminal: bool) -> Result<Vec<u8>, Status> {
     let invalid = |text: String| Status::new(Code::InvalidArgument, text);
-    let mut spec: serde_json::Value = serde_json::from_slice(spec).map_err(|err| invalid(format!("the process's description: {err}")))?;
-    let fields = spec.as_object_mut().ok_or_else(|| invalid("the process's description is no object".to_owned()))?;
+    let mut spec: serde_json::Value = serde_json::from_slice(spec)
+        .map_err(|err| invalid(format!("the process's description: {err}")))?;
+    let fields = spec
+        .as_object_mut()
+        .ok_or_else(|| invalid("the process's description is no object".to_owned()))?;
     fields.insert("terminal".to_owned(), terminal.into());
     serde_json::to_vec(&spec).map_err(|err| invalid(err.to_string()))
 }
@@ -448,13 +582,18 @@ fn killed(ended: Ended) -> Answer {
     };
     let lower = words.to_lowercase();
     let says = |text: &str| lower.contains(text);
-    Err(if says("process already finished") || says("container not running") || says("no such process") {
-        finished()
-    } else if says("does not exist") {
-        Status::new(Code::NotFound, "no such container: not found")
-    } else {
-        Status::new(Code::Unknown, format!("unknown error after kill: {words}"))
-    })
+    Err(
+        if says("process already finished")
+            || says("container not running")
+            || says("no such process")
+        {
+            finished()
+        } else if says("does not exist") {
+            Status::new(Code::NotFound, "no such container: not found")
+        } else {
+            Status::new(Code::Unknown, format!("unknown error after kill: {words}"))
+        },
+    )
 }
 
 #[cfg(test)]
@@ -464,10 +603,26 @@ mod tests {
     #[test]
     fn the_words_of_a_failed_kill_have_a_meaning() {
         for (words, code, text) in [
-            ("os: process already finished", Code::NotFound, "process already finished: not found"),
-            ("container not running", Code::NotFound, "process already finished: not found"),
-            ("container does not exist", Code::NotFound, "no such container: not found"),
-            ("operation not permitted", Code::Unknown, "unknown error after kill: operation not permitted"),
+            (
+                "os: process already finished",
+                Code::NotFound,
+                "process already finished: not found",
+            ),
+            (
+                "container not running",
+                Code::NotFound,
+                "process already finished: not found",
+            ),
+            (
+                "container does not exist",
+                Code::NotFound,
+                "no such container: not found",
+            ),
+            (
+                "operation not permitted",
+                Code::Unknown,
+                "unknown error after kill: operation not permitted",
+            ),
         ] {
             let status = killed(Ended::Badly(words.into())).unwrap_err();
             assert_eq!((status.code, status.message.as_str()), (code as i32, text));
@@ -479,7 +634,10 @@ mod tests {
     fn a_description_gets_the_terminal_that_was_asked_for() {
         let spec = describe(br#"{"args":["a"],"terminal":false,"unknown":1}"#, true).unwrap();
         let spec: serde_json::Value = serde_json::from_slice(&spec).unwrap();
-        assert_eq!(spec, serde_json::json!({"args": ["a"], "terminal": true, "unknown": 1}));
+        assert_eq!(
+            spec,
+            serde_json::json!({"args": ["a"], "terminal": true, "unknown": 1})
+        );
         assert!(describe(b"[]", false).is_err());
         assert!(describe(b"", false).is_err());
     }

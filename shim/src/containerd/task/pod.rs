@@ -8,7 +8,9 @@ use super::call::{Image, Making, Runtime};
 use super::life::{Life, Phase, Which};
 use crate::containerd::oom::Watch;
 use crate::containerd::proto::options::Options;
-use crate::containerd::proto::task::{CheckpointTaskRequest, CreateTaskRequest, ExecProcessRequest};
+use crate::containerd::proto::task::{
+    CheckpointTaskRequest, CreateTaskRequest, ExecProcessRequest,
+};
 use crate::containerd::proto::ttrpc::{Code, Status};
 use crate::containerd::record::Record;
 use crate::containerd::stdio::{BadAddress, Owner, Plan, Streams};
@@ -172,7 +174,13 @@ pub struct Container {
 impl Container {
     /// One that is to be made as `request` says.
     #[must_use]
-    pub fn new(request: &CreateTaskRequest, options: &Options, runtime: Runtime, key: u32, shares_pids: bool) -> Self {
+    pub fn new(
+        request: &CreateTaskRequest,
+        options: &Options,
+        runtime: Runtime,
+        key: u32,
+        shares_pids: bool,
+    ) -> Self {
         let bundle: Rc<Path> = Path::new(&request.bundle).into();
         let work = match options.criu_work_path.as_str() {
             "" => bundle.join("work"),
@@ -253,7 +261,8 @@ impl Pod {
     /// # Errors
     /// NotFound, in the words of runc's shim.
     pub fn container(&mut self, id: &str) -> Result<&mut Container, Status> {
-        let is_made = |container: &&mut Container| container.life.phase(&None) != Some(Phase::Creating);
+        let is_made =
+            |container: &&mut Container| container.life.phase(&None) != Some(Phase::Creating);
         self.containers
             .get_mut(id)
             .filter(is_made)
@@ -268,7 +277,10 @@ impl Pod {
         let container = self.container(id)?;
         let which = (!exec.is_empty()).then(|| exec.to_owned());
         if container.process(&which).is_none() {
-            return Err(Status::new(Code::NotFound, format!("process does not exist {exec}: not found")));
+            return Err(Status::new(
+                Code::NotFound,
+                format!("process does not exist {exec}: not found"),
+            ));
         }
         let who = Who {
             container: Rc::clone(&container.id),
@@ -279,7 +291,9 @@ impl Pod {
 
     /// A process, made or not.
     pub fn process(&mut self, who: &Who) -> Option<&mut Process> {
-        self.containers.get_mut(&who.container)?.process_mut(&who.which)
+        self.containers
+            .get_mut(&who.container)?
+            .process_mut(&who.which)
     }
 
     /// A key for a process.

@@ -93,7 +93,12 @@ fn process(payload: &[u8]) -> Result<ProcessRequest, Status> {
 /// # Errors
 /// InvalidArgument for bytes that are none.
 pub fn decode<M: Message + Default>(payload: &[u8]) -> Result<M, Status> {
-    M::decode(payload).map_err(|err| Status::new(Code::InvalidArgument, format!("not the message of this method: {err}")))
+    M::decode(payload).map_err(|err| {
+        Status::new(
+            Code::InvalidArgument,
+            format!("not the message of this method: {err}"),
+        )
+    })
 }
 
 /// Names become names of files in the bundle.
@@ -101,7 +106,10 @@ fn check(name: &str) -> Result<(), Status> {
     if is_name(name) {
         return Ok(());
     }
-    Err(Status::new(Code::InvalidArgument, format!("{name:?} is not a name")))
+    Err(Status::new(
+        Code::InvalidArgument,
+        format!("{name:?} is not a name"),
+    ))
 }
 
 #[cfg(test)]
@@ -117,12 +125,28 @@ mod tests {
         };
         let refused = parse("Exec", &request.encode_to_vec()).unwrap_err();
         assert_eq!(refused.code, Code::InvalidArgument as i32);
-        assert!(parse("Exec", &ExecProcessRequest { exec_id: "x".into(), ..request }.encode_to_vec()).is_ok());
+        assert!(
+            parse(
+                "Exec",
+                &ExecProcessRequest {
+                    exec_id: "x".into(),
+                    ..request
+                }
+                .encode_to_vec()
+            )
+            .is_ok()
+        );
     }
 
     #[test]
     fn what_nobody_knows_is_not_implemented() {
-        assert_eq!(parse("Events", b"").unwrap_err().code, Code::Unimplemented as i32);
-        assert_eq!(parse("Start", b"\xff").unwrap_err().code, Code::InvalidArgument as i32);
+        assert_eq!(
+            parse("Events", b"").unwrap_err().code,
+            Code::Unimplemented as i32
+        );
+        assert_eq!(
+            parse("Start", b"\xff").unwrap_err().code,
+            Code::InvalidArgument as i32
+        );
     }
 }

@@ -9,15 +9,16 @@ use std::time::Instant;
 use prost::Message;
 
 use super::job::Job;
-use super::life::{Exit, Wish};
-use super::pod::{Container, Pod, Task, Who};
+use super::life::Exit;
+use super::pod::{Pod, Task, Who};
 use super::request::Request;
 use crate::containerd::Token;
 use crate::containerd::events::publisher::Publisher;
-use crate::containerd::proto::task::{
-    ConnectResponse, PidsResponse, ProcessInfo, ProcessRequest, StateResponse, StatsResponse, WaitResponse,
-};
 use crate::containerd::proto::options::ProcessDetails;
+use crate::containerd::proto::task::{
+    ConnectResponse, PidsResponse, ProcessInfo, ProcessRequest, StateResponse, StatsResponse,
+    WaitResponse,
+};
 use crate::containerd::proto::ttrpc::{Code, Status};
 use crate::containerd::proto::{Any, Empty};
 use crate::containerd::stats::Metrics;
@@ -119,7 +120,10 @@ impl Service {
                 self.order(reply, &id, "", Task::Checkpoint(Box::new(asked)));
             }
             Request::Kill(asked) => {
-                let task = Task::Kill { signal: asked.signal, all: asked.all };
+                let task = Task::Kill {
+                    signal: asked.signal,
+                    all: asked.all,
+                };
                 self.order(reply, &asked.id, &asked.exec_id, task);
             }
             Request::Exec(asked) => {
@@ -130,11 +134,9 @@ impl Service {
                 let resources = asked.resources.unwrap_or_default().value;
                 self.order(reply, &asked.id, "", Task::Update(resources));
             }
-            Request::ResizePty(asked) => self.reply(reply, |service| {
-                let (who, container) = service.pod.find(&asked.id, &asked.exec_id)?;
-                container.life.permit(&who.which, Wish::Resize)?;
-                resize(container, &who, asked.width, asked.height)
-            }),
+            Request::ResizePty(_) => {
+                self.answer(reply, Err(Status::new(Code::Unimplemented, "terminals")))
+            }
             Request::CloseIo(asked) => self.reply(reply, |service| {
                 let (who, _) = service.pod.find(&asked.id, &asked.exec_id)?;
                 service.close_input(&who)
@@ -142,7 +144,10 @@ impl Service {
             Request::Wait(asked) => self.wait(reply, &asked),
             Request::Stats(asked) => self.reply(reply, |service| service.stats(&asked.id)),
             Request::Connect(asked) => self.reply(reply, |service| {
-                let task_pid = service.pod.container(&asked.id).map_or(0, |container| container.init.pid);
+                let task_pid = service
+                    .pod
+                    .container(&asked.id)
+                    .map_or(0, |container| container.init.pid);
                 Ok(message(&ConnectResponse {
                     shim_pid: std::process::id(),
                     task_pid: number(task_pid),
@@ -160,7 +165,9 @@ impl Service {
     pub fn forget(&mut self, connection: u32) {
         for container in self.pod.containers.values_mut() {
             for process in container.processes_mut() {
-                process.waiters.retain(|reply| reply.connection != connection);
+                process
+                    .waiters
+                    .retain(|reply| reply.connection != connection);
             }
         }
     }
@@ -210,15 +217,21 @@ impl Service {
     }
 
     fn wait(&mut self, reply: Reply, asked: &ProcessRequest) {
-        let found = self.pod.find(&asked.id, &asked.exec_id).map(|(who, container)| {
-            let exit = container.life.phase(&who.which).and_then(super::life::Phase::exit);
-            if exit.is_none()
-                && let Some(process) = container.process_mut(&who.which)
-            {
-                process.waiters.push(reply);
-            }
-            exit
-        });
+        let found = self
+            .pod
+            .find(&asked.id, &asked.exec_id)
+            .map(|(who, container)| {
+                let exit = container
+                    .life
+                    .phase(&who.which)
+                    .and_then(super::life::Phase::exit);
+                if exit.is_none()
+                    && let Some(process) = container.process_mut(&who.which)
+                {
+                    process.waiters.push(reply);
+                }
+                exit
+            });
         match found {
             Ok(None) => {}
             Ok(Some(exit)) => self.answer(reply, Ok(ended(exit))),
@@ -227,8 +240,14 @@ impl Service {
     }
 
     fn close_input(&mut self, who: &Who) -> Answer {
-        if let Some(streams) = self.pod.process(who).and_then(|process| process.streams.as_mut()) {
-            streams.close_stdin().map_err(|err| failed("close stdin", &err))?;
+        if let Some(streams) = self
+            .pod
+            .process(who)
+            .and_then(|process| process.streams.as_mut())
+        {
+            streams
+                .close_stdin()
+                .map_err(|err| failed("close stdin", &err))?;
         }
         Ok(message(&Empty {}))
     }
@@ -236,7 +255,8 @@ impl Service {
     fn stats(&mut self, id: &str) -> Answer {
         let container = self.pod.container(id)?;
         let metrics = container.cgroups.as_ref().and_then(Metrics::read);
-        let metrics = metrics.ok_or_else(|| Status::new(Code::NotFound, "cgroup does not exist: not found"))?;
+        let metrics = metrics
+            .ok_or_else(|| Status::new(Code::NotFound, "cgroup does not exist: not found"))?;
         Ok(message(&StatsResponse {
             stats: Some(metrics.to_any()),
         }))
@@ -244,12 +264,15 @@ impl Service {
 
     /// The answer to `Pids` from what the runtime printed.
     pub(super) fn pids_of(&mut self, who: &Who, output: &[u8]) -> Answer {
-        let pids: Option<Vec<u32>> = serde_json::from_slice(output)
-            .map_err(|err| Status::new(Code::Unknown, format!("the runtime's list of pids: {err}")))?;
+        let pids: Option<Vec<u32>> = serde_json::from_slice(output).map_err(|err| {
+            Status::new(Code::Unknown, format!("the runtime's list of pids: {err}"))
+        })?;
         let container = self.pod.container(&who.container)?;
         let exec_of = |pid| {
             let mut execs = container.execs.iter();
-            execs.find(|(_, process)| number(process.pid) == pid).map(|(id, _)| id.clone())
+            execs
+                .find(|(_, process)| number(process.pid) == pid)
+                .map(|(id, _)| id.clone())
         };
         let info = |pid| ProcessInfo {
             pid,
@@ -281,7 +304,9 @@ impl Service {
         let containers = self.pod.containers.values();
         let of_containers = containers.flat_map(|container| {
             let init = std::iter::once(&container.init);
-            let streams = init.chain(container.execs.values()).filter_map(|process| process.streams.as_ref()?.deadline());
+            let streams = init
+                .chain(container.execs.values())
+                .filter_map(|process| process.streams.as_ref()?.deadline());
             let oom = container.oom.as_ref().and_then(|watch| watch.deadline(now));
             streams.chain(oom).collect::<Vec<_>>()
         });
@@ -295,10 +320,20 @@ impl Service {
         let mut thirsty = Vec::new();
         for container in self.pod.containers.values_mut() {
             let id = Rc::clone(&container.id);
-            if container.oom.as_ref().is_some_and(|watch| watch.deadline(now).is_some()) {
-                thirsty.push(Who { container: Rc::clone(&id), which: None });
+            if container
+                .oom
+                .as_ref()
+                .is_some_and(|watch| watch.deadline(now).is_some())
+            {
+                thirsty.push(Who {
+                    container: Rc::clone(&id),
+                    which: None,
+                });
             }
-            let execs = container.execs.iter_mut().map(|(exec, process)| (Some(exec), process));
+            let execs = container
+                .execs
+                .iter_mut()
+                .map(|(exec, process)| (Some(exec), process));
             for (exec, process) in std::iter::once((None, &mut container.init)).chain(execs) {
                 if let Some(streams) = &mut process.streams
                     && streams.deadline().is_some_and(|at| at <= now)
@@ -306,7 +341,10 @@ impl Service {
                     streams.expire(now);
                 }
                 if !process.is_settled() {
-                    waiting.push(Who { container: Rc::clone(&id), which: exec.cloned() });
+                    waiting.push(Who {
+                        container: Rc::clone(&id),
+                        which: exec.cloned(),
+                    });
                 }
             }
         }
@@ -346,14 +384,6 @@ impl Service {
             |fd, flags| poller.modify(fd, Token::Publisher, flags),
         )
     }
-}
-
-fn resize(container: &mut Container, who: &Who, width: u32, height: u32) -> Answer {
-    let process = container.process_mut(&who.which).filter(|process| process.stdio.terminal);
-    if let Some(streams) = process.and_then(|process| process.streams.as_mut()) {
-        streams.resize(width, height).map_err(|err| failed("resize the terminal", &err))?;
-    }
-    Ok(message(&Empty {}))
 }
 
 /// A message's bytes.

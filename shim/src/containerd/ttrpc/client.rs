@@ -1,6 +1,7 @@
 //! One call at a time to containerd's own ttrpc socket.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use prost::Message as _;
@@ -42,7 +43,7 @@ impl Client {
     /// Nobody listens at `path`, or the connection broke.
     pub fn call(
         &mut self,
-        path: &str,
+        path: &Path,
         request: &Request,
         connected: impl FnOnce(&OwnedFd) -> std::io::Result<()>,
     ) -> std::io::Result<()> {
@@ -151,7 +152,7 @@ impl Client {
 ///
 /// # Errors
 /// What the kernel says.
-pub fn dial(path: &str) -> std::io::Result<OwnedFd> {
+pub fn dial(path: &Path) -> std::io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     connect(&fd, &SocketAddrUnix::new(path)?)?;

@@ -1,0 +1,7 @@
+//! The supervisor of a pod's containers; containerd starts it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    teu_shim::containerd::main(std::env::args_os())
+}
