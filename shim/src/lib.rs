@@ -13,6 +13,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod conmon;
 pub mod container;
 pub mod containerd;
 pub mod error;

@@ -1,7 +1,7 @@
 //! The system calls that rustix does not offer safely. All `unsafe` of this crate.
 #![allow(
     unsafe_code,
-    reason = "the one door: signalfd, signal masks, raw signal numbers, PIDFD_GET_INFO, unshare, fork, inherited descriptors, local time"
+    reason = "the one door: signalfd, signal masks, raw signal numbers, PIDFD_GET_INFO, unshare, fork and what happens before execve, inherited descriptors, local time"
 )]
 
 use std::io;
@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use rustix::thread::UnshareFlags;
 
 /// Blocks `signals` for this process and returns a descriptor that delivers
@@ -109,6 +109,59 @@ pub fn exit_status(pidfd: impl AsFd) -> Option<i32> {
         )
     };
     (rc == 0 && info.mask & u64::from(libc::PIDFD_INFO_EXIT) != 0).then_some(info.exit_code)
+}
+
+/// Goes on in a child process; the parent gets the child's pid. `fork(2)`.
+///
+/// # Errors
+/// What the kernel says.
+pub fn fork() -> io::Result<Option<Pid>> {
+    // SAFETY: this program has one thread, so the child's memory and locks are in order.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        pid => Ok(Pid::from_raw(pid)),
+    }
+}
+
+/// The descriptors that who executed this program left open for it, but for
+/// the standard streams. They stay inherited by what is executed.
+///
+/// To be called once and first, when nothing of this program owns any.
+#[must_use]
+pub fn inherited() -> Vec<OwnedFd> {
+    let mut numbers = Vec::new();
+    if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
+        let entries = entries.flatten();
+        let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+        numbers.extend(
+            entries
+                .filter_map(number)
+                .filter(|number: &i32| *number > 2),
+        );
+    }
+    let open = |number: &i32| {
+        // SAFETY: only asks; a number that is not open any more (the folder's own) is an error.
+        unsafe { libc::fcntl(*number, libc::F_GETFD) >= 0 }
+    };
+    numbers.retain(open);
+    // SAFETY: each is open, and nothing of this program owns it yet.
+    let own = |number| unsafe { OwnedFd::from_raw_fd(number) };
+    numbers.into_iter().map(own).collect()
+}
+
+/// Has the child of `command` run `hook` before it executes its program.
+pub fn before_exec(
+    command: &mut std::process::Command,
+    hook: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+) {
+    // SAFETY: this program has one thread, so the child may do whatever the parent may.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, hook) };
+}
+
+/// Sets a variable of this process's environment.
+pub fn set_variable(name: &str, value: &str) {
+    // SAFETY: this program has one thread; nobody reads the environment meanwhile.
+    unsafe { std::env::set_var(name, value) };
 }
 
 /// How far the host's time zone is ahead of UTC at `time`, in seconds; 0 where
@@ -251,7 +304,7 @@ pub fn attach_loop_device(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    use rustix::process::{PidfdFlags, pidfd_open};
 
     #[test]
     fn a_reaped_child_tells_its_status_through_its_pidfd() {

@@ -115,6 +115,12 @@ impl<S: Sink> Pump<S> {
         self.block.is_some() || self.streams.iter().any(Option::is_some)
     }
 
+    /// Gives it streams, where it was made before they were there.
+    pub fn open(&mut self, streams: [Option<OwnedFd>; 2], sink: Option<OwnedFd>, input_once: bool) {
+        self.streams = streams;
+        self.input = Input::new(sink, input_once);
+    }
+
     /// Says that standard output is a terminal: that nobody has it open is not its end.
     pub fn is_terminal(&mut self) {
         self.terminal = true;

@@ -4,11 +4,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::net::{
     AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
     listen, send, socket_with, sockopt,
 };
+use rustix::process::umask;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 16;
@@ -18,15 +19,41 @@ const BACKLOG: i32 = 16;
 /// # Errors
 /// What the kernel says.
 pub fn listen_at(name: &str) -> io::Result<OwnedFd> {
-    match std::fs::remove_file(name) {
-        Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
-        _ => {}
-    }
+    listen_in(Path::new("."), name)
+}
+
+/// Listens on `name` in `folder`, however long the folder's path is, for our
+/// own user alone. A leftover of that name goes away.
+///
+/// # Errors
+/// What the kernel says.
+pub fn listen_in(folder: &Path, name: &str) -> io::Result<OwnedFd> {
     let fd = packet_socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
-    bind(&fd, &SocketAddrUnix::new(name)?)?;
-    rustix::fs::chmod(name, Mode::RWXU)?;
+    bind_in(&fd, folder, name, Mode::RWXU)?;
     listen(&fd, BACKLOG)?;
     Ok(fd)
+}
+
+/// Binds a socket to `name` in `folder`, however long the folder's path is. A
+/// leftover of that name goes away.
+///
+/// # Errors
+/// What the kernel says.
+pub fn bind_in(fd: &OwnedFd, folder: &Path, name: &str, mode: Mode) -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(folder, flags, Mode::empty())?;
+    match rustix::fs::unlinkat(&folder, name, AtFlags::empty()) {
+        Err(err) if err != rustix::io::Errno::NOENT => return Err(err.into()),
+        _ => {}
+    }
+    let path = format!("/proc/self/fd/{}/{name}", folder.as_raw_fd());
+    // Nobody may connect before the permissions are right.
+    let before = umask(Mode::RWXG | Mode::RWXO);
+    let bound = bind(fd, &SocketAddrUnix::new(path)?);
+    umask(before);
+    bound?;
+    Ok(rustix::fs::chmodat(&folder, name, mode, AtFlags::empty())?)
 }
 
 /// The next connection of our own user or root, if any waits. Others are turned away.
