@@ -332,6 +332,28 @@ fn labels_without_their_module_are_refused_in_runcs_words() {
 }
 
 #[test]
+fn what_means_nothing_for_a_mount_is_left_out_and_said() {
+    let scene = Scene::new("mounts left out");
+    skip_unless!(
+        scene,
+        !Path::new("/sys/fs/selinux/enforce").exists(),
+        "SELinux runs here"
+    );
+    scene.write("source/file", "bound");
+    let container = Container::script(&scene, "c", "cat /a/file", |config| {
+        let source = scene.path("source");
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.push(bind(&source, "/a", &["size=1m", "mode=1777"]));
+        config["linux"]["mountLabel"] = json!("system_u:object_r:container_file_t:s0");
+    });
+    let outcome = container.run();
+    assert_eq!(outcome.stdout, "bound", "{outcome}");
+    for words in ["size,mode left out", "linux.mountLabel is left out"] {
+        assert!(outcome.stderr.contains(words), "{words:?} not in {outcome}");
+    }
+}
+
+#[test]
 fn mounts_are_added_to_and_removed_from_a_running_container() {
     let scene = Scene::new("mounts add and remove");
     scene.write("source/file", "added");

@@ -32,7 +32,8 @@ pub(super) fn mounts(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
         }
     };
     let id: ContainerId = args.words[1].parse()?;
-    let changed = container_mounts::change(&context.root, &id, change, &args.words[2]);
+    let file = &args.words[2];
+    let changed = container_mounts::change(&context.root, &id, change, file, context.log);
     named("mounts", &id, changed).map(|()| 0)
 }
 

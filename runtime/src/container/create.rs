@@ -110,7 +110,8 @@ pub(crate) struct Prepared {
 pub(crate) fn create(request: &Request<'_>) -> Result<Created, Error> {
     let prepared = prepare(request)?;
     trace::step("plan the container");
-    for warning in &prepared.init.process.warnings {
+    let (process, rootfs) = (&prepared.init.process, &prepared.init.rootfs);
+    for warning in process.warnings.iter().chain(&rootfs.warnings) {
         request.log.warn(warning);
     }
     let rootfs = prepared.init.rootfs.rootfs.clone();

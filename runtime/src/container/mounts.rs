@@ -16,6 +16,7 @@ use crate::id::ContainerId;
 use crate::init::child::become_root;
 use crate::init::protocol::{self, FromInit, InitEnd};
 use crate::init::{Failure, Step};
+use crate::log::Log;
 use crate::rootfs::idmap::Namespaces;
 use crate::rootfs::mount::source_failure;
 use crate::rootfs::op::{self, MountOp, What};
@@ -50,12 +51,14 @@ pub(crate) fn change(
     id: &ContainerId,
     change: Change,
     file: &str,
+    log: &Log,
 ) -> Result<(), Error> {
     let locked = root.open(id)?.lock()?;
     let state = locked.dir().load()?;
     let stopped = || Error::State("container not running".into());
     let init = init_of(&state)?.ok_or_else(stopped)?;
-    let ops = read(file, &state)?;
+    let (ops, warnings) = read(file, &state)?;
+    warnings.iter().for_each(|warning| log.warn(warning));
     let trees = match change {
         Change::Add => sources(&ops).map_err(Error::Mounts)?,
         Change::Remove => Vec::new(),
@@ -103,7 +106,8 @@ fn finish(socket: &InitEnd, done: Result<(), Failure>) -> ! {
     }
 }
 
-fn read(path: &str, state: &State) -> Result<Vec<MountOp>, Error> {
+/// The mounts that a file lists, and words about what is left out of them.
+fn read(path: &str, state: &State) -> Result<(Vec<MountOp>, Vec<String>), Error> {
     let file = File::open(path).map_err(Error::on("open", path))?;
     let text = crate::file::read_open(file, MOUNTS_BYTES_MAX).map_err(Error::on("read", path))?;
     let listed = serde_json::from_slice(&text).map_err(|source| Error::Json {
@@ -111,11 +115,17 @@ fn read(path: &str, state: &State) -> Result<Vec<MountOp>, Error> {
         source,
     })?;
     let (Listed::Bare(mounts) | Listed::Inside { mounts }) = listed;
+    let mut warnings = Vec::new();
     let plan = |(index, mount): (usize, &Mount)| {
         let field = format!("mounts[{index}]");
-        op::plan(mount, &state.bundle, &state.rootfs, &field)
+        op::plan(mount, &state.bundle, &state.rootfs, &field, &mut warnings)
     };
-    mounts.iter().enumerate().map(plan).collect()
+    let ops = mounts
+        .iter()
+        .enumerate()
+        .map(plan)
+        .collect::<Result<_, _>>()?;
+    Ok((ops, warnings))
 }
 
 /// Detached copies of the bind sources: as the host sees them, and mapped with

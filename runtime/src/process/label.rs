@@ -23,8 +23,13 @@ pub(super) const HOST: Modules = Modules {
         Path::new("/sys/kernel/security/apparmor").exists()
             && enabled.is_ok_and(|text| text.starts_with(b"Y"))
     },
-    selinux: || Path::new("/sys/fs/selinux/enforce").exists(),
+    selinux,
 };
+
+/// Whether the host runs SELinux.
+pub(crate) fn selinux() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
+}
 
 /// One file below `/proc/self/attr`, and what is written to it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -104,12 +104,13 @@ pub(crate) fn clean(path: &Path) -> PathBuf {
 }
 
 /// Plans one mount of a container whose root is at `rootfs` on the host.
-/// `field` names the mount in messages.
+/// `field` names the mount in messages; `warnings` takes what is left out of it.
 pub(crate) fn plan(
     mount: &Mount,
     bundle: &Path,
     rootfs: &Path,
     field: &str,
+    warnings: &mut Vec<String>,
 ) -> Result<MountOp, Error> {
     let target = target(&mount.destination, rootfs);
     if target == Path::new("/") {
@@ -118,7 +119,7 @@ pub(crate) fn plan(
             &format!("mountpoint {target:?} is on the top of rootfs {rootfs:?}"),
         ));
     }
-    let options = Options::parse(&mount.options);
+    let mut options = Options::parse(&mount.options);
     let bind = options
         .bind
         .or((mount.kind == "bind").then_some(Recursive::No));
@@ -136,14 +137,7 @@ pub(crate) fn plan(
         ));
     }
     if bind.is_some() && !options.remount && !options.filesystem.is_empty() {
-        let words: Vec<_> = options.filesystem.iter().map(|(key, _)| &**key).collect();
-        return Err(invalid(
-            &format!("{field}.options"),
-            &format!(
-                "bind mounts cannot have any filesystem-specific options applied: {}",
-                words.join(",")
-            ),
-        ));
+        warnings.push(leave_out(&mut options.filesystem, field));
     }
     let what = match bind {
         _ if options.remount => What::Remount,
@@ -173,6 +167,17 @@ pub(crate) fn plan(
         what,
         options,
     })
+}
+
+/// Takes away what only a file system that is being made could heed: the kernel
+/// would not even look at it. What was meant is not what happens, so it is said,
+/// in runc's words as far as it has them; it refuses such mounts, crun makes them.
+fn leave_out(options: &mut Vec<(String, Option<String>)>, field: &str) -> String {
+    let words: Vec<_> = options.drain(..).map(|(key, _)| key).collect();
+    format!(
+        "{field}.options: bind mounts cannot have any filesystem-specific options applied: {} left out",
+        words.join(",")
+    )
 }
 
 /// The mount point inside the container. A destination below the root's path
@@ -228,13 +233,15 @@ mod tests {
     use super::*;
 
     fn op(mount: &str) -> Result<MountOp, Error> {
+        op_and_warnings(mount).0
+    }
+
+    fn op_and_warnings(mount: &str) -> (Result<MountOp, Error>, Vec<String>) {
         let mount: Mount = serde_json::from_str(mount).unwrap();
-        plan(
-            &mount,
-            Path::new("/bundle"),
-            Path::new("/bundle/rootfs"),
-            "mounts[0]",
-        )
+        let mut warnings = Vec::new();
+        let (bundle, rootfs) = (Path::new("/bundle"), Path::new("/bundle/rootfs"));
+        let op = plan(&mount, bundle, rootfs, "mounts[0]", &mut warnings);
+        (op, warnings)
     }
 
     #[test]
@@ -260,11 +267,12 @@ mod tests {
 
     #[test]
     fn a_bind_mount_has_no_options_of_a_file_system() {
-        let error = op(r#"{"destination":"/a","source":"/x","options":["bind","size=1m"]}"#);
-        let error = error.unwrap_err().to_string();
+        let text = r#"{"destination":"/a","source":"/x","options":["bind","size=1m","ro"]}"#;
+        let (op, warnings) = op_and_warnings(text);
+        assert!(op.unwrap().options.filesystem.is_empty());
         assert!(
-            error.contains("filesystem-specific options applied: size"),
-            "{error}"
+            warnings[0].contains("filesystem-specific options applied: size left out"),
+            "{warnings:?}"
         );
     }
 

@@ -7,6 +7,7 @@ use super::device::{self, Node};
 use super::op::{self, MountOp, What, clean};
 use super::options::root_propagation;
 use crate::error::Error;
+use crate::process::label as security;
 use crate::spec::{NamespaceType, Spec, invalid};
 
 /// Everything that init does to its file system, in this order.
@@ -45,6 +46,8 @@ pub(crate) struct Plan {
     pub no_pivot: bool,
     /// SELinux context of new file systems, or empty.
     pub mount_label: String,
+    /// Words about what was asked for and is left out.
+    pub warnings: Vec<String>,
 }
 
 /// Links that every container has (runtime-linux.md, "Dev symbolic links"),
@@ -87,12 +90,12 @@ impl Plan {
             readonly_paths: unique(&spec.linux.readonly_paths),
             readonly: root.readonly,
             no_pivot,
-            mount_label: spec.linux.mount_label.clone(),
             ..Plan::default()
         };
+        plan.label(&spec.linux.mount_label, security::selinux);
         for (index, mount) in spec.mounts.iter().enumerate() {
             let field = format!("mounts[{index}]");
-            let op = op::plan(mount, bundle, &plan.rootfs, &field)?;
+            let op = op::plan(mount, bundle, &plan.rootfs, &field, &mut plan.warnings)?;
             plan.mounts.push(op);
         }
         let dev_is_bound = plan
@@ -105,6 +108,22 @@ impl Plan {
             plan.symlinks = SYMLINKS.to_vec();
         }
         Ok(plan)
+    }
+}
+
+impl Plan {
+    /// Gives new file systems a context, where SELinux is there to heed it: without
+    /// it the kernel knows no such option, and nothing that could be confined.
+    fn label(&mut self, label: &str, selinux: fn() -> bool) {
+        if label.is_empty() {
+            return;
+        }
+        if selinux() {
+            label.clone_into(&mut self.mount_label);
+        } else {
+            self.warnings
+                .push("linux.mountLabel is left out: SELinux is disabled or not supported".into());
+        }
     }
 }
 
@@ -233,6 +252,15 @@ mod tests {
         assert!(!late(
             r#"{"destination":"/sys","type":"sysfs","options":["ro"]}"#
         ));
+    }
+
+    #[test]
+    fn a_context_needs_selinux() {
+        let mut plan = plan("[]").unwrap();
+        plan.label("system_u:object_r:x:s0", || false);
+        assert!(plan.mount_label.is_empty() && plan.warnings[0].contains("SELinux"));
+        plan.label("system_u:object_r:x:s0", || true);
+        assert_eq!(plan.mount_label, "system_u:object_r:x:s0");
     }
 
     #[test]
