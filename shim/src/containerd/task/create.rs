@@ -6,8 +6,8 @@ use std::rc::Rc;
 use prost::Message as _;
 use serde::Deserialize;
 
-use super::call::{Call, PID_FILE, Runtime};
-use super::job::{self, Ended};
+use super::call::{Call, Making, PID_FILE, Runtime};
+use super::job::Ended;
 use super::life::Event;
 use super::pod::{Busy, Container, Who};
 use super::service::{Purpose, Service, complain, failed, message, number};
@@ -89,9 +89,11 @@ impl Service {
             self.made(who, reply, 0);
             return;
         }
-        let streams = container.init.streams.as_mut().map(Streams::child_ends);
-        let call = Call::Create(container.making.clone());
-        let streams = streams.map_or(job::Streams::Ours(Vec::new()), job::Streams::Container);
+        let (console, streams) = container.init.child_ends();
+        let call = Call::Create(Making {
+            console,
+            ..container.making.clone()
+        });
         self.call(who, reply, &call, streams, Purpose::Create);
     }
 

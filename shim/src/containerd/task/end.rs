@@ -8,13 +8,15 @@ use super::call::Call;
 use super::job::{self, Ended};
 use super::life::{Action, Event, Exit, Phase, Wish};
 use super::pod::{Busy, Container, Process, Task, Who};
-use super::service::{Purpose, Running, Service, complain, ended, message, number};
+use super::service::{Purpose, Running, Service, complain, ended, failed, message, number};
+use crate::Error;
 use crate::containerd::proto::Timestamp;
 use crate::containerd::proto::events::{TaskDelete, TaskExecStarted, TaskExit, TaskOom, TaskStart};
 use crate::containerd::proto::task::DeleteResponse;
 use crate::containerd::proto::ttrpc::{Code, Status};
 use crate::containerd::record::{self, Record};
 use crate::containerd::rootfs;
+use crate::containerd::stdio::{Readiness, Streams};
 use crate::containerd::ttrpc::server::Reply;
 use crate::error::chain;
 
@@ -150,11 +152,17 @@ impl Service {
         match process.busy {
             Busy::Idle | Busy::Calling => {}
             Busy::Opening(reply) => {
-                process.busy = Busy::Idle;
-                if who.which.is_some() {
-                    self.run_exec(who, reply);
-                } else {
-                    self.make(who, reply);
+                let readiness = process.streams.as_ref().map(Streams::readiness);
+                match readiness.unwrap_or(Readiness::Ready) {
+                    Readiness::Waiting => {}
+                    Readiness::Ready => {
+                        process.busy = Busy::Idle;
+                        self.run(who, reply);
+                    }
+                    Readiness::Failed(err) => {
+                        process.busy = Busy::Idle;
+                        self.not_opened(who, reply, &err);
+                    }
                 }
             }
             Busy::Deleting { reply, removed } => {
@@ -167,6 +175,30 @@ impl Service {
                 }
             }
         }
+    }
+
+    /// Calls the runtime for a process whose streams are ready.
+    fn run(&mut self, who: &Who, reply: Option<Reply>) {
+        if who.which.is_some() {
+            self.run_exec(who, reply);
+        } else {
+            self.make(who, reply);
+        }
+    }
+
+    fn not_opened(&mut self, who: &Who, reply: Option<Reply>, err: &Error) {
+        let status = failed("failed to create init process I/O", err);
+        if who.which.is_none() {
+            self.abandon(who, reply, status.message);
+            return;
+        }
+        if let Some(process) = self.pod.process(who) {
+            let streams = process.streams.take();
+            self.retired.extend(streams);
+        }
+        self.answer_to(reply, Err(status));
+        self.step(who, Event::NotStarted);
+        self.advance(who);
     }
 
     pub(super) fn begin_delete(&mut self, who: &Who, reply: Option<Reply>) -> Result<(), Status> {

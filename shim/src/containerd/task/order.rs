@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use rustix::process::{Pid, kill_process};
 
-use super::call::Call;
+use super::call::{Call, Making};
 use super::job::{self, Ended, Job};
 use super::life::{Event, Wish};
 use super::pod::{Busy, Process, Stdio, Task, Who};
@@ -219,10 +219,12 @@ impl Service {
         let (call, streams, purpose) = match &container.image {
             None => (Call::Start, job::Streams::Ours(Vec::new()), Purpose::Start),
             Some(image) => {
-                let call = Call::Restore(container.making.clone(), image.clone());
-                let streams = container.init.streams.as_mut().map(Streams::child_ends);
-                let streams =
-                    streams.map_or(job::Streams::Ours(Vec::new()), job::Streams::Container);
+                let (console, streams) = container.init.child_ends();
+                let making = Making {
+                    console,
+                    ..container.making.clone()
+                };
+                let call = Call::Restore(making, image.clone());
                 (call, streams, Purpose::Restore)
             }
         };
@@ -267,13 +269,12 @@ impl Service {
         };
         let description = bundle::of_exec(&folder, exec, "process.json");
         let written = bundle::write_private(&description, &process.spec);
+        let (console, streams) = process.child_ends();
         let call = Call::Exec {
             process: description,
-            console: None,
+            console,
             pid_file: bundle::of_exec(&folder, exec, "pid"),
         };
-        let streams = process.streams.as_mut().map(Streams::child_ends);
-        let streams = streams.map_or(job::Streams::Ours(Vec::new()), job::Streams::Container);
         match written {
             Ok(()) => self.call(who, reply, &call, streams, Purpose::Exec),
             Err(err) => self.called(who, reply, Purpose::Exec, Ended::Badly(chain(&err))),

@@ -1,10 +1,11 @@
 //! Containers and processes, as far as they are more than their [`Life`].
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::call::{Image, Making, Runtime};
+use super::job;
 use super::life::{Life, Phase, Which};
 use crate::containerd::oom::Watch;
 use crate::containerd::proto::options::Options;
@@ -134,6 +135,19 @@ impl Process {
             busy: Busy::Idle,
             queue: VecDeque::new(),
             spec: Vec::new(),
+        }
+    }
+
+    /// What the runtime is to give to the process: the socket for its terminal,
+    /// or its streams. To be asked once.
+    pub fn child_ends(&mut self) -> (Option<PathBuf>, job::Streams) {
+        match &mut self.streams {
+            None => (None, job::Streams::Ours(Vec::new())),
+            Some(streams) => match streams.console_socket().map(Path::to_owned) {
+                // The runtime's own words are not for the terminal.
+                Some(console) => (Some(console), job::Streams::Ours(Vec::new())),
+                None => (None, job::Streams::Container(streams.child_ends())),
+            },
         }
     }
 }

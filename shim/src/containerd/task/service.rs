@@ -9,7 +9,7 @@ use std::time::Instant;
 use prost::Message;
 
 use super::job::Job;
-use super::life::Exit;
+use super::life::{Exit, Wish};
 use super::pod::{Pod, Task, Who};
 use super::request::Request;
 use crate::containerd::Token;
@@ -134,9 +134,16 @@ impl Service {
                 let resources = asked.resources.unwrap_or_default().value;
                 self.order(reply, &asked.id, "", Task::Update(resources));
             }
-            Request::ResizePty(_) => {
-                self.answer(reply, Err(Status::new(Code::Unimplemented, "terminals")))
-            }
+            Request::ResizePty(asked) => self.reply(reply, |service| {
+                let (who, container) = service.pod.find(&asked.id, &asked.exec_id)?;
+                container.life.permit(&who.which, Wish::Resize)?;
+                let process = container.process(&who.which);
+                if let Some(streams) = process.and_then(|process| process.streams.as_ref()) {
+                    let resized = streams.resize(asked.width, asked.height);
+                    resized.map_err(|err| failed("resize the terminal", &err))?;
+                }
+                Ok(message(&Empty {}))
+            }),
             Request::CloseIo(asked) => self.reply(reply, |service| {
                 let (who, _) = service.pod.find(&asked.id, &asked.exec_id)?;
                 service.close_input(&who)
