@@ -16,7 +16,7 @@ use super::flags::Flags;
 use super::proto::Timestamp;
 use super::proto::events::{Event as _, TaskDelete, TaskExit};
 use super::proto::task::DeleteResponse;
-use super::record::{Ended, Record};
+use super::record::{Ended, Record, Seen};
 use super::task::call::{Call, PID_FILE, Runtime};
 use super::task::exit_status;
 use super::{ADDRESS_FILE, bundle, default_runtime, events_address, rootfs};
@@ -25,10 +25,8 @@ use crate::error::{At as _, warn};
 
 /// containerd's own word for a status that nobody knows.
 const UNKNOWN_STATUS: u32 = 255;
-/// How long a process that was killed may take to be gone, and to be reaped.
-const REAP_LIMIT: Duration = Duration::from_secs(2);
-/// How often it is looked whether it was reaped: by init, which nothing tells us of.
-const REAP_INTERVAL: Duration = Duration::from_millis(5);
+/// How long a process that was killed may take to end.
+const END_LIMIT: Duration = Duration::from_secs(2);
 /// How long containerd may take for events that an earlier shim could not deliver.
 const REPLAY_LIMIT: Duration = Duration::from_secs(2);
 /// What containerd publishes itself after this.
@@ -42,21 +40,17 @@ pub fn delete(flags: &Flags) -> Result<Vec<u8>, Error> {
     let folder = folder(flags)?;
     let record = Record::read(&folder);
     // Opened before anything is killed: afterwards the kernel tells through it how the process ended.
-    let pidfd = record
-        .as_ref()
-        .and_then(Record::living)
-        .and_then(|process| {
-            let pidfd = pidfd_open(process.as_pid()?, PidfdFlags::empty()).ok()?;
-            process.is_alive().then_some(pidfd)
-        });
+    let pidfd = record.as_ref().and_then(|record| {
+        let pidfd = pidfd_open(record.process.as_pid()?, PidfdFlags::empty()).ok()?;
+        record.look().map(|_| pidfd)
+    });
     complain(replay(flags, &folder));
     complain(remove(flags, &folder));
     complain(rootfs::unmount_all(&folder.join("rootfs")));
     complain(remove_socket(&folder));
     let ended = record
         .as_ref()
-        .and_then(|record| record.exit)
-        .or_else(|| pidfd.and_then(end_of));
+        .and_then(|record| record.exit.or_else(|| end_of(record, pidfd?)));
     let exit = ended.unwrap_or_else(|| Ended::now(UNKNOWN_STATUS));
     let pid = match &record {
         Some(record) => record.process.pid,
@@ -130,21 +124,18 @@ fn remove_socket(folder: &Path) -> Result<(), Error> {
     }
 }
 
-/// How the process behind `pidfd` ended, once it has and was reaped. `None` from
-/// a kernel before Linux 6.15, or from a process that goes on.
-fn end_of(pidfd: OwnedFd) -> Option<Ended> {
-    let until = Instant::now() + REAP_LIMIT;
-    let limit = Timespec::try_from(REAP_LIMIT).ok()?;
+/// How the process behind `pidfd` ended, once it has: from the process table until
+/// it is reaped, from the kernel's memory (Linux 6.15) after that. `None` where neither tells, or
+/// the process goes on.
+fn end_of(record: &Record, pidfd: OwnedFd) -> Option<Ended> {
+    let limit = Timespec::try_from(END_LIMIT).ok()?;
     poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)).ok()?;
-    loop {
-        if let Some(status) = crate::sys::exit_status(&pidfd) {
-            return Some(Ended::now(exit_status(status)));
-        }
-        if Instant::now() >= until {
-            return None;
-        }
-        std::thread::sleep(REAP_INTERVAL);
-    }
+    let status = match record.look() {
+        Some(Seen::Ended(status)) => Some(status),
+        Some(Seen::Alive) => None,
+        None => crate::sys::exit_status(&pidfd),
+    };
+    Some(Ended::now(exit_status(status?)))
 }
 
 impl Ended {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::bundle;
 use crate::Error;
 use crate::container::status::{Process, boot_id};
 use crate::error::At as _;
@@ -73,11 +74,40 @@ impl Record {
         serde_json::from_slice(&text).ok()
     }
 
-    /// The process, if it still lives.
+    /// What becomes of the process, if it can still be seen.
     #[must_use]
-    pub fn living(&self) -> Option<Process> {
-        (self.boot == boot_id() && self.process.is_alive()).then_some(self.process)
+    pub fn look(&self) -> Option<Seen> {
+        if self.boot != boot_id() {
+            return None;
+        }
+        let path = format!("/proc/{}/stat", self.process.pid);
+        let text = bundle::read_text(Path::new(&path)).ok()?;
+        let (start, seen) = seen(&text)?;
+        (start == self.process.start).then_some(seen)
     }
+}
+
+/// A process, as the process table shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// It lives.
+    Alive,
+    /// It ended with this status, as wait(2) encodes it, and waits for its parent to ask.
+    Ended(i32),
+}
+
+/// When a process began, and how it is, from the text of its `stat`. `proc_pid_stat(5)`.
+fn seen(stat: &str) -> Option<(u64, Seen)> {
+    // The name may hold blanks and parentheses: fields are counted after its last one.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3).copied(); // the first one here is number 3
+    let start = field(22)?.parse().ok()?;
+    let seen = match field(3)? {
+        "Z" | "X" => Seen::Ended(field(52)?.parse().ok()?),
+        _ => Seen::Alive,
+    };
+    Some((start, seen))
 }
 
 #[cfg(test)]
@@ -90,7 +120,7 @@ mod tests {
         assert_eq!(Record::read(dir.path()), None);
         let mut record = Record::of(i32::try_from(std::process::id()).unwrap());
         record.write(dir.path()).unwrap();
-        assert!(Record::read(dir.path()).unwrap().living().is_some());
+        assert_eq!(Record::read(dir.path()).unwrap().look(), Some(Seen::Alive));
         record.exit = Some(Ended {
             status: 137,
             seconds: 5,
@@ -106,6 +136,25 @@ mod tests {
     fn a_process_of_another_boot_does_not_live() {
         let mut record = Record::of(i32::try_from(std::process::id()).unwrap());
         record.boot = "before".into();
-        assert_eq!(record.living(), None);
+        assert_eq!(record.look(), None);
+    }
+
+    #[test]
+    fn a_process_that_nobody_asked_for_tells_its_status() {
+        let mut child = std::process::Command::new("/bin/sh");
+        let mut child = child
+            .args(["-c", "read x; exit 7"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let record = Record::of(i32::try_from(child.id()).unwrap());
+        assert_eq!(record.look(), Some(Seen::Alive));
+        drop(child.stdin.take());
+        while record.look() == Some(Seen::Alive) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert_eq!(record.look(), Some(Seen::Ended(7 << 8)));
+        child.wait().unwrap();
+        assert_eq!(record.look(), None);
     }
 }
