@@ -67,6 +67,9 @@ fn as_runc(scene: &Scene) -> std::path::PathBuf {
     let own = teu_integration_tests::binary("teu-runtime");
     let own = scene.shell(&format!("command -v {}", own.display()));
     std::os::unix::fs::symlink(own, &runc).unwrap();
+    let own = teu_integration_tests::binary("containerd-shim-teu-v2");
+    let own = scene.shell(&format!("command -v {}", own.display()));
+    std::os::unix::fs::symlink(own, scene.path("peers/containerd-shim-runc-v2")).unwrap();
     runc
 }
 
