@@ -301,6 +301,37 @@ pub fn attach_loop_device(
     Ok(())
 }
 
+/// Gives back what an idle process does not need: free memory, and the pages of its own
+/// program, most of which ran once, at the start. Those that run again are mapped
+/// again, from the page cache, which costs some ten faults.
+pub fn rest() {
+    // SAFETY: takes no pointer; gives memory back that nobody holds.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+    let Some((start, length)) = own_code() else {
+        return;
+    };
+    // SAFETY: the range is the executable, unwritable mapping of the program's own file. Nobody can
+    // have changed its pages, so that what is dropped and what is read again are the same.
+    unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) };
+}
+
+/// Address and length, in bytes, of the mapping that this function runs in.
+fn own_code() -> Option<(usize, usize)> {
+    let here = own_code as fn() -> Option<(usize, usize)> as usize;
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    maps.lines().find_map(|line| {
+        let mut fields = line.split_whitespace();
+        let (range, mode) = (fields.next()?, fields.next()?);
+        let (start, end) = range.split_once('-')?;
+        let start = usize::from_str_radix(start, 16).ok()?;
+        let end = usize::from_str_radix(end, 16).ok()?;
+        (mode == "r-xp" && (start..end).contains(&here)).then_some((start, end - start))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -346,6 +377,14 @@ mod tests {
     fn the_configuration_of_loop_devices_is_the_kernels() {
         assert_eq!(size_of::<LoopConfig>(), 304);
         assert_eq!(std::mem::offset_of!(LoopConfig, flags), 8 + 52);
+    }
+
+    #[test]
+    fn a_rested_process_goes_on() {
+        let (start, length) = own_code().unwrap();
+        assert!(start > 0 && length > 4096);
+        rest();
+        assert_eq!(own_code(), Some((start, length)));
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! The process that looks after a pod: one loop for all that happens.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
 use rustix::fs::OFlags;
+use rustix::net::{SocketAddrUnix, getsockname};
 use rustix::process::{WaitOptions, set_child_subreaper, wait};
 
 use super::events::publisher::Publisher;
@@ -16,7 +19,7 @@ use super::proto::ttrpc::{Code, Request, Status};
 use super::task::request;
 use super::task::service::Service;
 use super::ttrpc::server::{Reply, Server};
-use super::{ADDRESS_FILE, Token, address, bundle, default_runtime, events_address};
+use super::{Token, default_runtime, events_address};
 use crate::Error;
 use crate::error::{At as _, warn};
 use crate::supervisor::poller::Poller;
@@ -24,6 +27,8 @@ use crate::supervisor::{event_loop::SIGNALS, socket};
 
 /// How long events may still be delivered after containerd said that it needs this shim no more.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(10);
+/// How long nothing must happen before memory is given back.
+const REST_AFTER: Duration = Duration::from_secs(1);
 /// How long the listener rests when this process has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -39,6 +44,8 @@ struct Shim {
     server: Server,
     service: Service,
     leave_by: Option<Instant>,
+    /// Whether memory was given back since something happened.
+    rested: bool,
 }
 
 /// Looks after the pod whose socket is standard input, in the folder of its first container.
@@ -55,18 +62,19 @@ pub fn serve(flags: &Flags) -> Result<(), Error> {
     poller
         .add(&signals, Token::Signals, EventFlags::IN)
         .call("epoll_ctl")?;
+    let socket = path_of(&listener);
     poller
         .add(&listener, Token::Listener, EventFlags::IN)
         .call("epoll_ctl")?;
-    let own_address = bundle::read_text(Path::new(ADDRESS_FILE)).unwrap_or_default();
     Shim {
         poller,
         signals,
         listener: Some(listener),
-        socket: address::socket_of(&own_address).map(Path::to_owned),
+        socket,
         server: Server::default(),
         service: Service::new(&flags.namespace, default_runtime(), publisher),
         leave_by: None,
+        rested: false,
     }
     .run()
 }
@@ -78,6 +86,13 @@ fn take_stdin() -> Result<OwnedFd, Error> {
     let null = File::open(path).at("open", path)?;
     rustix::stdio::dup2_stdin(&null).call("dup2")?;
     Ok(listener)
+}
+
+/// Where the listener is in the file system.
+fn path_of(listener: &OwnedFd) -> Option<PathBuf> {
+    let name = SocketAddrUnix::try_from(getsockname(listener).ok()?).ok()?;
+    let path = name.path()?.into_owned().into_bytes();
+    Some(PathBuf::from(OsString::from_vec(path)))
 }
 
 /// Makes the fifo that containerd reads logs from standard error. It is opened for reading too, so
@@ -108,15 +123,22 @@ impl Shim {
                 return Ok(());
             }
             self.settle(now).call("epoll_ctl")?;
-            let patience = self.patience(now);
-            for (token, flags) in self.poller.wait(patience).call("epoll_wait")? {
+            let events = self.poller.wait(self.patience(now)).call("epoll_wait")?;
+            if events.is_empty() && !self.rested {
+                self.rested = true;
+                crate::sys::rest();
+            }
+            for (token, flags) in events {
+                self.rested = false;
                 self.dispatch(token, flags);
             }
         }
     }
 
     fn patience(&self, now: Instant) -> Option<Duration> {
-        let deadlines = self.service.deadline(now).into_iter().chain(self.leave_by);
+        let rest = (!self.rested).then(|| now + REST_AFTER);
+        let deadlines = self.service.deadline(now).into_iter();
+        let deadlines = deadlines.chain(self.leave_by).chain(rest);
         deadlines.min().map(|at| at.saturating_duration_since(now))
     }
 
