@@ -1,6 +1,6 @@
 //! Root filesystems, images and bundles to test with, from Debian's packages.
 
-use crate::Scene;
+use crate::{Scene, ordinary};
 use serde_json::{Value, json};
 use std::fs::Permissions;
 use std::io::ErrorKind;
@@ -100,11 +100,12 @@ pub fn write_config(bundle: &Path, config: &Value) {
     std::fs::write(bundle.join("config.json"), config.to_string()).expect("write config.json");
 }
 
-/// A configuration as `runc spec` gives it, without a terminal.
+/// A configuration as `runc spec` gives it, without a terminal; an ordinary
+/// user's has a user namespace.
 #[must_use]
 pub fn minimal_config(args: &[&str]) -> Value {
     let capabilities = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
-    json!({
+    let mut config = json!({
         "ociVersion": "1.0.2",
         "process": {
             "terminal": false, "user": {"uid": 0, "gid": 0}, "args": args, "cwd": "/",
@@ -130,5 +131,9 @@ pub fn minimal_config(args: &[&str]) -> Value {
             "maskedPaths": ["/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi"],
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
         }
-    })
+    });
+    if !ordinary::is_root() {
+        ordinary::adapt(&mut config);
+    }
+    config
 }

@@ -1,5 +1,6 @@
 //! What a scene must not leave behind, found by the scene's mark.
 
+use crate::ordinary;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -132,7 +133,11 @@ fn cgroups(mark: &str) -> Vec<PathBuf> {
         .flatten()
         .map(|entry| entry.path());
     for hierarchy in hierarchies.chain([root.to_owned()]) {
-        let mut folders = vec![hierarchy.join(mark)];
+        let mut folders = vec![
+            hierarchy
+                .join(ordinary::parent().trim_start_matches('/'))
+                .join(mark),
+        ];
         while let Some(folder) = folders.pop() {
             let Ok(entries) = fs::read_dir(&folder) else {
                 continue;

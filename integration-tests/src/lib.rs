@@ -18,6 +18,7 @@
 pub mod command;
 pub mod fixture;
 mod leftover;
+mod ordinary;
 mod scene;
 mod skip;
 pub mod support;
@@ -26,6 +27,7 @@ pub mod trace;
 pub mod tree;
 
 pub use command::Outcome;
+pub use ordinary::is_root;
 pub use scene::{Scene, binary};
 pub use skip::{missing_command, skipped};
 
@@ -39,5 +41,16 @@ macro_rules! skip_unless {
             $crate::skipped($scene.name(), &format!($($reason)+));
             return;
         }
+    };
+}
+
+/// Ends the running test as skipped where it is not root's: the reason says
+/// what an ordinary user may not do.
+///
+/// `needs_root!(scene, "reason {}", ...)`
+#[macro_export]
+macro_rules! needs_root {
+    ($scene:expr, $($reason:tt)+) => {
+        $crate::skip_unless!($scene, $crate::is_root(), $($reason)+);
     };
 }

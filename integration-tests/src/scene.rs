@@ -2,6 +2,7 @@
 
 use crate::command::{Outcome, TIME_LIMIT, run_limited};
 use crate::leftover;
+use crate::ordinary::{self, is_root};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -26,13 +27,18 @@ pub struct Scene {
 static HOST_NETWORK: OnceLock<File> = OnceLock::new();
 
 impl Scene {
-    /// A scene in a network namespace of its own, in which loopback is up.
+    /// A scene in a network namespace of its own, in which loopback is up; an
+    /// ordinary user's stays where it is.
     ///
     /// # Panics
-    /// When namespaces or folders cannot be made: the suite needs root.
+    /// When namespaces or folders cannot be made.
     #[must_use]
     pub fn new(name: &str) -> Self {
         let scene = Self::on_host_network(name);
+        if !is_root() {
+            // Its containers have a network namespace of their own all the same.
+            return scene;
+        }
         // Only this thread moves; what it starts inherits the namespace, which
         // ends with the last of them: nothing to remove.
         //
@@ -43,7 +49,7 @@ impl Scene {
         )]
         // SAFETY: CLONE_NEWNET does not unshare the descriptor table.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
-            .expect("unshare the network namespace (the tests run as root)");
+            .expect("unshare the network namespace");
         scene.run("ip", ["link", "set", "lo", "up"]).succeeds();
         scene
     }
@@ -58,8 +64,10 @@ impl Scene {
         let host = HOST_NETWORK.get_or_init(|| {
             File::open("/proc/thread-self/ns/net").expect("open the network namespace")
         });
-        move_into_link_name_space(host.as_fd(), Some(LinkNameSpaceType::Network))
-            .expect("enter the host's network namespace (the tests run as root)");
+        if is_root() {
+            move_into_link_name_space(host.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("enter the host's network namespace");
+        }
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         // Of one length each, so that none begins another's.
         let mark = format!("teu-test-{}-{number:03}", std::process::id());
@@ -107,7 +115,13 @@ impl Scene {
     /// The cgroup below which everything of this scene belongs.
     #[must_use]
     pub fn cgroup(&self) -> String {
-        format!("/{}", self.mark)
+        format!("{}/{}", ordinary::parent(), self.mark)
+    }
+
+    /// What names the scene: all that it makes outside its folder carries this.
+    #[must_use]
+    pub fn mark(&self) -> &str {
+        &self.mark
     }
 
     /// Writes a file in the scratch folder, with its folders.

@@ -6,7 +6,9 @@ use std::path::Path;
 /// Prints `SKIPPED <test>: <reason>`, past the test runner's capture of output.
 pub fn skipped(test: &str, reason: &str) {
     // Writing to the handle, unlike `eprintln!`, is not captured for tests that pass.
-    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {reason}");
+    // In one piece, or it may be torn by what another test writes.
+    let line = format!("SKIPPED {test}: {reason}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// Whether no executable of this name stands in `PATH`.

@@ -110,7 +110,7 @@ impl Stage {
     #[must_use]
     pub fn probe(&self, row: &Row) -> Found {
         let group = format!("{}/probe", self.scene.cgroup());
-        let id = format!("{}-probe", self.scene.cgroup().trim_start_matches('/'));
+        let id = format!("{}-probe", self.scene.mark());
         let script = format!(". ./prelude.sh\n{}\n", row.probe);
         let run = |script: &str| {
             let mut command = self.scene.command("sh", ["-euc", script]);

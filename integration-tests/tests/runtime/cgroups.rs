@@ -2,7 +2,7 @@
 
 use super::{Container, cgroup_v1};
 use serde_json::json;
-use teu_integration_tests::Scene;
+use teu_integration_tests::{Scene, needs_root};
 
 #[test]
 fn limits_reach_the_cgroup() {
@@ -62,6 +62,7 @@ fn memory_beyond_the_limit_is_killed() {
 fn devices_are_denied_unless_allowed() {
     let script = "mknod /tmp/kmsg c 1 11 && cat /tmp/kmsg; mknod /tmp/null c 1 3 && cat /tmp/null && echo null works";
     let scene = Scene::new("devices cgroup");
+    needs_root!(scene, "a user namespace makes no devices");
     let container = Container::script(&scene, "c", script, |config| {
         config["root"]["readonly"] = json!(false);
         let caps = json!(["CAP_MKNOD", "CAP_SYSLOG"]);
@@ -109,6 +110,10 @@ fn pause_freezes_and_resume_thaws() {
 #[test]
 fn a_shared_pid_namespace_is_emptied() {
     let scene = Scene::new("host pids");
+    needs_root!(
+        scene,
+        "without a user namespace nothing of the host's is shared"
+    );
     let container = Container::script(&scene, "c", "sleep 1001 & sleep 1001 & wait", |config| {
         config["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "cgroup"}, {"type": "network"}]);
     });
@@ -182,6 +187,10 @@ fn a_used_or_frozen_cgroup_is_refused() {
 fn what_shares_its_pids_is_killed_and_deleted_after_its_init() {
     for verb in [&["kill"][..], &["delete"], &["delete", "--force"]] {
         let scene = Scene::new("init gone");
+        needs_root!(
+            scene,
+            "without a user namespace nothing of the host's is shared"
+        );
         let container =
             Container::script(&scene, "c", "sleep 1001 & sleep 1001 & wait", |config| {
                 config["linux"]["namespaces"] =

@@ -3,7 +3,7 @@
 use super::{Container, cgroup_v1};
 use serde_json::{Value, json};
 use std::os::unix::fs::MetadataExt;
-use teu_integration_tests::{Outcome, Scene, skip_unless};
+use teu_integration_tests::{Outcome, Scene, is_root, skip_unless};
 
 /// A container that may make cgroups, and sees itself at the root of them.
 fn container<'a>(scene: &'a Scene, change: impl FnOnce(&mut Value)) -> Container<'a> {
@@ -112,6 +112,10 @@ fn owner(name: &str, change: impl FnOnce(&mut Value)) -> Option<(u32, u32, u32)>
     let scene = Scene::new(name);
     if cgroup_v1() {
         teu_integration_tests::skipped(name, "cgroup v1 is not delegated");
+        return None;
+    }
+    if !is_root() {
+        teu_integration_tests::skipped(name, "only root gives files away");
         return None;
     }
     let container = Container::new(&scene, "c", &["/bin/sleep", "1000"], |config| {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use teu_integration_tests::{Scene, binary, missing_command, skip_unless};
+use teu_integration_tests::{Scene, binary, is_root, missing_command, skip_unless};
 
 /// create and start of a bundle as `runc spec` makes it, on a host with ten
 /// hierarchies; runc makes about 6,000.
@@ -25,9 +25,10 @@ const DELETE_CALLS_MAX: usize = 250;
 /// Largest stripped release binary, in bytes.
 const BINARY_BYTES_MAX: u64 = 3_000_000;
 
-/// Whether calls can be counted here, of the program that this file is about.
+/// Whether calls can be counted here, of the program that this file is about, and
+/// without the user namespace of an ordinary user, which takes more of them.
 fn countable() -> bool {
-    !missing_command("strace") && std::env::var_os("TEU_RUNTIME").is_none()
+    !missing_command("strace") && std::env::var_os("TEU_RUNTIME").is_none() && is_root()
 }
 
 /// A command of the runtime under strace, which follows all it makes.
@@ -106,7 +107,11 @@ fn create_and_start(scene: &Scene, id: &str, change: impl FnOnce(&mut Value)) ->
 #[test]
 fn create_and_start_make_few_calls() {
     let scene = Scene::new("calls of create and start");
-    skip_unless!(scene, countable(), "it takes strace, and our own runtime");
+    skip_unless!(
+        scene,
+        countable(),
+        "it takes strace, root, and our own runtime"
+    );
     let (create, start) = create_and_start(&scene, "c", |_| {});
     println!("create: {create}, start: {start}");
     assert!(
@@ -118,7 +123,11 @@ fn create_and_start_make_few_calls() {
 #[test]
 fn exec_makes_few_calls() {
     let scene = Scene::new("calls of exec");
-    skip_unless!(scene, countable(), "it takes strace, and our own runtime");
+    skip_unless!(
+        scene,
+        countable(),
+        "it takes strace, root, and our own runtime"
+    );
     let container = Container::new(&scene, "c", &["/bin/sleep", "1000"], |_| {});
     container.run_detached();
     let calls = calls_of(&container, &["exec", &container.id, "/bin/true"]);
@@ -129,7 +138,11 @@ fn exec_makes_few_calls() {
 #[test]
 fn other_containers_cost_nothing() {
     let scene = Scene::new("calls beside other containers");
-    skip_unless!(scene, countable(), "it takes strace, and our own runtime");
+    skip_unless!(
+        scene,
+        countable(),
+        "it takes strace, root, and our own runtime"
+    );
     let others = |from: usize, to: usize| {
         for number in from..to {
             scene.write(format!("state/runtime/other-{number}/state.json"), "{}");
@@ -152,7 +165,11 @@ fn other_containers_cost_nothing() {
 #[test]
 fn bind_mounts_cost_the_same_each() {
     let scene = Scene::new("calls of many mounts");
-    skip_unless!(scene, countable(), "it takes strace, and our own runtime");
+    skip_unless!(
+        scene,
+        countable(),
+        "it takes strace, root, and our own runtime"
+    );
     let cost = |number: usize| {
         let source = scene.write("source", "x");
         let id = format!("with-{number}");
@@ -206,7 +223,11 @@ fn end_of_many(scene: &Scene, processes: usize, change: impl FnOnce(&mut Value))
 #[test]
 fn a_thousand_processes_end_with_their_first() {
     let scene = Scene::new("calls of kill and delete");
-    skip_unless!(scene, countable(), "it takes strace, and our own runtime");
+    skip_unless!(
+        scene,
+        countable(),
+        "it takes strace, root, and our own runtime"
+    );
     let (kill, delete) = end_of_many(&scene, 1000, |_| {});
     assert!(kill <= KILL_CALLS_MAX, "kill makes {kill} system calls");
     assert!(
@@ -218,7 +239,11 @@ fn a_thousand_processes_end_with_their_first() {
 #[test]
 fn processes_without_a_pid_namespace_take_few_calls_each() {
     let scene = Scene::new("calls of kill and delete, host pids");
-    skip_unless!(scene, countable(), "it takes strace, and our own runtime");
+    skip_unless!(
+        scene,
+        countable(),
+        "it takes strace, root, and our own runtime"
+    );
     let processes = 20;
     let (kill, delete) = end_of_many(&scene, processes, |config| {
         let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();

@@ -3,7 +3,7 @@
 
 use super::{Container, in_container};
 use serde_json::{Value, json};
-use teu_integration_tests::{Scene, missing_command, skip_unless};
+use teu_integration_tests::{Scene, missing_command, needs_root, skip_unless};
 
 /// Nice value, real-time priority and policy of the shell (`proc(5)`, stat).
 const SCHEDULER: &str = "read -r line </proc/$$/stat; set -- $line; echo ${19} ${40} ${41}";
@@ -52,6 +52,8 @@ fn a_personality_shows_a_smaller_machine() {
 
 #[test]
 fn the_scheduler_is_set_without_leaving_the_capability() {
+    let scene = Scene::new("scheduler");
+    needs_root!(scene, "only root may raise priorities");
     for (scheduler, shown) in [
         (json!({"policy": "SCHED_BATCH", "nice": 7}), "7 0 3"),
         (json!({"policy": "SCHED_OTHER", "nice": -3}), "-3 0 0"),
@@ -142,6 +144,7 @@ fn a_policy_that_the_kernel_refuses_is_named() {
 #[test]
 fn the_io_priority_is_set() {
     let scene = Scene::new("I/O priority");
+    needs_root!(scene, "only root may raise priorities");
     let container = Container::new(&scene, "c", &["/bin/sleep", "1000"], |config| {
         config["process"]["ioPriority"] = json!({"class": "IOPRIO_CLASS_BE", "priority": 6});
     });
@@ -167,6 +170,7 @@ const CPUS: &str = "while read -r name list; do [ $name = Cpus_allowed_list: ] &
 #[test]
 fn exec_runs_on_the_final_cpus_and_init_does_not() {
     let scene = Scene::new("CPUs of exec");
+    needs_root!(scene, "under strace newuidmap has no privilege");
     skip_unless!(
         scene,
         host_allows(&scene, "taskset", &["-c", "0,1", "true"]),

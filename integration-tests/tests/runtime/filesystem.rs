@@ -2,7 +2,7 @@
 
 use super::{Container, in_container};
 use serde_json::json;
-use teu_integration_tests::Scene;
+use teu_integration_tests::{Scene, needs_root};
 
 #[test]
 fn the_root_is_read_only_where_asked() {
@@ -38,6 +38,8 @@ fn standard_mounts_devices_and_links_are_there() {
 
 #[test]
 fn asked_devices_are_made() {
+    let scene = Scene::new("devices");
+    needs_root!(scene, "a user namespace makes no devices");
     let out = in_container(
         "more devices",
         "stat -c '%F %t,%T %a %u:%g' /dev/mine",
@@ -52,6 +54,7 @@ fn asked_devices_are_made() {
 #[test]
 fn a_device_of_the_image_must_be_the_one_that_is_asked_for() {
     let scene = Scene::new("devices in the image");
+    needs_root!(scene, "only root makes device nodes");
     let container = Container::new(&scene, "c", &["/bin/true"], |config| {
         config["linux"]["devices"] =
             json!([{"path": "/odd/node", "type": "c", "major": 1, "minor": 3}]);

@@ -124,9 +124,10 @@ fn list_shows_the_containers() {
         ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]
     );
     let row: Vec<_> = lines.next().unwrap().split_whitespace().collect();
+    let user = scene.run("id", ["-un"]).succeeds();
     assert_eq!(
         (row[0], row[2], row[5]),
-        (container.id.as_str(), "running", "root")
+        (container.id.as_str(), "running", user.as_str())
     );
     assert_eq!(
         scene.run("teu-runtime", ["list", "-q"]).succeeds(),

@@ -52,7 +52,7 @@ impl<'a> Container<'a> {
     /// A bundle that runs `args` in busybox, with `change` applied to its configuration.
     fn new(scene: &'a Scene, id: &str, args: &[&str], change: impl FnOnce(&mut Value)) -> Self {
         let bundle = scene.bundle(id, args, change);
-        let id = format!("{}-{id}", scene.cgroup().trim_start_matches('/'));
+        let id = format!("{}-{id}", scene.mark());
         Self { scene, id, bundle }
     }
 

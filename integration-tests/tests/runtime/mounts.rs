@@ -3,7 +3,7 @@
 use super::{Container, in_container};
 use serde_json::{Value, json};
 use std::path::Path;
-use teu_integration_tests::{Scene, missing_command, skip_unless};
+use teu_integration_tests::{Scene, missing_command, needs_root, skip_unless};
 
 fn mounts(config: &mut Value) -> &mut Vec<Value> {
     config["mounts"].as_array_mut().unwrap()
@@ -74,6 +74,7 @@ fn has(flags: &str, word: &str) -> bool {
 #[test]
 fn a_bind_mount_has_exactly_the_flags_it_asks_for() {
     let scene = Scene::new("flags of bind mounts");
+    needs_root!(scene, "only root mounts on the host");
     let is = |id: &str, source: &str, words: &[&str]| {
         flags_of(&scene, id, source, words, false).unwrap()
     };
@@ -101,6 +102,7 @@ fn a_bind_mount_has_exactly_the_flags_it_asks_for() {
 #[test]
 fn locked_flags_stay_in_a_user_namespace_or_it_is_said() {
     let scene = Scene::new("locked flags");
+    needs_root!(scene, "only root mounts on the host");
     let is = |id: &str, source: &str, words: &[&str]| flags_of(&scene, id, source, words, true);
     let kept = is("kept", "ro,nosuid,noexec", &["nodev"]).unwrap();
     assert!(
@@ -125,6 +127,7 @@ fn locked_flags_stay_in_a_user_namespace_or_it_is_said() {
 #[test]
 fn a_source_may_lie_in_an_earlier_mount_with_its_ids_mapped() {
     let scene = Scene::new("sources in earlier mounts");
+    needs_root!(scene, "only root gives files away");
     for (id, mapped, user) in [
         ("plain", false, false),
         ("mapped", true, false),
@@ -169,6 +172,7 @@ fn a_source_may_lie_in_an_earlier_mount_with_its_ids_mapped() {
 #[test]
 fn ids_are_mapped_by_the_mounts_own_maps_or_the_containers() {
     let scene = Scene::new("idmapped mounts");
+    needs_root!(scene, "only root gives files away");
     scene.write("bundle-source/file", "");
     scene.shell(&format!(
         "chown 5:7 {}",
@@ -285,6 +289,7 @@ fn the_root_propagates_as_asked() {
 #[test]
 fn without_a_mount_namespace_mounts_are_made_on_the_host() {
     let scene = Scene::new("host mount namespace");
+    needs_root!(scene, "only root mounts on the host");
     let container = Container::script(
         &scene,
         "c",
@@ -356,6 +361,7 @@ fn what_means_nothing_for_a_mount_is_left_out_and_said() {
 #[test]
 fn mounts_are_added_to_and_removed_from_a_running_container() {
     let scene = Scene::new("mounts add and remove");
+    needs_root!(scene, "only root gives files away");
     scene.write("source/file", "added");
     for (id, user) in [("plain", false), ("user", true)] {
         let container = Container::new(&scene, id, &["/bin/sleep", "1000"], |config| {
@@ -399,6 +405,7 @@ fn mounts_are_added_to_and_removed_from_a_running_container() {
 #[test]
 fn two_thousand_mounts_cost_in_proportion_to_a_hundred() {
     let scene = Scene::new("many mounts");
+    needs_root!(scene, "under strace newuidmap has no privilege");
     skip_unless!(scene, !missing_command("strace"), "no strace");
     scene.write("source/file", "");
     let calls = |count: usize| {

@@ -3,7 +3,7 @@
 use super::{Container, in_container};
 use serde_json::json;
 use std::os::unix::fs::MetadataExt;
-use teu_integration_tests::Scene;
+use teu_integration_tests::{Scene, needs_root};
 
 #[test]
 fn the_container_has_namespaces_of_its_own() {
@@ -31,6 +31,10 @@ fn a_new_network_has_its_loopback() {
 #[test]
 fn existing_namespaces_are_joined() {
     let scene = Scene::new("joined namespaces");
+    needs_root!(
+        scene,
+        "without a user namespace nothing of the host's is shared"
+    );
     let first = Container::new(&scene, "first", &["/bin/sleep", "1000"], |_| {});
     first.run_detached();
     let pid = first.state()["pid"].clone();
@@ -61,6 +65,7 @@ fn existing_namespaces_are_joined() {
 #[test]
 fn a_user_namespace_maps_ids() {
     let scene = Scene::new("user namespace");
+    needs_root!(scene, "only root gives files away");
     let container = Container::script(
         &scene,
         "c",

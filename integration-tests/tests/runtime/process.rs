@@ -84,12 +84,12 @@ fn limits_and_no_new_privileges() {
         |config| {
             config["process"]["rlimits"] =
                 json!([{"type": "RLIMIT_NOFILE", "soft": 512, "hard": 600}]);
-            config["process"]["oomScoreAdj"] = json!(77);
+            config["process"]["oomScoreAdj"] = json!(777);
         },
     );
     assert_eq!(
         out.lines().collect::<Vec<_>>(),
-        ["512", "600", "NoNewPrivs:\t1", "77"]
+        ["512", "600", "NoNewPrivs:\t1", "777"]
     );
 }
 

@@ -3,7 +3,7 @@
 use super::Container;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use teu_integration_tests::{Outcome, Scene, binary, skip_unless};
+use teu_integration_tests::{Outcome, Scene, binary, is_root, needs_root, skip_unless};
 
 /// The user of whose systemd the last tests ask: one that lingers.
 const USER: &str = "user";
@@ -16,10 +16,21 @@ fn cgroup_v2() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
-/// What the names of a scene's units begin with: they are the host's, and so are
-/// those of the test beside it.
-fn prefix(scene: &Scene) -> String {
-    scene.cgroup().trim_start_matches('/').to_owned()
+/// Asks the systemd that makes the units: of an ordinary user its own.
+fn systemctl(scene: &Scene, words: &[&str]) -> Outcome {
+    let whose: &[&str] = if is_root() { &[] } else { &["--user"] };
+    scene.run("systemctl", whose.iter().chain(words))
+}
+
+/// Below which that systemd has all its cgroups.
+fn hierarchy() -> PathBuf {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let user = own.trim().strip_prefix("0::/").and_then(|path| {
+        let (before, _) = path.split_once(".service/")?;
+        Some(format!("{before}.service"))
+    });
+    let below = user.filter(|_| !is_root()).unwrap_or_default();
+    Path::new("/sys/fs/cgroup").join(below)
 }
 
 /// A container whose cgroups are a unit of systemd's.
@@ -30,12 +41,9 @@ struct Unit<'a> {
 
 impl<'a> Unit<'a> {
     fn new(scene: &'a Scene, id: &str, change: impl FnOnce(&mut Value)) -> Self {
-        let slice = format!(
-            "{}.slice",
-            scene.cgroup().trim_start_matches('/').replace('-', "_")
-        );
+        let slice = format!("{}.slice", scene.mark().replace('-', "_"));
         let container = Container::new(scene, id, &["/bin/sleep", "1000"], |config| {
-            config["linux"]["cgroupsPath"] = json!(format!("{slice}:{}:{id}", prefix(scene)));
+            config["linux"]["cgroupsPath"] = json!(format!("{slice}:{}:{id}", scene.mark()));
             change(config);
         });
         Self { container, slice }
@@ -44,13 +52,11 @@ impl<'a> Unit<'a> {
     /// The name of the unit.
     fn name(&self) -> String {
         let id = self.container.bundle.file_name().unwrap().to_str().unwrap();
-        format!("{}-{id}.scope", prefix(self.container.scene))
+        format!("{}-{id}.scope", self.container.scene.mark())
     }
 
     fn cgroup(&self) -> PathBuf {
-        Path::new("/sys/fs/cgroup")
-            .join(&self.slice)
-            .join(self.name())
+        hierarchy().join(&self.slice).join(self.name())
     }
 
     fn value(&self, file: &str) -> String {
@@ -74,7 +80,7 @@ impl<'a> Unit<'a> {
 
     fn property(&self, name: &str) -> String {
         let words = ["show", "--value", "--property", name, &self.name()];
-        self.container.scene.run("systemctl", words).succeeds()
+        systemctl(self.container.scene, &words).succeeds()
     }
 }
 
@@ -82,7 +88,7 @@ impl Drop for Unit<'_> {
     fn drop(&mut self) {
         self.container.call(&["delete", "--force"], &[]);
         // systemd keeps an empty slice that it made for a scope.
-        self.container.scene.run("systemctl", ["stop", &self.slice]);
+        let _ = systemctl(self.container.scene, &["stop", &self.slice]);
     }
 }
 
@@ -174,7 +180,7 @@ fn changes_reach_systemd_and_outlast_its_reload() {
         assert_eq!(unit.property(property), value, "{property}");
     }
     // What systemd writes again is what we wrote.
-    scene.run("systemctl", ["daemon-reload"]).succeeds();
+    systemctl(&scene, &["daemon-reload"]).succeeds();
     assert_eq!(unit.value("cpu.max"), "40000 50000");
     assert_eq!(unit.value("pids.max"), "10");
     unit.container.exec("echo >/dev/null").succeeds();
@@ -208,7 +214,7 @@ fn later_commands_need_no_flag() {
     // Another container cannot have the same unit, and does it no harm; nor
     // can one be where it would stand still.
     let other = Unit::new(&scene, "d", |config| {
-        config["linux"]["cgroupsPath"] = json!(format!("{}:{}:c", unit.slice, prefix(&scene)));
+        config["linux"]["cgroupsPath"] = json!(format!("{}:{}:c", unit.slice, scene.mark()));
     });
     let _ = other
         .make("create")
@@ -254,7 +260,7 @@ fn a_unit_that_failed_is_forgotten_with_its_container() {
         unit.property("ActiveState") == "failed"
     });
     let again = Unit::new(&scene, "again", |config| {
-        config["linux"]["cgroupsPath"] = json!(format!("{}:{}:c", unit.slice, prefix(&scene)));
+        config["linux"]["cgroupsPath"] = json!(format!("{}:{}:c", unit.slice, scene.mark()));
     });
     again.make("run --detach").succeeds();
     assert_eq!(unit.property("ActiveState"), "active");
@@ -276,7 +282,7 @@ fn a_slice_can_be_the_unit() {
         config["linux"]["cgroupsPath"] = json!(format!("{slice}.slice::{name}"));
     });
     unit.make("run --detach").succeeds();
-    let cgroup = Path::new("/sys/fs/cgroup").join(&unit.slice).join(&name);
+    let cgroup = hierarchy().join(&unit.slice).join(&name);
     let procs = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
     assert_eq!(procs.trim(), unit.container.state()["pid"].to_string());
     unit.container.call(&["delete", "--force"], &[]).succeeds();
@@ -305,7 +311,7 @@ impl<'a> User<'a> {
         scene.rootfs("user/rootfs");
         let user = Self {
             scene,
-            id: format!("{}-{id}", scene.cgroup().trim_start_matches('/')),
+            id: format!("{}-{id}", scene.mark()),
             folder,
         };
         scene.shell(&format!(
@@ -359,6 +365,7 @@ impl Drop for User<'_> {
 #[test]
 fn a_user_asks_the_systemd_of_its_own() {
     let scene = Scene::new("user's systemd");
+    needs_root!(scene, "only root becomes another user");
     skip_unless!(
         scene,
         systemd_runs() && cgroup_v2(),
@@ -389,6 +396,7 @@ fn a_user_asks_the_systemd_of_its_own() {
 #[test]
 fn a_controller_that_is_not_delegated_is_named() {
     let scene = Scene::new("not delegated");
+    needs_root!(scene, "only root becomes another user");
     skip_unless!(
         scene,
         systemd_runs() && cgroup_v2(),

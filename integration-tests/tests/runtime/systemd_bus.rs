@@ -7,7 +7,7 @@ use super::fake_systemd::{Bus, Manner};
 use super::{Container, cgroup_v1};
 use serde_json::json;
 use std::path::PathBuf;
-use teu_integration_tests::{Outcome, Scene, binary, skip_unless};
+use teu_integration_tests::{Outcome, Scene, binary, needs_root, skip_unless};
 
 /// A container that is to be given its cgroups by the bus.
 struct Asking<'a> {
@@ -17,7 +17,7 @@ struct Asking<'a> {
 
 impl<'a> Asking<'a> {
     fn new(scene: &'a Scene, manner: Manner, change: impl FnOnce(&mut serde_json::Value)) -> Self {
-        let name = scene.cgroup().trim_start_matches('/').replace('-', "_");
+        let name = scene.mark().replace('-', "_");
         let container = Container::new(scene, "c", &["/bin/sleep", "1000"], |config| {
             config["linux"]["cgroupsPath"] = json!(format!("{name}.slice:teu:c"));
             change(config);
@@ -90,6 +90,7 @@ impl Drop for Asking<'_> {
 #[test]
 fn systemd_is_asked_for_a_scope_and_told_of_its_end() {
     let scene = Scene::new("bus");
+    needs_root!(scene, "an ordinary user asks its own systemd");
     skip_unless!(
         scene,
         cgroup_v1(),
@@ -160,6 +161,7 @@ fn systemd_is_asked_for_a_scope_and_told_of_its_end() {
 #[test]
 fn a_unit_that_is_anothers_is_left_alone() {
     let scene = Scene::new("taken unit");
+    needs_root!(scene, "an ordinary user asks its own systemd");
     let asking = Asking::new(&scene, Manner::Taken, |_| {});
     let said = ["unable to start unit", "teu-c.scope", "already loaded"];
     let _ = asking.create().fails(1, &said);
@@ -181,6 +183,7 @@ fn a_bus_that_fails_leaves_no_container() {
         (Manner::Short, "closed the connection"),
     ] {
         let scene = Scene::new("failing bus");
+        needs_root!(scene, "an ordinary user asks its own systemd");
         let asking = Asking::new(&scene, manner, |_| {});
         let _ = asking.create().fails(1, &[said]);
         assert_eq!(asking.call("list -q").succeeds(), "");
@@ -191,6 +194,7 @@ fn a_bus_that_fails_leaves_no_container() {
 #[test]
 fn a_runtime_killed_while_systemd_is_busy_leaves_nothing() {
     let scene = Scene::new("silent bus");
+    needs_root!(scene, "an ordinary user asks its own systemd");
     let asking = Asking::new(&scene, Manner::Silent, |_| {});
     let bundle = asking.container.bundle.display();
     let words = format!(
@@ -231,6 +235,7 @@ fn a_host_without_systemd_says_so() {
 #[test]
 fn what_could_harm_the_host_is_refused_before_anything_is_asked() {
     let scene = Scene::new("annotations");
+    needs_root!(scene, "an ordinary user asks its own systemd");
     for (key, value, said) in [
         ("ExecStopPost", "'x'", "is refused"),
         ("OnFailure", "['poweroff.target']", "is refused"),

@@ -31,7 +31,7 @@ impl Victim {
     fn new(name: &str, args: &[&str], change: impl FnOnce(&mut Value)) -> Self {
         let scene = Scene::new(&format!("kill -9 of {name}"));
         let bundle = scene.bundle("k", args, change);
-        let id = format!("{}-k", scene.cgroup().trim_start_matches('/'));
+        let id = format!("{}-k", scene.mark());
         let victim = Self { scene, id, bundle };
         // The first one also makes the cgroup that is the parent of them all.
         victim.create();

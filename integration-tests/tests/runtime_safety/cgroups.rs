@@ -136,5 +136,9 @@ fn r39_limits_hold_with_a_user_namespace() {
         !outcome.stderr.contains("memory"),
         "no memory controller"
     );
-    assert_eq!(outcome.stdout.trim(), "137", "{outcome}");
+    // The kernel may choose the shell.
+    assert!(
+        outcome.stdout.trim() == "137" || outcome.code() == 137,
+        "{outcome}"
+    );
 }

@@ -105,7 +105,7 @@ fn r46_a_sibling_sees_no_descriptor_of_the_host() {
             }
         }
     });
-    let id = format!("{}-sibling", attack.scene.cgroup().trim_start_matches('/'));
+    let id = format!("{}-sibling", attack.scene.mark());
     for _ in 0..execs() {
         let words = ["run", "-b", bundle.to_str().unwrap(), &id];
         attack.scene.run("teu-runtime", words).succeeds();

@@ -89,7 +89,7 @@ impl Attack {
                 config["root"]["readonly"] = json!(false);
                 change(config);
             });
-        let id = format!("{}-c", self.scene.cgroup().trim_start_matches('/'));
+        let id = format!("{}-c", self.scene.mark());
         Container {
             scene: &self.scene,
             id,

@@ -87,7 +87,7 @@ fn batch(numbers: std::ops::Range<usize>) -> usize {
     });
     let file = bundle.join("config.json");
     let whole: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-    let id = format!("{}-m", scene.cgroup().trim_start_matches('/'));
+    let id = format!("{}-m", scene.mark());
     let words = ["run", "-b", bundle.to_str().unwrap(), &id];
     scene.run("teu-runtime", words).succeeds();
     let mut succeeded = 0;

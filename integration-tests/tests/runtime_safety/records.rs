@@ -178,7 +178,7 @@ fn damaged_records_hold_up_nobody() {
     let other = attack
         .scene
         .bundle("other", &["/bin/sleep", "1000"], |_| {});
-    let other_id = format!("{}-other", attack.scene.cgroup().trim_start_matches('/'));
+    let other_id = format!("{}-other", attack.scene.mark());
     let mut command = attack.scene.command(
         "teu-runtime",
         ["run", "--detach", "-b", other.to_str().unwrap(), &other_id],

@@ -12,7 +12,11 @@ use crate::sys;
 
 /// This process is in another mount namespace until this is dropped.
 #[derive(Debug)]
-pub(super) struct Elsewhere {
+pub(super) struct Elsewhere(Host);
+
+/// Where this process was before.
+#[derive(Debug)]
+struct Host {
     namespace: OwnedFd,
     root: OwnedFd,
     cwd: OwnedFd,
@@ -26,9 +30,9 @@ fn open(path: &str, flags: OFlags) -> Result<OwnedFd, Error> {
 /// The file of this process's own mount namespace.
 const OWN: &str = "/proc/self/ns/mnt";
 
-impl Elsewhere {
-    /// What there is to come back to.
-    fn way_back() -> Result<Self, Error> {
+impl Host {
+    /// Where this process is.
+    fn here() -> Result<Self, Error> {
         Ok(Self {
             namespace: open(OWN, OFlags::RDONLY)?,
             root: open("/", OFlags::PATH)?,
@@ -36,11 +40,24 @@ impl Elsewhere {
         })
     }
 
+    /// Goes there, with its root and working directory, which `setns(2)` changes.
+    fn enter(&self) -> rustix::io::Result<()> {
+        move_into_link_name_space(
+            std::os::fd::AsFd::as_fd(&self.namespace),
+            Some(LinkNameSpaceType::Mount),
+        )?;
+        rustix::process::fchdir(&self.root)?;
+        rustix::process::chroot(".")?;
+        rustix::process::fchdir(&self.cwd)
+    }
+}
+
+impl Elsewhere {
     /// Enters the namespace of `pid`, which must not be our own.
     pub(super) fn of(pid: i32) -> Result<Self, Error> {
         let path = format!("/proc/{pid}/ns/mnt");
         let other = open(&path, OFlags::RDONLY)?;
-        let before = Self::way_back()?;
+        let before = Host::here()?;
         let inode = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
         let (ours, theirs) = (inode(&before.namespace), inode(&other));
         if ours.is_err() || theirs.is_err() || ours == theirs {
@@ -52,32 +69,21 @@ impl Elsewhere {
             Some(LinkNameSpaceType::Mount),
         )
         .map_err(Error::on("enter", &path))?;
-        Ok(before)
+        Ok(Self(before))
     }
 
     /// Enters a copy of the present namespace, which follows what the host
     /// mounts and never the other way round.
     pub(super) fn private() -> Result<Self, Error> {
-        let before = Self::way_back()?;
+        let before = Host::here()?;
         sys::unshare(UnshareFlags::NEWNS).map_err(Error::at("unshare", "mount namespace"))?;
+        let elsewhere = Self(before);
         mount_change(
             "/",
             MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
         )
         .map_err(Error::at("change the propagation of", "\"/\""))?;
-        Ok(before)
-    }
-
-    /// Back to the host's, with its root and working directory, which
-    /// `setns(2)` changes.
-    fn leave(&self) -> rustix::io::Result<()> {
-        move_into_link_name_space(
-            std::os::fd::AsFd::as_fd(&self.namespace),
-            Some(LinkNameSpaceType::Mount),
-        )?;
-        rustix::process::fchdir(&self.root)?;
-        rustix::process::chroot(".")?;
-        rustix::process::fchdir(&self.cwd)
+        Ok(elsewhere)
     }
 }
 
@@ -85,7 +91,7 @@ impl Drop for Elsewhere {
     fn drop(&mut self) {
         // The way back is open as long as the way in was. Were it not, nothing
         // that follows could be trusted to act on the host.
-        if self.leave().is_err() {
+        if self.0.enter().is_err() {
             sys::exit(1);
         }
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::cgroup::freezer;
 use crate::error::Error;
+use crate::process::lookup;
 use crate::state::{Phase, State};
 
 /// The state of a container (runtime.md, "State"), with runc's `paused`.
@@ -92,11 +93,7 @@ impl Report {
             } else {
                 state.pid
             },
-            owner: if state.owner == 0 {
-                "root".into()
-            } else {
-                state.owner.to_string()
-            },
+            owner: owner(state.owner),
             oci_version: state.oci_version,
             id: state.id,
             status,
@@ -106,4 +103,13 @@ impl Report {
             annotations: state.annotations,
         })
     }
+}
+
+/// The name of a user of the host, `#uid` where it has none.
+fn owner(uid: u32) -> String {
+    // Most often it is root's, which needs no search.
+    if uid == 0 {
+        return "root".into();
+    }
+    lookup::name(uid).unwrap_or_else(|| format!("#{uid}"))
 }

@@ -97,7 +97,7 @@ fn system(action: &str, object: &str, errno: i32) -> Option<&'static str> {
 fn privilege(errno: i32) -> Option<&'static str> {
     let refused = matches!(errno, libc::EPERM | libc::EACCES);
     (refused && !rustix::process::geteuid().is_root()).then_some(
-        "without root a container needs a user namespace: see teu-runtime spec --rootless",
+        "an ordinary user may do little, and nothing without a user namespace: see teu-runtime spec --rootless",
     )
 }
 

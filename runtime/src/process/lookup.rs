@@ -60,7 +60,7 @@ fn executable(path: &CStr) -> rustix::io::Result<()> {
 /// `HOME=` and the home directory of `uid` in the container's passwd file;
 /// `/` where it has none.
 pub(crate) fn home(uid: u32) -> CString {
-    let found = passwd().and_then(|text| home_in(&text, uid));
+    let found = passwd().and_then(|text| field_of(&text, uid, HOME));
     let mut entry = b"HOME=".to_vec();
     entry.extend(found.unwrap_or_else(|| b"/".to_vec()));
     CString::new(entry).unwrap_or_else(|_| c"HOME=/".to_owned())
@@ -77,13 +77,25 @@ fn passwd() -> Option<Vec<u8>> {
     crate::file::read_open(std::fs::File::from(file), PASSWD_BYTES_MAX).ok()
 }
 
-/// `passwd(5)`: name:password:uid:gid:comment:home:shell.
-fn home_in(passwd: &[u8], uid: u32) -> Option<Vec<u8>> {
+/// The name of `uid`, where this process sees a passwd file that has one.
+pub(crate) fn name(uid: u32) -> Option<String> {
+    let name = field_of(&passwd()?, uid, NAME)?;
+    String::from_utf8(name).ok()
+}
+
+/// Where the home directory stands in a line of passwd(5):
+/// name:password:uid:gid:comment:home:shell.
+const HOME: usize = 5;
+/// Where the name does.
+const NAME: usize = 0;
+
+/// A field of the line of `uid`; `None` where it is empty too.
+fn field_of(passwd: &[u8], uid: u32, field: usize) -> Option<Vec<u8>> {
     let wanted = uid.to_string();
     passwd.split(|&byte| byte == b'\n').find_map(|line| {
         let fields: Vec<&[u8]> = line.split(|&byte| byte == b':').collect();
-        let found = fields.len() >= 6 && fields[2] == wanted.as_bytes() && !fields[5].is_empty();
-        found.then(|| fields[5].to_vec())
+        let found = fields.len() > HOME && fields[2] == wanted.as_bytes();
+        (found && !fields[field].is_empty()).then(|| fields[field].to_vec())
     })
 }
 
@@ -94,9 +106,10 @@ mod tests {
     #[test]
     fn home_is_found_by_number_only() {
         let passwd = b"root:x:0:0:root:/root:/bin/sh\n1000:x:0:0::/evil:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n";
-        assert_eq!(home_in(passwd, 0).unwrap(), b"/root");
-        assert_eq!(home_in(passwd, 1000).unwrap(), b"/home/user");
-        assert_eq!(home_in(passwd, 7), None);
-        assert_eq!(home_in(b"broken\n:::\n\xff:x:7", 7), None);
+        assert_eq!(field_of(passwd, 0, HOME).unwrap(), b"/root");
+        assert_eq!(field_of(passwd, 1000, HOME).unwrap(), b"/home/user");
+        assert_eq!(field_of(passwd, 1000, NAME).unwrap(), b"user");
+        assert_eq!(field_of(passwd, 7, HOME), None);
+        assert_eq!(field_of(b"broken\n:::\n\xff:x:7", 7, HOME), None);
     }
 }

@@ -168,7 +168,7 @@ fn run_true(scene: &Scene, runtimes: &[Runtime], bundle: &Path, rounds: usize) -
         })
         .collect();
     let rootfs = bundle.join("rootfs");
-    let cgroup = scene.cgroup().trim_start_matches('/').to_owned() + "-least";
+    let cgroup = scene.mark().to_owned() + "-least";
     contenders.push(Contender {
         name: "the least work".into(),
         task: Box::new(move |_| {
@@ -282,7 +282,7 @@ fn remove_own_cgroups(scene: &Scene) {
     if !unified.join("cgroup.controllers").exists() {
         let _ = rustix::mount::unmount(unified, rustix::mount::UnmountFlags::DETACH);
     }
-    let name = scene.cgroup().trim_start_matches('/').to_owned();
+    let name = scene.mark().to_owned();
     let hierarchies = std::fs::read_dir("/sys/fs/cgroup");
     for hierarchy in hierarchies.into_iter().flatten().flatten() {
         let _ = std::fs::remove_dir(hierarchy.path().join(&name));

@@ -6,7 +6,7 @@ use super::{Fake, SLEEP, no_python, scene_with_fake};
 use crate::Container;
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use teu_integration_tests::{Scene, skip_unless, tree};
+use teu_integration_tests::{Scene, needs_root, skip_unless, tree};
 
 /// A bundle whose configuration binds each of these names to a folder of its own.
 fn binding<'a>(scene: &'a Scene, id: &str, names: &[&str]) -> (Container<'a>, Vec<PathBuf>) {
@@ -32,6 +32,7 @@ fn binding<'a>(scene: &'a Scene, id: &str, names: &[&str]) -> (Container<'a>, Ve
 #[test]
 fn r23_a_name_stands_for_its_own_mount() {
     scene_with_fake!(scene, fake, "R23", {});
+    needs_root!(scene, "only root may restore");
     let names = [
         "/a:b",
         "/a]b",
@@ -66,6 +67,7 @@ fn r23_a_name_stands_for_its_own_mount() {
 #[test]
 fn r23_a_name_with_the_end_of_a_key_is_refused() {
     scene_with_fake!(scene, fake, "R23 refused", {});
+    needs_root!(scene, "only root may restore");
     let images = fake.images(&json!(["", "", ""]));
     for (number, name) in ["/]:", "/x]:/etc", "/]:/]:", "/a/b]:c/d", "/mnt[/etc]:/x"]
         .iter()
@@ -97,6 +99,7 @@ fn asked(fake: &Fake<'_>) -> Value {
 #[test]
 fn r44_a_checkpoint_brings_no_configuration() {
     scene_with_fake!(scene, fake, "R44", {});
+    needs_root!(scene, "only root may restore");
     let container = Container::script(&scene, "c", SLEEP, |_| ());
     let images = fake.images(&json!(["pipe:[1]", "", ""]));
     let flags = ["-d", "--image-path", images.as_str()];
@@ -133,6 +136,7 @@ fn r44_a_checkpoint_brings_no_configuration() {
 #[test]
 fn r44_no_link_among_the_images_is_followed() {
     scene_with_fake!(scene, fake, "R44 links", {"fails": "Error (x.c:1): torn image"});
+    needs_root!(scene, "only root may restore");
     let secret = scene.write("sentinel/secret", "Error: [\"pipe:[1]\"]\n");
     let before = tree::describe(&scene.path("sentinel"));
     let container = Container::script(&scene, "c", SLEEP, |_| ());

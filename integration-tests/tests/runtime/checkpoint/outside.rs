@@ -3,7 +3,7 @@
 use super::{Fake, SLEEP, no_python, scene_with_fake};
 use crate::Container;
 use serde_json::json;
-use teu_integration_tests::{Scene, skip_unless};
+use teu_integration_tests::{Scene, needs_root, skip_unless};
 
 #[test]
 fn mounts_from_outside_are_named_by_their_destination() {
@@ -54,6 +54,7 @@ fn mounts_from_outside_are_named_by_their_destination() {
 #[test]
 fn a_name_that_could_be_taken_for_another_is_refused() {
     scene_with_fake!(scene, fake, "confusing names", {});
+    needs_root!(scene, "only root may restore");
     let source = scene.path("a");
     std::fs::create_dir(&source).unwrap();
     let container = Container::script(&scene, "c", SLEEP, |config| {
@@ -78,6 +79,10 @@ fn a_name_that_could_be_taken_for_another_is_refused() {
 #[test]
 fn joined_namespaces_stay_outside() {
     scene_with_fake!(scene, fake, "joined namespaces", {});
+    needs_root!(
+        scene,
+        "without a user namespace nothing of the host's is shared"
+    );
     let holder = Container::script(&scene, "holder", SLEEP, |_| ());
     holder.run_detached();
     let pid = holder.state()["pid"].clone();
@@ -137,6 +142,7 @@ fn joined_namespaces_stay_outside() {
 #[test]
 fn restored_mounts_are_what_the_bundle_says() {
     scene_with_fake!(scene, fake, "restored mounts", {});
+    needs_root!(scene, "only root may restore");
     let place = scene.path("place");
     for folder in ["place", "good", "evil"] {
         std::fs::create_dir(scene.path(folder)).unwrap();

@@ -3,11 +3,12 @@
 use super::{Fake, SLEEP, no_python, scene_with_fake};
 use crate::Container;
 use serde_json::json;
-use teu_integration_tests::{Scene, skip_unless};
+use teu_integration_tests::{Scene, needs_root, skip_unless};
 
 #[test]
 fn a_restore_asks_for_what_its_flags_say() {
     scene_with_fake!(scene, fake, "restore flags", {});
+    needs_root!(scene, "only root may restore");
     let container = Container::script(&scene, "c", SLEEP, |_| ());
     let images = fake.images(&json!(["", "", ""]));
     let line = "-d --work-path work --tcp-established --ext-unix-sk --shell-job --file-locks \
@@ -50,6 +51,7 @@ fn a_restore_asks_for_what_its_flags_say() {
 #[test]
 fn what_is_restored_is_as_its_bundle_says() {
     scene_with_fake!(scene, fake, "restore bundle", {});
+    needs_root!(scene, "only root may restore");
     let data = scene.path("data");
     std::fs::create_dir(&data).unwrap();
     let container = Container::script(&scene, "c", SLEEP, |config| {
@@ -88,6 +90,7 @@ fn what_is_restored_is_as_its_bundle_says() {
 #[test]
 fn hooks_of_the_runtime_see_the_restored_process() {
     scene_with_fake!(scene, fake, "restore hooks", {});
+    needs_root!(scene, "only root may restore");
     let record = scene.path("hooked");
     let container = Container::script(&scene, "c", SLEEP, |config| {
         let hook = |name: &str| {
@@ -115,6 +118,7 @@ fn hooks_of_the_runtime_see_the_restored_process() {
 #[test]
 fn the_foreground_has_output_signals_and_status() {
     scene_with_fake!(scene, fake, "restore foreground", {"script": "echo back again; exit 7"});
+    needs_root!(scene, "only root may restore");
     let container = Container::script(&scene, "c", SLEEP, |_| ());
     let images = fake.images(&json!(["", "", ""]));
     let outcome = fake.restore(&container, &["--image-path", &images]);
@@ -138,6 +142,7 @@ fn the_foreground_has_output_signals_and_status() {
 #[test]
 fn a_failed_restore_leaves_nothing() {
     scene_with_fake!(scene, fake, "restore fails", {"fails": "Error (x.c:1): torn image"});
+    needs_root!(scene, "only root may restore");
     let container = Container::script(&scene, "c", SLEEP, |_| ());
     let images = fake.images(&json!(["", "", ""]));
     let flags = ["-d", "--image-path", images.as_str()];
@@ -180,6 +185,7 @@ fn a_failed_restore_leaves_nothing() {
 #[test]
 fn a_terminal_goes_to_the_console_socket() {
     scene_with_fake!(scene, fake, "restore terminal", {"terminal": true});
+    needs_root!(scene, "only root may restore");
     let container = Container::script(&scene, "c", SLEEP, |config| {
         config["process"]["terminal"] = json!(true);
     });

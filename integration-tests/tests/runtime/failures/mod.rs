@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use teu_integration_tests::{Scene, fixture, skipped};
+use teu_integration_tests::{Scene, fixture, needs_root, skipped};
 
 mod cases;
 mod configurations;
@@ -99,7 +99,7 @@ impl Stage {
     }
 
     fn id(&self, name: &str) -> String {
-        format!("{}-{name}", self.scene.cgroup().trim_start_matches('/'))
+        format!("{}-{name}", self.scene.mark())
     }
 
     fn configure(&self, changes: &[(&str, &str)]) {
@@ -158,8 +158,7 @@ impl Stage {
     fn without_names(&self, text: &str) -> String {
         let scene = self.scene.path("");
         let scene = scene.to_str().unwrap().trim_end_matches('/');
-        let mark = self.scene.cgroup();
-        let mark = mark.trim_start_matches('/');
+        let mark = self.scene.mark();
         let text = text
             .replace(self.bundle.to_str().unwrap(), "BUNDLE")
             .replace(scene, "SCENE")
@@ -261,6 +260,7 @@ fn failures_say_what_to_do() {
         return skipped("failures", "the messages are those of our runtime");
     }
     let stage = Stage::new();
+    needs_root!(stage.scene, "the table is root's");
     let known = golden();
     let mut whole = String::from(
         "Provoked failures and what is seen of them: exit code, last line of standard\n\
