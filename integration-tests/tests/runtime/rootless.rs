@@ -289,3 +289,46 @@ fn a_delegated_cgroup_limits_and_another_is_explained() {
     });
     assert_eq!(user.call("run c").succeeds(), "20\n33554432");
 }
+
+/// On a hybrid host cgroup2 limits nothing, but the kernel refuses who may write
+/// to a cgroup of it, and not to the one above: the container goes without.
+#[test]
+fn an_owned_cgroup2_beside_version_1_is_no_obstacle() {
+    let scene = Scene::new("owned cgroup2");
+    let unified = "/sys/fs/cgroup/unified";
+    skip_unless!(
+        scene,
+        user_namespaces(&scene)
+            && super::cgroup_v1()
+            && std::path::Path::new(unified).join("cgroup.procs").exists(),
+        "no user namespaces for ordinary users, or no hybrid host"
+    );
+    let user = User::new(&scene);
+    user.call("spec --rootless").succeeds();
+    let cgroup = scene.cgroup();
+    user.change(|config| {
+        config["process"]["terminal"] = json!(false);
+        config["process"]["args"] = json!(["sleep", "1000"]);
+        config["linux"]["cgroupsPath"] = json!(format!("{cgroup}/c"));
+        config["linux"]["resources"] = json!({"pids": {"limit": 20}});
+    });
+    scene.shell(&format!(
+        "for hierarchy in /sys/fs/cgroup/*/; do [ -e $hierarchy/cgroup.procs ] || continue\n\
+         mkdir -p $hierarchy{cgroup} && chown -R {NOBODY} $hierarchy{cgroup}\n\
+         for file in cpuset.cpus cpuset.mems; do [ ! -e $hierarchy/$file ] || cat $hierarchy/$file > $hierarchy{cgroup}/$file; done; done"
+    ));
+    user.call("run -d c >/dev/null 2>&1").succeeds();
+    let place = format!("{unified}{cgroup}/c");
+    let inside = std::fs::read_to_string(format!("{place}/cgroup.procs")).unwrap();
+    assert_eq!(inside, "", "the kernel lets nobody in");
+    for pid in ["1", "self"] {
+        let own = user.call(&format!("exec c cat /proc/{pid}/cgroup"));
+        let own = own.succeeds();
+        assert!(own.contains(&format!(":pids:{cgroup}/c")), "{own}");
+        assert!(!own.contains(&format!("0::{cgroup}")), "{own}");
+    }
+    let asked = user.call("exec --cgroup / c true");
+    let _ = asked.fails(255, &["/cgroup.procs", "permission denied"]);
+    user.call("delete --force c").succeeds();
+    assert!(!std::path::Path::new(&place).exists());
+}

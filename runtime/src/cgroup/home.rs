@@ -43,7 +43,7 @@ impl Home {
         plan: &Plan,
     ) -> Result<(), Error> {
         match (self, birthplace) {
-            (Self::Made(group), Some(birthplace)) => group.join(birthplace, init, None),
+            (Self::Made(group), Some(birthplace)) => group.settle(birthplace, init, plan),
             (Self::Made(_), None) => Ok(()),
             (asked @ Self::Asked(..), _) => asked.adopt(init, paths, plan),
         }
@@ -52,7 +52,7 @@ impl Home {
     /// Takes in a process that was born elsewhere, into all.
     pub(crate) fn adopt(self, pid: Pid, paths: &Paths, plan: &Plan) -> Result<(), Error> {
         match self {
-            Self::Made(group) => group.adopt(pid),
+            Self::Made(group) => group.adopt(pid, plan),
             Self::Asked(start, owner) => {
                 let group = start.enter(pid, paths, plan)?;
                 owner.map_or(Ok(()), |uid| group.hand_over(uid))

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::dir::{self, Dir, write_all};
-use super::{Error, Group};
+use super::{Error, Group, Plan, procs};
 
 /// How often a process that is not yet fully made (`TASK_NEW`, EINVAL) is asked to join.
 const JOIN_TRIES_MAX: u32 = 5;
@@ -87,8 +87,39 @@ impl Group {
     }
 
     /// Moves process `pid`, another program, into all cgroups.
-    pub(crate) fn adopt(&self, pid: Pid) -> Result<(), Error> {
-        self.dirs.iter().try_for_each(|dir| join_dir(dir, pid))
+    pub(crate) fn adopt(&self, pid: Pid, plan: &Plan) -> Result<(), Error> {
+        self.dirs.iter().try_for_each(|dir| {
+            let joined = join_dir(dir, pid);
+            joined.or_else(
+                |error| match error.is_denied() && self.may_lack(dir, plan) {
+                    true => Ok(()),
+                    false => Err(error),
+                },
+            )
+        })
+    }
+
+    /// Moves a new init into the cgroup2 that it could not be born in, where
+    /// the kernel lets it or a limit of `plan` is kept there.
+    pub(super) fn settle(&self, birthplace: &Dir, init: Pid, plan: &Plan) -> Result<(), Error> {
+        match self.join(birthplace, init, None) {
+            Err(error) if error.is_denied() && self.may_lack(birthplace, plan) => Ok(()),
+            joined => joined,
+        }
+    }
+
+    /// Whether a container can do without its cgroup in this hierarchy: cgroup2
+    /// beside version 1, without a limit. Who owns a group there may make others
+    /// in it, but move a process into them only from where it may write too.
+    fn may_lack(&self, dir: &Dir, plan: &Plan) -> bool {
+        !self.is_v2 && dir.serves("") && plan.unified_controllers.is_empty()
+    }
+
+    /// Whether a process that was denied this cgroup can do as init does, who is
+    /// not in there either.
+    pub(crate) fn is_vacant(&self, birthplace: &Dir) -> bool {
+        let processes = || procs::all_in(birthplace.path());
+        !self.is_v2 && birthplace.serves("") && processes().is_ok_and(|all| all.is_empty())
     }
 
     /// Moves process `pid`, which could not be born there, into a cgroup2.

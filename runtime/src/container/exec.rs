@@ -158,7 +158,12 @@ fn place(
         let init = Pid::from_raw(state.pid).filter(|_| anywhere);
         let joined = group.join(&birthplace, child.pid, init);
         let unit = state.unit.as_ref();
-        systemd::or_attach(joined, unit, group, &birthplace, child.pid)?;
+        let joined = systemd::or_attach(joined, unit, group, &birthplace, child.pid);
+        if let Err(error) = joined
+            && !(error.is_denied() && anywhere && group.is_vacant(&birthplace))
+        {
+            return Err(error.into());
+        }
     }
     match &state.resctrl {
         Some(group) => Ok(group.join(child.pid.as_raw_nonzero().get())?),
