@@ -26,6 +26,7 @@ mod fake_systemd;
 mod filesystem;
 mod hooks;
 mod information;
+mod keyrings;
 mod lifecycle;
 mod like_runc;
 mod mounts;

@@ -122,6 +122,7 @@ pub(crate) fn create(request: &Request<'_>) -> Result<Created, Error> {
         &rootfs,
         prepared.paths.clone(),
     );
+    state.callers_keyring = request.wishes.no_new_keyring;
     state.resctrl = prepared.resctrl.as_ref().map(|plan| plan.group.clone());
     state.unit = prepared.systemd.as_ref().map(|start| start.unit().clone());
     let mut locked = request.root.create(request.id)?;

@@ -97,6 +97,7 @@ pub(crate) fn exec(request: Request<'_>) -> Result<Started, Error> {
         filter,
         join,
         joins_user,
+        keyring: process::keyring::name(&state.id).filter(|_| !state.callers_keyring),
         preserve_fds,
         debug: request.log.debugs(),
         console: request.console,

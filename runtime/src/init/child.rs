@@ -12,6 +12,7 @@ use crate::cgroup::Doors;
 use crate::hook::{self, Place};
 use crate::process::apply::{self, Prepared};
 use crate::process::execution::affinity;
+use crate::process::keyring;
 use crate::process::terminal::{self, Terminal};
 use crate::rootfs::op::MountOp;
 use crate::rootfs::source::Sources;
@@ -194,7 +195,7 @@ impl Init {
         let cwd = apply::enter(cwd, &plan.process.cwd)?;
         drop(root);
         if let Some(name) = &plan.keyring {
-            join_keyring(name)?;
+            keyring::make(name, plan.process.key_label.as_ref())?;
         }
         if let Some(terminal) = terminal {
             terminal.become_streams()?;
@@ -411,15 +412,6 @@ fn name_host(plan: &Plan) -> Result<(), Failure> {
             .map_err(Step::Domainname.on(format!("{:?}", plan.domainname)))?;
     }
     Ok(())
-}
-
-/// A kernel without keyrings, or a filter around us that denies them, is no
-/// reason not to start.
-pub(crate) fn join_keyring(name: &std::ffi::CStr) -> Result<(), Failure> {
-    match sys::join_session_keyring(name) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
-        result => result.map_err(Step::Keyring.on(name.to_string_lossy())),
-    }
 }
 
 /// Our pid as the host sees it, from the host's procfs.

@@ -10,7 +10,7 @@ use super::protocol::{InitEnd, ToInit};
 use super::{Failure, Step};
 use crate::cgroup::Doors;
 use crate::process::apply::{self, Prepared};
-use crate::process::terminal;
+use crate::process::{keyring, terminal};
 use crate::rootfs::RootDir;
 use crate::sys::{self, SharedPage};
 use crate::trace::{self, Who};
@@ -26,6 +26,8 @@ pub(crate) struct Plan {
     pub join: ThreadNameSpaceType,
     /// Whether there is a user namespace among them.
     pub joins_user: bool,
+    /// Name of the container's session keyring, unless its maker wanted none.
+    pub keyring: Option<std::ffi::CString>,
     /// How many descriptors after the standard ones the program inherits.
     pub preserve_fds: u32,
     /// Whether the process tells the runtime what it does (`--debug`).
@@ -81,6 +83,9 @@ fn prepare(plan: Plan, socket: &InitEnd, init: OwnedFd) -> Result<Prepared, Fail
     rustix::process::setsid().map_err(Step::Session.on(""))?;
     if plan.joins_user {
         become_root()?;
+    }
+    if let Some(name) = &plan.keyring {
+        keyring::join(name, plan.process.key_label.as_ref())?;
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root =

@@ -111,9 +111,7 @@ impl Plan {
                 "needs a uts namespace in linux.namespaces",
             ));
         }
-        let keyring = CString::new(format!("_ses.{id}"))
-            .ok()
-            .filter(|_| !wishes.no_new_keyring);
+        let keyring = process::keyring::name(id.as_str()).filter(|_| !wishes.no_new_keyring);
         Ok(Plan {
             namespaces: namespace::Plan::new(&spec.linux)?,
             rootfs: rootfs::Plan::new(spec, bundle, wishes.no_pivot)?,

@@ -73,6 +73,17 @@ pub(super) fn plan(process: &Process, host: Modules) -> Result<Vec<Label>, Error
     Ok(labels)
 }
 
+/// What is to be written before a keyring is made for a process, as runc does;
+/// [`plan`] has seen that it is read.
+pub(super) fn of_keys(process: &Process) -> Option<Label> {
+    let label = || Label {
+        what: "selinux label of keys",
+        files: ["self/attr/keycreate"; 2],
+        text: process.selinux_label.clone(),
+    };
+    (!process.selinux_label.is_empty()).then(label)
+}
+
 impl Label {
     /// Writes it to this process's own file, of a procfs that is checked to be one.
     pub(super) fn apply(&self) -> Result<(), Failure> {
@@ -86,6 +97,12 @@ impl Label {
             result => result,
         };
         written.map_err(Step::Label.on(fail()))
+    }
+
+    /// Takes it back: the module has its own rule again. An empty text would
+    /// write nothing, and a line break says the same to SELinux.
+    pub(super) fn reset(&self) -> std::io::Result<()> {
+        crate::proc::write(&crate::proc::open()?, self.files[0], b"\n")
     }
 }
 
@@ -124,6 +141,31 @@ mod tests {
                 ("self/attr/exec", "u:r:t:s0"),
             ]
         );
+    }
+
+    #[test]
+    fn keys_have_the_label_of_the_process() {
+        let label = of_keys(&process("docker-default", "u:r:t:s0")).unwrap();
+        assert_eq!(
+            (label.files, label.text.as_str()),
+            (["self/attr/keycreate"; 2], "u:r:t:s0")
+        );
+        assert_eq!(of_keys(&process("docker-default", "")), None);
+    }
+
+    /// Where no module reads it the file refuses: as any does (EINVAL), or because
+    /// a test's thread is not the process that `self` names (EACCES).
+    #[test]
+    fn the_file_of_keys_is_written_and_reset() {
+        if (HOST.selinux)() {
+            return eprintln!("SKIPPED keycreate: SELinux is on and knows no such label");
+        }
+        let refusals = [libc::EINVAL, libc::EACCES];
+        let label = of_keys(&process("", "u:r:t:s0")).unwrap();
+        let failure = label.apply().unwrap_err();
+        assert!(refusals.contains(&failure.errno), "{failure:?}");
+        let refused = label.reset().unwrap_err().raw_os_error();
+        assert!(refusals.contains(&refused.unwrap()), "{refused:?}");
     }
 
     #[test]

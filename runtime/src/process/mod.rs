@@ -12,6 +12,7 @@ pub(crate) mod apply;
 pub(crate) mod caps;
 pub(crate) mod execution;
 mod explain;
+pub(crate) mod keyring;
 pub(crate) mod label;
 pub(crate) mod lookup;
 pub(crate) mod rlimit;
@@ -56,6 +57,8 @@ pub(crate) struct Plan {
     pub labels: Vec<label::Label>,
     /// Whether the runtime is no root, and reaches only what anyone may look into.
     pub rootless: bool,
+    /// Label of a keyring that is made for the process.
+    pub key_label: Option<label::Label>,
 }
 
 /// The mask that a process has unless its specification says otherwise.
@@ -97,6 +100,7 @@ impl Plan {
             execution: execution::Plan::new(process, common)?,
             labels: label::plan(process, label::HOST)?,
             rootless: !rustix::process::geteuid().is_root(),
+            key_label: label::of_keys(process),
         })
     }
 }

@@ -100,6 +100,9 @@ pub(crate) struct State {
     /// Whether so little memory is allowed that init may not reach its program.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tiny_memory: bool,
+    /// Whether its processes keep the session keyring of who starts them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub callers_keyring: bool,
     /// Namespaces that are not the host's.
     pub namespaces: Vec<NamespaceType>,
     /// Who decides on system calls that the filter does not settle.
@@ -161,6 +164,7 @@ impl State {
             resctrl: None,
             unit: None,
             tiny_memory: has_tiny_memory(spec),
+            callers_keyring: false,
             namespaces: spec
                 .linux
                 .namespaces

@@ -248,12 +248,28 @@ pub(crate) fn raise_loopback() -> io::Result<()> {
     check(done.into()).map(drop)
 }
 
-/// Gives the process a new session keyring named `name`. `keyctl(2)`.
-pub(crate) fn join_session_keyring(name: &CStr) -> io::Result<()> {
+/// Gives the process the session keyring named `name`, a new one where none may
+/// be found, and its serial number. `keyctl(2)`.
+pub(crate) fn join_session_keyring(name: &CStr) -> io::Result<i32> {
     const KEYCTL_JOIN_SESSION_KEYRING: c_int = 1;
     // SAFETY: a string ending with NUL goes in, an integer comes out.
-    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) })?;
-    Ok(())
+    let serial = check(unsafe {
+        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr())
+    })?;
+    // A serial number has 31 bits.
+    Ok(serial as i32)
+}
+
+/// Lets other processes of its owner find a new session keyring by its name
+/// (`keyctl(2)`, `KEYCTL_SETPERM`). The other permissions are those that the
+/// kernel has given it: all for who has it, and to look at and link for its owner.
+pub(crate) fn let_keyring_be_found(serial: i32) -> io::Result<()> {
+    const KEYCTL_SETPERM: c_int = 5;
+    const POSSESSOR_ALL: u32 = 0x3f00_0000;
+    const OWNER_VIEW_READ_SEARCH_LINK: u32 = 0x001b_0000;
+    let permissions = POSSESSOR_ALL | OWNER_VIEW_READ_SEARCH_LINK;
+    // SAFETY: three integers.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, serial, permissions) }).map(drop)
 }
 
 /// Undoes what the Rust runtime and the foreground loop changed: SIGPIPE is
