@@ -11,6 +11,7 @@
 //!     └── mon_groups/<id>/       counters of this container alone (enableMonitoring)
 //! ```
 
+mod schema;
 mod stats;
 
 use std::path::{Path, PathBuf};
@@ -84,6 +85,8 @@ pub(crate) struct Plan {
     schemata: Vec<String>,
     /// A group of others that is only joined must be there.
     must_exist: bool,
+    /// What a group of others, if it is there, must have already.
+    expected: Vec<String>,
 }
 
 /// The mount point, if there is one: the usual place, else what the mount table says.
@@ -116,9 +119,9 @@ fn mounted(table: &str) -> Option<PathBuf> {
 impl Plan {
     /// The plan for container `id` with resctrl mounted at `root`, if it is.
     ///
-    /// An existing group that the configuration names gets the schemata written
-    /// as runc does it, without comparing: the kernel normalises what it is
-    /// given, so equal wishes need not read back equal.
+    /// A group that the configuration names and that exists must have the
+    /// `l3CacheSchema` and `memBwSchema` asked for, says the specification: others
+    /// live by them. runc writes them over what is there, and means to compare.
     pub(crate) fn new(rdt: &IntelRdt, id: &str, root: Option<&Path>) -> Result<Self, Error> {
         check(rdt, root)?;
         let root = root.ok_or_else(absent)?;
@@ -127,12 +130,15 @@ impl Plan {
             "/" => root.to_owned(),
             name => root.join(name),
         };
-        let schemata = [&rdt.l3_cache_schema, &rdt.mem_bw_schema]
+        let mut expected: Vec<_> = [&rdt.l3_cache_schema, &rdt.mem_bw_schema]
             .into_iter()
             .filter(|line| !line.is_empty())
-            .chain(&rdt.schemata)
             .cloned()
-            .collect::<Vec<_>>();
+            .collect();
+        let schemata: Vec<_> = expected.iter().chain(&rdt.schemata).cloned().collect();
+        if rdt.clos_id.is_empty() {
+            expected.clear();
+        }
         Ok(Self {
             must_exist: !rdt.clos_id.is_empty() && schemata.is_empty(),
             group: Group {
@@ -144,6 +150,7 @@ impl Plan {
                 root: root.to_owned(),
             },
             schemata,
+            expected,
         })
     }
 
@@ -172,6 +179,9 @@ impl Plan {
                 group.path.display()
             )));
         }
+        if group.path.exists() {
+            self.compare()?;
+        }
         let mkdir = |path: &Path| match rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             Err(source) => Err(group.failed("create", path, source)),
@@ -183,6 +193,28 @@ impl Plan {
                 Err(error)
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Refuses a group of others whose shares are not those asked for.
+    fn compare(&self) -> Result<(), Error> {
+        if self.expected.is_empty() {
+            return Ok(());
+        }
+        let group = &self.group;
+        let have = text(&group.path.join("schemata"))
+            .map_err(|source| group.failed("read the schemata of", &group.path, source))?;
+        // Where bandwidths are in MB/s, or none are kept, nothing is rounded.
+        let granularity = text(&group.root.join("info/MB/bandwidth_gran"));
+        let granularity = granularity.map_or(1, |text| text.trim().parse().unwrap_or(1));
+        let mut expected = self.expected.iter();
+        match expected.find(|line| !schema::has(&have, line, granularity)) {
+            None => Ok(()),
+            Some(line) => Err(Error::Invalid(format!(
+                "intelRdt: group {} exists with another configuration than {line:?}: it has {:?} (use another closID, or give no schema to join it as it is)",
+                group.path.display(),
+                have.split_whitespace().collect::<Vec<_>>().join(" "),
+            ))),
         }
     }
 
@@ -312,6 +344,13 @@ impl Group {
             source,
         }
     }
+}
+
+fn text(path: &Path) -> Result<String, Errno> {
+    let file = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let bytes = crate::file::read_open(std::fs::File::from(file), FILE_BYTES_MAX);
+    let bytes = bytes.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Errno> {

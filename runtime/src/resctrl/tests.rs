@@ -116,6 +116,45 @@ fn a_group_of_others_stays() {
 }
 
 #[test]
+fn a_group_of_others_must_have_what_is_asked_for() {
+    let fake = Fake::new("compared");
+    fake.populate("gold");
+    let have = "    L3:0=7f0;1=00f\n    MB:0= 30;1=100\n";
+    fs::write(fake.0.join("gold/schemata"), have).unwrap();
+    let plan = |fields: &str| {
+        let json = format!(r#"{{"closID": "gold", {fields}}}"#);
+        fake.plan(&json).unwrap()
+    };
+    for fields in [
+        r#""l3CacheSchema": "L3:1=f;0=7f0", "memBwSchema": "MB:0=25""#,
+        r#""memBwSchema": "MB:1=100""#,
+        // What is only in this field is written, whatever is there.
+        r#""schemata": ["L3:0=1"]"#,
+    ] {
+        plan(fields).make().unwrap();
+    }
+    for fields in [
+        r#""l3CacheSchema": "L3:0=1""#,
+        r#""l3CacheSchema": "L3:0=7f0", "memBwSchema": "MB:0=20""#,
+    ] {
+        let error = plan(fields).make().unwrap_err().to_string();
+        assert!(error.contains("another configuration"), "{error}");
+    }
+    assert_eq!(fake.file("gold/schemata"), have);
+    // A new one gets it, and the default group is compared as any.
+    let new = r#"{"closID": "new", "l3CacheSchema": "L3:0=1"}"#;
+    fake.plan(new).unwrap().make().unwrap();
+    let default = r#"{"closID": "/", "l3CacheSchema": "L3:0=1"}"#;
+    assert!(fake.plan(default).unwrap().make().is_err());
+    // What has the container's own name is written over, as before.
+    fake.populate("c1");
+    let own = fake.plan(r#"{"memBwSchema": "MB:0=20"}"#).unwrap();
+    own.make().unwrap();
+    own.configure().unwrap();
+    assert_eq!(fake.file("c1/schemata"), "MB:0=20\n");
+}
+
+#[test]
 fn the_default_group_is_a_slash() {
     let fake = Fake::new("default");
     let plan = fake.plan(r#"{"closID": "/"}"#).unwrap();
