@@ -12,11 +12,18 @@ use crate::rootfs::mount::PROC_SUPER_MAGIC;
 /// Bytes of `/proc/PID/stat` that are read; the longest has below 400.
 const STAT_BYTES: usize = 1024;
 
+/// The flag of a process that has executed nothing yet.
+const PF_FORKNOEXEC: u64 = 0x40;
+
 /// What `/proc/PID/stat` says about a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
     /// State letter (`proc_pid_stat(5)`, field 3).
     pub state: u8,
+    /// Whether it has executed a program since it was made (field 9, the flag
+    /// `PF_FORKNOEXEC` of linux/sched.h). The kernel notes it before it closes
+    /// what is to be closed then.
+    pub executed: bool,
     /// Start time in clock ticks since boot (field 22). With the pid it names
     /// one process for ever.
     pub start: u64,
@@ -59,8 +66,13 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
     let text = std::str::from_utf8(text.get(end + 2..)?).ok()?;
     let mut fields = text.split(' ');
     let state = *fields.next()?.as_bytes().first()?;
-    let start = fields.nth(18)?.parse().ok()?;
-    Some(Stat { state, start })
+    let flags: u64 = fields.nth(5)?.parse().ok()?;
+    let start = fields.nth(12)?.parse().ok()?;
+    Some(Stat {
+        state,
+        executed: flags & PF_FORKNOEXEC == 0,
+        start,
+    })
 }
 
 /// Opens /proc and checks that it is procfs: a directory of someone's making
@@ -114,6 +126,7 @@ mod tests {
             parse_stat(text),
             Some(Stat {
                 state: b'S',
+                executed: false,
                 start: 987654
             })
         );
@@ -124,6 +137,6 @@ mod tests {
     #[test]
     fn this_process_is_alive() {
         let stat = stat(std::process::id() as i32).unwrap().unwrap();
-        assert!(!stat.dead() && stat.start > 0);
+        assert!(!stat.dead() && stat.executed && stat.start > 0);
     }
 }

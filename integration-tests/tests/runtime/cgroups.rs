@@ -2,7 +2,7 @@
 
 use super::{Container, cgroup_v1};
 use serde_json::json;
-use teu_integration_tests::{Scene, needs_root};
+use teu_integration_tests::{Scene, missing_command, needs_root, skip_unless};
 
 #[test]
 fn limits_reach_the_cgroup() {
@@ -157,6 +157,38 @@ fn tiny_memory_works_or_is_named() {
         let other = "unable to set memory limit to";
         assert!(error.contains(words) || error.contains(other), "{error}");
     }
+}
+
+/// Where there is hardly any memory, a process of `exec` may be killed before its
+/// program: that is said, in runc's words, and never passes for success.
+#[test]
+fn an_exec_that_is_killed_early_is_named() {
+    let scene = Scene::new("exec killed early");
+    skip_unless!(scene, !missing_command("strace"), "strace kills it in time");
+    let limit = 3 << 20;
+    let container = Container::script(&scene, "c", "exec sleep 1000", |config| {
+        config["linux"]["resources"]["memory"] = json!({"limit": limit, "swap": limit});
+    });
+    container.run_detached();
+    let killed = |flags: &str| {
+        let bundle = format!(" -b {}", container.bundle.display());
+        let exec = container.line(&format!("exec{flags}")).replace(&bundle, "");
+        let line = format!("strace -f -qq -o log -e inject=capset:signal=KILL {exec} /bin/true");
+        scene.run("sh", ["-c", &line])
+    };
+    let words = "exec failed: unable to start container process: it was killed";
+    for flags in ["", " --detach"] {
+        let outcome = killed(flags).fails(255, &[words]);
+        assert!(!outcome.stderr.contains("OOM"), "{outcome}");
+    }
+    // After a shortage it may have been that.
+    let fill = container.exec("exec head -c 9999999 /dev/zero > /dev/shm/full");
+    assert_ne!(fill.code(), 0, "{fill}");
+    let full = format!("/proc/{}/root/dev/shm/full", container.state()["pid"]);
+    if std::fs::remove_file(full).is_err() {
+        return eprintln!("SKIPPED exec killed early: init was the victim");
+    }
+    let _ = killed("").fails(255, &[words, "(possibly OOM-killed)"]);
 }
 
 #[test]

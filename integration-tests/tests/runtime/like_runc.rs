@@ -232,11 +232,12 @@ fn a_created_container_ends_when_asked_to() {
 #[test]
 fn sockets_of_socket_activation_are_passed_on() {
     let scene = Scene::new("socket activation");
-    let script = "echo $LISTEN_FDS $LISTEN_PID; cat <&3";
+    // Names are not passed on: runc's containers do not hear of them either.
+    let script = "echo $LISTEN_FDS $LISTEN_PID $LISTEN_FDNAMES; cat <&3";
     let container = Container::script(&scene, "c", script, |_| {});
     let file = scene.write("passed", "through 3\n");
     let line = format!(
-        "exec 3<{}; export LISTEN_FDS=1; exec sh -c 'LISTEN_PID=$$ exec {}'",
+        "exec 3<{}; export LISTEN_FDS=1 LISTEN_FDNAMES=web; exec sh -c 'LISTEN_PID=$$ exec {}'",
         file.display(),
         container.line("run")
     );
@@ -245,4 +246,16 @@ fn sockets_of_socket_activation_are_passed_on() {
     let line = line.replace("LISTEN_PID=$$", "LISTEN_PID=1");
     let outcome = scene.run("sh", ["-c", &line]);
     assert!(!outcome.stdout.contains("through"), "{outcome}");
+    // Nor are they for what joins a container.
+    let sleeper = Container::script(&scene, "sleeper", "exec sleep 1000", |_| {});
+    sleeper.run_detached();
+    let bundle = format!(" -b {}", sleeper.bundle.display());
+    let exec = sleeper.line("exec").replace(&bundle, "");
+    let line = format!(
+        "exec 3<{}; export LISTEN_FDS=1; exec sh -c 'LISTEN_PID=$$ exec {exec} env'",
+        file.display()
+    );
+    assert!(!scene.shell(&line).contains("LISTEN"));
+    let line = line.replace(" env'", " ls -l /proc/self/fd'");
+    assert!(!scene.shell(&line).contains("passed"));
 }

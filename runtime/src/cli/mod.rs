@@ -176,7 +176,8 @@ impl Invocation {
             Wish::Command(spec, args)
                 if matches!(spec.name, "create" | "run" | "exec" | "restore") =>
             {
-                run::settle(args)
+                // As with runc, sockets are for who is started as a service.
+                run::settle(args, spec.name != "exec")
             }
             _ => Ok(0),
         }

@@ -24,11 +24,11 @@ const PRESERVE_FDS_MAX: u32 = 1 << 20;
 
 /// What create, run and exec do first, before anything is opened: protects the
 /// binary, and keeps from programs the descriptors that are not for them. How
-/// many are to be passed on.
-pub(super) fn settle(args: &Args) -> Result<u32, Error> {
+/// many are to be passed on; with `listens` those of socket activation too.
+pub(super) fn settle(args: &Args, listens: bool) -> Result<u32, Error> {
     protect::own_binary()?;
     let wish: u32 = args.number("preserve-fds")?.unwrap_or(0);
-    let listen = listen_fds();
+    let listen = if listens { listen_fds() } else { 0 };
     let preserved = wish.saturating_add(listen);
     if preserved > PRESERVE_FDS_MAX {
         return Err(Error::Usage(format!(
@@ -274,7 +274,6 @@ pub(super) fn exec(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
             pidfd_socket: path("pidfd-socket"),
             pid_file: path("pid-file"),
             preserve_fds: context.preserve_fds,
-            listen_fds: listen_fds(),
             cgroups: args.values("cgroup"),
             ignore_paused: args.flag("ignore-paused"),
             log: context.log,

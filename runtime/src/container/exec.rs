@@ -50,8 +50,6 @@ pub(crate) struct Request<'a> {
     pub pid_file: Option<PathBuf>,
     /// `--preserve-fds`.
     pub preserve_fds: u32,
-    /// How many of them are sockets of socket activation.
-    pub listen_fds: u32,
     /// `--cgroup`.
     pub cgroups: Vec<String>,
     /// `--ignore-paused`.
@@ -75,7 +73,7 @@ pub(crate) fn exec(request: Request<'_>) -> Result<Started, Error> {
     let state = dir.load()?;
     let init = running_init(&state, request.ignore_paused)?;
     trace::step("find the container");
-    let plan = process::Plan::new(&request.process, common(&state))?.listening(request.listen_fds);
+    let plan = process::Plan::new(&request.process, common(&state))?;
     plan.warnings
         .iter()
         .for_each(|warning| request.log.warn(warning));
@@ -127,6 +125,9 @@ pub(crate) fn exec(request: Request<'_>) -> Result<Started, Error> {
             agent::introduce(agent, &process, &state, "running")?;
         }
         let master = until_started(&child, page.as_ref(), request.log)?;
+        if state.tiny_memory {
+            refuse_starved(&state, pid)?;
+        }
         trace::step("see the process become its program");
         announce(
             request.pidfd_socket.as_deref(),
@@ -283,6 +284,18 @@ fn until_started(
         Some(failure) => Err(Error::Exec(failure)),
         None => Ok(master),
     }
+}
+
+/// Its end closes the socket of a process as its program does. Where hardly any
+/// memory is allowed the two are told apart.
+fn refuse_starved(state: &State, pid: i32) -> Result<(), Error> {
+    let stat = proc::stat(pid).map_err(Error::on("read the state of pid", pid))?;
+    if stat.is_none_or(|stat| stat.executed) {
+        return Ok(());
+    }
+    Err(Error::ExecKilled {
+        starved: cgroup::kills(&state.cgroups) > 0,
+    })
 }
 
 /// Keeps the compiled filter for later processes of the container.

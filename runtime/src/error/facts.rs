@@ -154,6 +154,10 @@ impl Error {
                 pointer: failure.pointer(),
                 ..step(bare(failure.step.words()))
             },
+            Error::ExecKilled { .. } => Facts {
+                pointer: "/linux/resources/memory/limit".into(),
+                ..step("start the process")
+            },
             Error::OutOfMemory(error) => Facts {
                 pointer: "/linux/resources/memory/limit".into(),
                 ..error.facts()

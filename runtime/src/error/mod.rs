@@ -54,6 +54,16 @@ pub(crate) enum Error {
     /// `exec` said why it could not become the program.
     #[error("exec failed: unable to start container process")]
     Exec(#[source] Failure),
+    /// What `exec` made was killed before it could become the program; the last
+    /// words are runc's.
+    #[error(
+        "exec failed: unable to start container process: it was killed before its program could run{}",
+        if *starved { " (possibly OOM-killed)" } else { "" }
+    )]
+    ExecKilled {
+        /// Whether the kernel has killed in the container for want of memory.
+        starved: bool,
+    },
     /// Init died of its own memory limit; runc's words.
     #[error("container init was OOM-killed (memory limit too low?)")]
     OutOfMemory(#[source] Box<Error>),
