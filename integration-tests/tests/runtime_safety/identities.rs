@@ -100,17 +100,21 @@ fn r24_r25_a_uid_is_read_exactly() {
         ("0:5", "0 5"),
         ("2147483647", "2147483647 0"),
         ("65534:65534", "65534 65534"),
+        ("01", "1 0"),
+        ("00:07", "0 7"),
+        ("4294967294", "4294967294 0"),
+        // As with runc, no value is none: who the configuration says.
+        ("", "0 0"),
     ];
     for (user, ids) in good {
         let out = container.exec(
-            &["--user", user],
+            &[&format!("--user={user}")],
             &["/bin/sh", "-c", "echo $(id -u) $(id -g)"],
         );
         assert_eq!(out.succeeds(), ids, "--user {user}");
     }
     let bad = [
         ":1",
-        "",
         ":",
         "1:",
         "-1",
@@ -128,6 +132,10 @@ fn r24_r25_a_uid_is_read_exactly() {
         "abc",
         "root",
         "+x",
+        "+1",
+        "+0",
+        "1:+2",
+        "1:1:",
         "1:-1",
         "1:4294967295",
         "1:4294967296",

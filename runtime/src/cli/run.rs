@@ -288,7 +288,7 @@ pub(super) fn exec(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
         }
     })();
     let exited = named("exec", &id, started).map(|code| code as u8);
-    match args.value("process") {
+    match args.value("process").filter(|file| !file.is_empty()) {
         Some(file) => exited.map_err(|error| error.asked_by(file.as_ref(), "/process")),
         None => exited,
     }
@@ -296,7 +296,9 @@ pub(super) fn exec(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
 
 /// The process of `--process`, or the container's own one changed by flags.
 fn process(context: &Context<'_>, args: &Args, id: &ContainerId) -> Result<Process, Error> {
-    if let Some(file) = args.value("process") {
+    // An empty value is none, as with runc.
+    let given = |name| args.value(name).filter(|value| !value.is_empty());
+    if let Some(file) = given("process") {
         return execution::read_process(file);
     }
     if args.words.len() < 2 {
@@ -306,13 +308,13 @@ fn process(context: &Context<'_>, args: &Args, id: &ContainerId) -> Result<Proce
     let mut process = Spec::load(&state.bundle)?.process()?.clone();
     process.args = args.words[1..].to_vec();
     process.terminal = args.flag("tty");
-    if let Some(cwd) = args.value("cwd") {
+    if let Some(cwd) = given("cwd") {
         process.cwd = cwd.into();
     }
-    if let Some(label) = args.value("process-label") {
+    if let Some(label) = given("process-label") {
         process.selinux_label = label.to_owned();
     }
-    if let Some(profile) = args.value("apparmor") {
+    if let Some(profile) = given("apparmor") {
         process.apparmor_profile = profile.to_owned();
     }
     if args.flag("no-new-privs") {
@@ -320,7 +322,7 @@ fn process(context: &Context<'_>, args: &Args, id: &ContainerId) -> Result<Proce
     }
     process.env.extend(args.values("env"));
     add_capabilities(&mut process, &args.values("cap"));
-    if let Some(user) = args.value("user") {
+    if let Some(user) = given("user") {
         (process.user.uid, process.user.gid) = user_of(user, process.user.gid)?;
     }
     for gid in args.values("additional-gids") {

@@ -124,10 +124,7 @@ pub(crate) fn exec(request: Request<'_>) -> Result<Started, Error> {
             };
             agent::introduce(agent, &process, &state, "running")?;
         }
-        let master = until_started(&child, page.as_ref(), request.log)?;
-        if state.tiny_memory {
-            refuse_starved(&state, pid)?;
-        }
+        let master = until_started(&child, page.as_ref(), &state, request.log)?;
         trace::step("see the process become its program");
         announce(
             request.pidfd_socket.as_deref(),
@@ -261,6 +258,7 @@ fn announce(
 fn until_started(
     child: &Launched,
     page: Option<&SharedPage>,
+    state: &State,
     log: &Log,
 ) -> Result<Option<OwnedFd>, Error> {
     let mut master = None;
@@ -282,6 +280,9 @@ fn until_started(
     }
     match page.and_then(|page| crate::init::Failure::decode(&page.load())) {
         Some(failure) => Err(Error::Exec(failure)),
+        None if state.tiny_memory => {
+            refuse_starved(state, child.pid.as_raw_nonzero().get()).map(|()| master)
+        }
         None => Ok(master),
     }
 }
