@@ -122,14 +122,14 @@ mod tests {
     fn a_name_with_parentheses_does_not_confuse() {
         let text =
             b"42 (a) b (c)) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1000 5 184467";
-        assert_eq!(
-            parse_stat(text),
-            Some(Stat {
-                state: b'S',
-                executed: false,
-                start: 987654
-            })
-        );
+        let stat = |executed| Stat {
+            state: b'S',
+            executed,
+            start: 987_654,
+        };
+        assert_eq!(parse_stat(text), Some(stat(true)));
+        let forked = String::from_utf8_lossy(text).replace("4194560", "4194624");
+        assert_eq!(parse_stat(forked.as_bytes()), Some(stat(false)));
         assert_eq!(parse_stat(b"42 (x"), None);
         assert_eq!(parse_stat(b"42 (x) S 1"), None);
     }

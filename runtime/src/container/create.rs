@@ -62,9 +62,10 @@ pub(crate) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Whether someone is to be told of init before its program begins.
+    /// Whether something comes before init's program: someone is told of it, or
+    /// its readiness will be listened for.
     fn announces(&self) -> bool {
-        self.pid_file.is_some() || self.pidfd_socket.is_some()
+        self.pid_file.is_some() || self.pidfd_socket.is_some() || self.service.notify.is_some()
     }
 }
 
