@@ -54,6 +54,11 @@ fn called_runc_it_fails_in_its_words() {
         );
         let _ = as_runc(&scene, &args).fails(1, &[&words]);
     }
+    let args = ["--root", root.to_str().unwrap(), "exec", id, "true"];
+    let _ = as_runc(&scene, &args).fails(
+        255,
+        &["msg=\"exec failed: container does not exist (runc list "],
+    );
     // By its own name it says which container it was.
     let words = format!("run {id}: unable to start container process: error mounting");
     let _ = container.run().fails(1, &[&words]);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::locate::{self, Place};
 use super::{Error, errno};
+use crate::called;
 
 /// What a program can know of an error.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,8 +40,8 @@ pub(crate) enum Hint {
 impl std::fmt::Display for Hint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Hint::Help(None) => write!(f, "see teu-runtime --help"),
-            Hint::Help(Some(command)) => write!(f, "see teu-runtime {command} --help"),
+            Hint::Help(None) => write!(f, "see {} --help", called::program()),
+            Hint::Help(Some(command)) => write!(f, "see {} {command} --help", called::program()),
             Hint::Asked {
                 file,
                 pointer,

@@ -52,7 +52,7 @@ pub(crate) enum Error {
     #[error("{}", called::init_failed())]
     Init(#[source] Failure),
     /// `exec` said why it could not become the program.
-    #[error("exec failed: unable to start container process")]
+    #[error("{}", called::process_failed())]
     Exec(#[source] Failure),
     /// What `exec` made was killed before it could become the program; the last
     /// words are runc's.
@@ -178,6 +178,8 @@ impl Error {
             cause = error.source();
         }
         if let Some(advice) = advice::against(self.innermost()) {
+            // Whoever knows us by another name would look for this one in vain.
+            let advice = advice.replace(called::OWN_NAME, called::program());
             text.push_str(&format!(" ({advice})"));
         }
         text
