@@ -17,6 +17,7 @@ pub mod oom;
 pub mod proto;
 pub mod record;
 pub mod rootfs;
+pub mod sandbox;
 pub mod shim;
 pub mod start;
 pub mod stats;

@@ -14,8 +14,10 @@ use rustix::process::{WaitOptions, set_child_subreaper, wait};
 
 use super::events::publisher::Publisher;
 use super::flags::Flags;
+use super::proto::sandbox;
 use super::proto::task::{SERVICE_V2, SERVICE_V3};
 use super::proto::ttrpc::{Code, Request, Status};
+use super::sandbox::{OWN_CONNECTION, Sandbox};
 use super::task::request;
 use super::task::service::Service;
 use super::ttrpc::server::{Reply, Server};
@@ -43,6 +45,7 @@ struct Shim {
     socket: Option<PathBuf>,
     server: Server,
     service: Service,
+    sandbox: Sandbox,
     leave_by: Option<Instant>,
     /// Whether memory was given back since something happened.
     rested: bool,
@@ -73,6 +76,7 @@ pub fn serve(flags: &Flags) -> Result<(), Error> {
         socket,
         server: Server::default(),
         service: Service::new(&flags.namespace, default_runtime(), publisher),
+        sandbox: Sandbox::default(),
         leave_by: None,
         rested: false,
     }
@@ -114,8 +118,8 @@ impl Shim {
         loop {
             let now = Instant::now();
             self.service.tick(now);
+            self.sandbox.tick(now, &mut self.service);
             self.send_answers();
-            self.leave_if_told(now);
             if self
                 .leave_by
                 .is_some_and(|by| by <= now || self.service.publisher.is_idle())
@@ -138,7 +142,10 @@ impl Shim {
     fn patience(&self, now: Instant) -> Option<Duration> {
         let rest = (!self.rested).then(|| now + REST_AFTER);
         let deadlines = self.service.deadline(now).into_iter();
-        let deadlines = deadlines.chain(self.leave_by).chain(rest);
+        let deadlines = deadlines
+            .chain(self.sandbox.deadline())
+            .chain(self.leave_by)
+            .chain(rest);
         deadlines.min().map(|at| at.saturating_duration_since(now))
     }
 
@@ -156,7 +163,7 @@ impl Shim {
             Token::Connection(number) => {
                 let heard = self.server.ready(number, flags);
                 for (reply, request) in heard.calls {
-                    self.take(reply, &request);
+                    self.take(reply, request);
                 }
                 if heard.gone {
                     self.service.forget(number);
@@ -200,33 +207,45 @@ impl Shim {
         }
     }
 
-    fn take(&mut self, reply: Reply, asked: &Request) {
-        let request = match asked.service.as_str() {
-            SERVICE_V2 | SERVICE_V3 => request::parse(&asked.method, &asked.payload),
-            service => Err(Status::new(
-                Code::Unimplemented,
-                format!("service {service}"),
-            )),
-        };
-        match request {
-            Ok(request) => self.service.handle(reply, request),
-            Err(status) => self.server.answer(reply, Err(status)),
+    fn take(&mut self, reply: Reply, asked: Request) {
+        match asked.service.as_str() {
+            SERVICE_V2 | SERVICE_V3 => match request::parse(&asked.method, &asked.payload) {
+                Ok(request) => self.service.handle(reply, request),
+                Err(status) => self.server.answer(reply, Err(status)),
+            },
+            sandbox::SERVICE => {
+                let service = &mut self.service;
+                self.sandbox
+                    .handle(reply, &asked.method, &asked.payload, service);
+            }
+            service => {
+                let status = Status::new(Code::Unimplemented, format!("service {service}"));
+                self.server.answer(reply, Err(status));
+            }
         }
     }
 
     fn send_answers(&mut self) {
-        for (reply, answer) in std::mem::take(&mut self.service.answers) {
-            self.server.answer(reply, answer);
+        while !self.service.answers.is_empty() {
+            self.leave_if_told();
+            for (reply, answer) in std::mem::take(&mut self.service.answers) {
+                if reply.connection == OWN_CONNECTION {
+                    self.sandbox
+                        .answered(reply.stream, answer, &mut self.service);
+                } else {
+                    self.server.answer(reply, answer);
+                }
+            }
         }
     }
 
     /// Nobody must find this shim any more, from before it says that it leaves: the next container of
     /// that name gets a new one.
-    fn leave_if_told(&mut self, now: Instant) {
+    fn leave_if_told(&mut self) {
         if self.leave_by.is_some() || !self.service.is_leaving() {
             return;
         }
-        self.leave_by = Some(now + FAREWELL_LIMIT);
+        self.leave_by = Some(Instant::now() + FAREWELL_LIMIT);
         self.listener = None;
         if let Some(socket) = self.socket.take()
             && let Err(err) = std::fs::remove_file(socket)

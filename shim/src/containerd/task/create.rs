@@ -48,6 +48,9 @@ impl Service {
 
     /// Everything up to the runtime's call. On failure nothing is left but files in the bundle.
     fn prepare(&mut self, request: &CreateTaskRequest) -> Result<Container, Status> {
+        if self.leaving {
+            return Err(Status::new(Code::Unavailable, "the shim leaves"));
+        }
         let id: Rc<str> = request.id.as_str().into();
         if self.pod.containers.contains_key(&id) {
             return Err(Status::new(

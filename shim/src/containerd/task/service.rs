@@ -78,7 +78,8 @@ pub struct Service {
     pub answers: Vec<(Reply, Answer)>,
     /// Streams that the poller must forget.
     pub(super) retired: Vec<Streams>,
-    leaving: bool,
+    /// It was told to leave: nothing new begins.
+    pub(super) leaving: bool,
 }
 
 impl Service {

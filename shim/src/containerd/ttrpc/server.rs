@@ -60,8 +60,9 @@ impl Server {
         if self.connections.len() >= CONNECTIONS_MAX {
             return None;
         }
+        // 0 is nobody's, for calls that come from within.
         let mut number = self.last.wrapping_add(1);
-        while self.connections.contains_key(&number) {
+        while number == 0 || self.connections.contains_key(&number) {
             number = number.wrapping_add(1);
         }
         self.last = number;
