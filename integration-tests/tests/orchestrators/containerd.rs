@@ -1,18 +1,20 @@
 //! Under containerd, by ctr.
 
-use super::{Daemon, archive, as_runc, remove_cgroups};
+use super::{Daemon, Shim, archive, as_runc, remove_cgroups, under_both_shims};
 use teu_integration_tests::{Outcome, Scene, missing_command, skip_unless};
 
+under_both_shims! { runs_containers lives_with_a_task }
+
 /// containerd with busybox imported; its containers run by our runtime.
-struct Containerd<'a> {
-    scene: &'a Scene,
+pub(crate) struct Containerd<'a> {
+    pub(crate) scene: &'a Scene,
     image: &'static str,
     runtime: String,
-    daemon: Option<Daemon>,
+    pub(crate) daemon: Option<Daemon>,
 }
 
 impl<'a> Containerd<'a> {
-    fn start(scene: &'a Scene) -> Self {
+    pub(crate) fn start(scene: &'a Scene, shim: Shim) -> Self {
         let at = |name: &str| scene.path(name).display().to_string();
         let config = format!(
             "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
@@ -22,29 +24,47 @@ impl<'a> Containerd<'a> {
             at("containerd.sock"),
             at("containerd.sock.ttrpc")
         );
-        let config = scene.write("containerd.toml", config);
+        scene.write("containerd.toml", config);
         let mut containerd = Self {
             scene,
             image: archive(scene, "oci-archive", "busybox.tar"),
-            runtime: as_runc(scene).display().to_string(),
+            runtime: as_runc(scene, shim).display().to_string(),
             daemon: None,
         };
-        let args = ["-c".to_owned(), config.display().to_string()];
-        let ready = || containerd.call(&["version"]).code() == 0;
-        containerd.daemon = Some(Daemon::start(scene, "containerd", &args, ready));
+        containerd.resume();
         containerd
             .call(&["image", "import", "busybox.tar"])
             .succeeds();
         containerd
     }
 
-    fn call(&self, words: &[&str]) -> Outcome {
+    /// Starts the daemon on what there is.
+    pub(crate) fn resume(&mut self) {
+        let config = self.scene.path("containerd.toml").display().to_string();
+        let args = ["-l".to_owned(), "debug".to_owned(), "-c".to_owned(), config];
+        let ready = || self.call(&["version"]).code() == 0;
+        self.daemon = Some(Daemon::start(self.scene, "containerd", &args, ready));
+    }
+
+    pub(crate) fn call(&self, words: &[&str]) -> Outcome {
+        let own = self.own_flags();
+        let own = own.each_ref().map(String::as_str);
+        self.scene.run("ctr", [&own, words].concat())
+    }
+
+    /// ctr's own flags. The namespace is the scene's: below its name, not below containerd, stands
+    /// what the runtime knows.
+    pub(crate) fn own_flags(&self) -> [String; 4] {
         let socket = self.scene.path("containerd.sock").display().to_string();
-        self.scene.run("ctr", [&["-a", &socket], words].concat())
+        ["-a".to_owned(), socket, "-n".to_owned(), self.namespace()]
+    }
+
+    pub(crate) fn namespace(&self) -> String {
+        self.scene.cgroup().trim_start_matches('/').to_owned()
     }
 
     /// `ctr run FLAGS IMAGE ID PROGRAM`, in the scene's cgroup.
-    fn run(&self, flags: &[&str], id: &str, program: &[&str]) -> Outcome {
+    pub(crate) fn run(&self, flags: &[&str], id: &str, program: &[&str]) -> Outcome {
         let cgroup = format!("{}/{id}", self.scene.cgroup());
         let own = ["run", "--cgroup", &cgroup, "--runc-binary", &self.runtime];
         self.call(&[&own, flags, &[self.image, id], program].concat())
@@ -54,15 +74,15 @@ impl<'a> Containerd<'a> {
 impl Drop for Containerd<'_> {
     fn drop(&mut self) {
         self.daemon = None;
+        let _ = std::fs::remove_dir(format!("/run/containerd/runc/{}", self.namespace()));
         remove_cgroups(self.scene);
     }
 }
 
-#[test]
-fn containerd_runs_containers() {
-    let scene = Scene::new("ctr run");
+fn runs_containers(shim: Shim) {
+    let scene = Scene::new(&format!("ctr run {shim:?}"));
     skip_unless!(scene, !missing_command("containerd"), "no containerd");
-    let containerd = Containerd::start(&scene);
+    let containerd = Containerd::start(&scene, shim);
     let out = containerd.run(&["--rm"], "a", &["echo", "hello"]);
     assert_eq!(out.succeeds(), "hello");
     let _ = containerd
@@ -75,11 +95,10 @@ fn containerd_runs_containers() {
     let _ = containerd.call(&["container", "rm", "c"]);
 }
 
-#[test]
-fn containerd_lives_with_a_task() {
-    let scene = Scene::new("ctr task");
+fn lives_with_a_task(shim: Shim) {
+    let scene = Scene::new(&format!("ctr task {shim:?}"));
     skip_unless!(scene, !missing_command("containerd"), "no containerd");
-    let containerd = Containerd::start(&scene);
+    let containerd = Containerd::start(&scene, shim);
     containerd
         .run(
             &["-d", "--memory-limit", "67108864"],

@@ -1,7 +1,9 @@
 //! Under dockerd.
 
-use super::{Daemon, archive, as_runc, path, remove_cgroups};
+use super::{Daemon, Shim, archive, as_runc, path, remove_cgroups, under_both_shims};
 use teu_integration_tests::{Outcome, Scene, missing_command, skip_unless};
+
+under_both_shims! { runs_containers lives_with_a_container builds_through_the_runtime }
 
 /// dockerd whose only runtime is ours, with busybox loaded.
 struct Docker<'a> {
@@ -10,8 +12,8 @@ struct Docker<'a> {
 }
 
 impl<'a> Docker<'a> {
-    fn start(scene: &'a Scene) -> Self {
-        let runc = as_runc(scene);
+    fn start(scene: &'a Scene, shim: Shim) -> Self {
+        let runc = as_runc(scene, shim);
         // An empty file is refused, and the machine's own must not be read.
         let config = scene.write("docker.json", "{}");
         let at = |name: &str| scene.path(name).display().to_string();
@@ -73,11 +75,10 @@ impl Drop for Docker<'_> {
     }
 }
 
-#[test]
-fn docker_runs_containers() {
-    let scene = Scene::new("docker run");
+fn runs_containers(shim: Shim) {
+    let scene = Scene::new(&format!("docker run {shim:?}"));
     skip_unless!(scene, !missing_command("dockerd"), "no dockerd");
-    let docker = Docker::start(&scene);
+    let docker = Docker::start(&scene, shim);
     assert_eq!(docker.run(&[], &["echo", "hello"]).succeeds(), "hello");
     let _ = docker.run(&[], &["sh", "-c", "exit 7"]).exits(7);
     // dockerd reads these out of the runtime's words.
@@ -121,11 +122,10 @@ fn docker_runs_containers() {
     assert!(info.contains("Default Runtime: teu"), "{info}");
 }
 
-#[test]
-fn docker_lives_with_a_container() {
-    let scene = Scene::new("docker lifecycle");
+fn lives_with_a_container(shim: Shim) {
+    let scene = Scene::new(&format!("docker lifecycle {shim:?}"));
     skip_unless!(scene, !missing_command("dockerd"), "no dockerd");
-    let docker = Docker::start(&scene);
+    let docker = Docker::start(&scene, shim);
     let words = [
         "run", "-d", "--name", "one", "-m", "64m", "busybox", "sleep", "1000",
     ];
@@ -166,11 +166,10 @@ fn docker_lives_with_a_container() {
     assert_eq!(killed, "true");
 }
 
-#[test]
-fn docker_builds_through_the_runtime() {
-    let scene = Scene::new("docker build");
+fn builds_through_the_runtime(shim: Shim) {
+    let scene = Scene::new(&format!("docker build {shim:?}"));
     skip_unless!(scene, !missing_command("dockerd"), "no dockerd");
-    let docker = Docker::start(&scene);
+    let docker = Docker::start(&scene, shim);
     scene.write(
         "context/Dockerfile",
         "FROM busybox\nRUN echo built > /x\nUSER 1000\nRUN test $(id -u) = 1000\nCMD [\"cat\", \"/x\"]\n",

@@ -1,5 +1,5 @@
-//! teu-runtime in the hands of real orchestrators: Debian's dockerd and containerd,
-//! each with everything of its own in the scene.
+//! teu-runtime and containerd-shim-teu-v2 in the hands of real orchestrators: Debian's
+//! dockerd and containerd, each with everything of its own in the scene.
 #![allow(
     clippy::unwrap_used,
     reason = "a test that meets the unexpected panics"
@@ -9,6 +9,7 @@ use std::process::Child;
 use teu_integration_tests::Scene;
 
 mod containerd;
+mod containerd_shim;
 mod docker;
 
 /// An image of busybox as an archive that peers load; its name there.
@@ -27,7 +28,12 @@ struct Daemon {
 impl Daemon {
     /// Starts it, its words in `<name>.log`, and waits until `ready`.
     fn start(scene: &Scene, name: &str, args: &[String], ready: impl FnMut() -> bool) -> Self {
-        let log = std::fs::File::create(scene.path(format!("{name}.log"))).unwrap();
+        let log = scene.path(format!("{name}.log"));
+        let log = std::fs::File::options()
+            .append(true)
+            .create(true)
+            .open(log)
+            .unwrap();
         let process = scene
             .command(name, args)
             // Debian's folders alone: `docker` and its parts of other makers may stand before them.
@@ -43,9 +49,19 @@ impl Daemon {
     }
 }
 
+impl Daemon {
+    /// kill -9.
+    fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if let Some(pid) = rustix::process::Pid::from_raw(self.process.id() as i32) {
+        if let Ok(None) = self.process.try_wait()
+            && let Some(pid) = rustix::process::Pid::from_raw(self.process.id() as i32)
+        {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
         let _ = self.process.wait();
@@ -60,18 +76,53 @@ fn path(scene: &Scene) -> String {
     )
 }
 
-/// The runtime under the name that scripts and daemons know.
-fn as_runc(scene: &Scene) -> std::path::PathBuf {
-    let runc = scene.path("peers/runc");
-    std::fs::create_dir_all(scene.path("peers")).unwrap();
-    let own = teu_integration_tests::binary("teu-runtime");
-    let own = scene.shell(&format!("command -v {}", own.display()));
-    std::os::unix::fs::symlink(own, &runc).unwrap();
-    let own = teu_integration_tests::binary("containerd-shim-teu-v2");
-    let own = scene.shell(&format!("command -v {}", own.display()));
-    std::os::unix::fs::symlink(own, scene.path("peers/containerd-shim-runc-v2")).unwrap();
-    runc
+/// Which shim stands between the daemon and the runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shim {
+    /// Debian's containerd-shim-runc-v2.
+    Debians,
+    /// containerd-shim-teu-v2, under that name.
+    Ours,
 }
+
+/// The runtime under the name that scripts and daemons know; the shim beside it.
+fn as_runc(scene: &Scene, shim: Shim) -> std::path::PathBuf {
+    std::fs::create_dir_all(scene.path("peers")).unwrap();
+    let link = |program: &str, name: &str| {
+        let own = teu_integration_tests::binary(program);
+        let own = scene.shell(&format!("command -v {}", own.display()));
+        let path = scene.path(format!("peers/{name}"));
+        std::os::unix::fs::symlink(own, &path).unwrap();
+        path
+    };
+    if shim == Shim::Ours {
+        link("containerd-shim-teu-v2", "containerd-shim-runc-v2");
+    }
+    link("teu-runtime", "runc")
+}
+
+/// Each scene as a test under Debian's shim and one under ours.
+macro_rules! under_both_shims {
+    ($($scene:ident)*) => {
+        mod debians_shim {
+            $(
+                #[test]
+                fn $scene() {
+                    super::$scene(crate::Shim::Debians);
+                }
+            )*
+        }
+        mod our_shim {
+            $(
+                #[test]
+                fn $scene() {
+                    super::$scene(crate::Shim::Ours);
+                }
+            )*
+        }
+    };
+}
+use under_both_shims;
 
 /// Removes the cgroups that a daemon made for itself below the scene's.
 fn remove_cgroups(scene: &Scene) {

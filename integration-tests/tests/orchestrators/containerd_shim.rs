@@ -1,0 +1,359 @@
+//! containerd-shim-teu-v2 under containerd: what a shim alone answers for.
+
+use std::process::{Child, Stdio};
+
+use super::Shim;
+use super::containerd::Containerd;
+use rustix::process::{Pid, Signal, kill_process};
+use teu_integration_tests::{Scene, missing_command, skip_unless};
+
+/// A process of the scene by a part of its command line, blanks between the words.
+fn pid_of(scene: &Scene, part: &str) -> Option<i32> {
+    let folder = scene.path("").display().to_string();
+    let folder = folder.trim_end_matches('/');
+    let mut found = None;
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse() else {
+            continue;
+        };
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains(part) && line.contains(folder) {
+            found = Some(pid);
+        }
+    }
+    found
+}
+
+fn shim_of(scene: &Scene, id: &str) -> Option<i32> {
+    pid_of(scene, &format!(" -id {id} -address"))
+}
+
+fn bundle(containerd: &Containerd<'_>, id: &str) -> std::path::PathBuf {
+    let state = containerd
+        .scene
+        .path("containerd-run/io.containerd.runtime.v2.task");
+    state.join(containerd.namespace()).join(id)
+}
+
+fn kill(pid: i32, signal: Signal) {
+    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+}
+
+/// `ctr events` into a file.
+struct Events<'a> {
+    scene: &'a Scene,
+    process: Child,
+}
+
+impl<'a> Events<'a> {
+    fn listen(containerd: &Containerd<'a>) -> Self {
+        let scene = containerd.scene;
+        let file = std::fs::File::create(scene.path("events")).unwrap();
+        let mut command = scene.command("ctr", containerd.own_flags());
+        command.arg("events");
+        let process = command.stdout(Stdio::from(file)).spawn().unwrap();
+        let events = Self { scene, process };
+        // It says nothing when it listens: events are made until one is heard.
+        scene.wait_until("events are heard", || {
+            let _ = containerd.call(&["namespace", "create", "heard"]);
+            let _ = containerd.call(&["namespace", "rm", "heard"]);
+            events.text().contains("/namespaces/")
+        });
+        events
+    }
+
+    fn text(&self) -> String {
+        std::fs::read_to_string(self.scene.path("events")).unwrap()
+    }
+
+    /// Topics about tasks with `part` in them, in order: `create`, `exit 7`, `exit e 0`.
+    fn of(&self, id: &str) -> Vec<String> {
+        let mut out = Vec::new();
+        for line in self.text().lines() {
+            let Some((_, rest)) = line.split_once(" /tasks/") else {
+                continue;
+            };
+            let (topic, json) = rest.split_once(' ').unwrap();
+            let event: serde_json::Value = serde_json::from_str(json).unwrap();
+            if event["container_id"] != id {
+                continue;
+            }
+            let mut text = topic.to_owned();
+            for field in ["exec_id", "id"] {
+                if let Some(exec) = event[field].as_str().filter(|exec| *exec != id) {
+                    text = format!("{text} {exec}");
+                }
+            }
+            if topic == "exit" {
+                text = format!("{text} {}", event["exit_status"].as_u64().unwrap_or(0));
+            }
+            out.push(text);
+        }
+        out
+    }
+
+    fn wait_for(&self, id: &str, expected: &[&str]) {
+        self.scene
+            .wait_until(&format!("{expected:?}, there is {:?}", self.of(id)), || {
+                self.of(id) == expected
+            });
+    }
+}
+
+impl Drop for Events<'_> {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn events_come_in_order() {
+    let scene = Scene::new("shim events");
+    skip_unless!(scene, !missing_command("containerd"), "no containerd");
+    let containerd = Containerd::start(&scene, Shim::Ours);
+    let events = Events::listen(&containerd);
+    let _ = containerd
+        .run(&["--rm"], "short", &["sh", "-c", "exit 7"])
+        .exits(7);
+    events.wait_for("short", &["create", "start", "exit 7", "delete"]);
+    containerd
+        .run(&["-d"], "long", &["sleep", "1000"])
+        .succeeds();
+    let exec = [
+        "task",
+        "exec",
+        "--exec-id",
+        "e",
+        "long",
+        "sh",
+        "-c",
+        "exit 4",
+    ];
+    let _ = containerd.call(&exec).exits(4);
+    containerd.call(&["task", "pause", "long"]).succeeds();
+    containerd.call(&["task", "resume", "long"]).succeeds();
+    let stay = [
+        "task",
+        "exec",
+        "-d",
+        "--exec-id",
+        "stays",
+        "long",
+        "sleep",
+        "1000",
+    ];
+    containerd.call(&stay).succeeds();
+    containerd
+        .call(&["task", "kill", "-s", "9", "long"])
+        .succeeds();
+    let expected = [
+        "create",
+        "start",
+        "exec-added e",
+        "exec-started e",
+        "exit e 4",
+        "paused",
+        "resumed",
+        "exec-added stays",
+        "exec-started stays",
+        "exit stays 137",
+        "exit 137",
+    ];
+    events.wait_for("long", &expected);
+    let _ = containerd.call(&["task", "rm", "long"]);
+    containerd.call(&["container", "rm", "long"]).succeeds();
+}
+
+#[test]
+fn the_fate_of_a_container_whose_shim_was_killed() {
+    let scene = Scene::new("shim killed");
+    skip_unless!(scene, !missing_command("containerd"), "no containerd");
+    let containerd = Containerd::start(&scene, Shim::Ours);
+    let events = Events::listen(&containerd);
+    containerd
+        .run(&["-d"], "one", &["sleep", "1000"])
+        .succeeds();
+    let address = std::fs::read_to_string(bundle(&containerd, "one").join("address")).unwrap();
+    kill(shim_of(&scene, "one").unwrap(), Signal::KILL);
+    // containerd asks for it to be removed, which kills it: that is its true status.
+    events.wait_for("one", &["create", "start", "exit 137", "delete"]);
+    assert!(
+        !std::path::Path::new(address.trim_start_matches("unix://")).exists(),
+        "{address}"
+    );
+    containerd.call(&["container", "rm", "one"]).succeeds();
+    // One that has ended before its shim was killed has the status it ended with.
+    containerd
+        .run(&["-d"], "two", &["sh", "-c", "exit 33"])
+        .succeeds();
+    events.wait_for("two", &["create", "start", "exit 33"]);
+    kill(shim_of(&scene, "two").unwrap(), Signal::KILL);
+    events.wait_for("two", &["create", "start", "exit 33", "exit 33", "delete"]);
+    containerd.call(&["container", "rm", "two"]).succeeds();
+}
+
+#[test]
+fn containerd_may_die_and_come_back() {
+    let scene = Scene::new("shim outlives");
+    skip_unless!(scene, !missing_command("containerd"), "no containerd");
+    let mut containerd = Containerd::start(&scene, Shim::Ours);
+    containerd
+        .run(&["-d"], "stays", &["sleep", "1000"])
+        .succeeds();
+    let script = "trap 'exit 5' USR1; while :; do sleep 0.1; done";
+    containerd
+        .run(&["-d"], "ends", &["sh", "-c", script])
+        .succeeds();
+    let bundle = bundle(&containerd, "ends");
+    let init = std::fs::read_to_string(bundle.join("init.pid")).unwrap();
+    containerd.daemon.take().unwrap().kill();
+    kill(init.trim().parse().unwrap(), Signal::USR1);
+    let journal = bundle.join("events");
+    scene.wait_until("the exit is in the journal", || {
+        std::fs::read(&journal)
+            .is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains("/tasks/exit"))
+    });
+    let before = std::fs::read_to_string(scene.path("containerd.log"))
+        .unwrap()
+        .len();
+    containerd.resume();
+    scene.wait_until("the exit arrives", || {
+        let log = std::fs::read_to_string(scene.path("containerd.log")).unwrap();
+        log[before..].contains("event forwarded") && log[before..].contains("topic=/tasks/exit")
+    });
+    scene.wait_until("the journal is empty", || {
+        std::fs::metadata(&journal).is_ok_and(|meta| meta.len() == 0)
+    });
+    let list = containerd.call(&["task", "ls"]).succeeds();
+    let status = |id: &str| {
+        list.lines()
+            .find(|line| line.starts_with(id))
+            .map(|line| line.split_whitespace().nth(2))
+    };
+    assert_eq!(
+        (status("stays"), status("ends")),
+        (Some(Some("RUNNING")), Some(Some("STOPPED")))
+    );
+    let _ = containerd
+        .call(&[
+            "task",
+            "exec",
+            "--exec-id",
+            "e",
+            "stays",
+            "sh",
+            "-c",
+            "exit 6",
+        ])
+        .exits(6);
+    let told = containerd.call(&["task", "rm", "ends"]);
+    assert!(told.stderr.contains("exit code 5"), "{}", told.stderr);
+    containerd
+        .call(&["task", "kill", "-s", "9", "stays"])
+        .succeeds();
+    scene.wait_until("it is stopped", || {
+        containerd
+            .call(&["task", "ls"])
+            .succeeds()
+            .contains("STOPPED")
+    });
+    let _ = containerd.call(&["task", "rm", "stays"]);
+    containerd
+        .call(&["container", "rm", "stays", "ends"])
+        .succeeds();
+}
+
+#[test]
+fn a_pod_has_one_shim() {
+    let scene = Scene::new("shim pod");
+    skip_unless!(scene, !missing_command("containerd"), "no containerd");
+    let containerd = Containerd::start(&scene, Shim::Ours);
+    for id in ["pod", "member"] {
+        let flags = ["-d", "--annotation", "io.containerd.runc.v2.group=pod"];
+        containerd.run(&flags, id, &["sleep", "1000"]).succeeds();
+    }
+    assert!(shim_of(&scene, "pod").is_some());
+    assert_eq!(
+        shim_of(&scene, "member"),
+        None,
+        "the pod's shim looks after both"
+    );
+    let stop = |id: &str| {
+        containerd.call(&["task", "kill", "-s", "9", id]).succeeds();
+        scene.wait_until("it is stopped", || {
+            let list = containerd.call(&["task", "ls"]).succeeds();
+            list.lines()
+                .any(|line| line.starts_with(id) && line.contains("STOPPED"))
+        });
+        let _ = containerd.call(&["task", "rm", id]);
+        containerd.call(&["container", "rm", id]).succeeds();
+    };
+    stop("pod");
+    let _ = containerd
+        .call(&[
+            "task",
+            "exec",
+            "--exec-id",
+            "e",
+            "member",
+            "sh",
+            "-c",
+            "exit 8",
+        ])
+        .exits(8);
+    stop("member");
+    scene.wait_until("the shim leaves", || shim_of(&scene, "pod").is_none());
+}
+
+#[test]
+fn nothing_is_left_of_a_container_in_the_hosts_pid_namespace() {
+    let scene = Scene::new("shim host pids");
+    skip_unless!(scene, !missing_command("containerd"), "no containerd");
+    let containerd = Containerd::start(&scene, Shim::Ours);
+    let flags = ["--rm", "--with-ns", "pid:/proc/self/ns/pid"];
+    let program = ["sh", "-c", "sleep 1234 & exit 3"];
+    let _ = containerd.run(&flags, "one", &program).exits(3);
+    // That the sleeper is gone too, the scene's end checks.
+}
+
+#[test]
+fn twenty_execs_run_side_by_side() {
+    let scene = Scene::new("shim execs");
+    skip_unless!(scene, !missing_command("containerd"), "no containerd");
+    let containerd = Containerd::start(&scene, Shim::Ours);
+    containerd
+        .run(&["-d"], "one", &["sleep", "1000"])
+        .succeeds();
+    let execs: Vec<_> = (0..20)
+        .map(|number| {
+            let (id, script) = (
+                format!("e{number}"),
+                format!("sleep 0.3; echo {number}; exit {number}"),
+            );
+            let mut command = scene.command("ctr", containerd.own_flags());
+            command.args(["task", "exec", "--exec-id", &id, "one", "sh", "-c", &script]);
+            command.stdout(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    for (number, exec) in execs.into_iter().enumerate() {
+        let out = exec.wait_with_output().unwrap();
+        assert_eq!(out.status.code(), Some(i32::try_from(number).unwrap()));
+        assert_eq!(
+            String::from_utf8_lossy(&out.stdout).trim(),
+            number.to_string()
+        );
+    }
+    containerd
+        .call(&["task", "kill", "-s", "9", "one"])
+        .succeeds();
+    scene.wait_until("it is stopped", || {
+        containerd
+            .call(&["task", "ls"])
+            .succeeds()
+            .contains("STOPPED")
+    });
+    let _ = containerd.call(&["task", "rm", "one"]);
+    containerd.call(&["container", "rm", "one"]).succeeds();
+}
