@@ -165,6 +165,7 @@ fn tiny_memory_works_or_is_named() {
 fn an_exec_that_is_killed_early_is_named() {
     let scene = Scene::new("exec killed early");
     skip_unless!(scene, !missing_command("strace"), "strace kills it in time");
+    needs_root!(scene, "under strace newuidmap has no privilege");
     let limit = 3 << 20;
     let container = Container::script(&scene, "c", "exec sleep 1000", |config| {
         config["linux"]["resources"]["memory"] = json!({"limit": limit, "swap": limit});

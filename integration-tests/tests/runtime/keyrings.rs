@@ -3,7 +3,7 @@
 
 use super::Container;
 use serde_json::json;
-use teu_integration_tests::{Scene, missing_command, skip_unless};
+use teu_integration_tests::{Scene, missing_command, needs_root, skip_unless};
 
 /// What the calls of keyctl(2) were in a `run` with these flags, and in an `exec`.
 fn calls(container: &Container<'_>, flags: &str) -> [Vec<String>; 2] {
@@ -43,6 +43,7 @@ fn given(call: &str) -> &str {
 fn the_processes_of_a_container_share_a_keyring_of_their_own() {
     let scene = Scene::new("keyring");
     skip_unless!(scene, !missing_command("strace"), "strace shows the calls");
+    needs_root!(scene, "under strace newuidmap has no privilege");
     let container = Container::script(&scene, "c", "exec sleep 1000", |_| ());
     let [made, joined] = calls(&container, "");
     let join = format!("KEYCTL_JOIN_SESSION_KEYRING, \"_ses.{}\"", container.id);
@@ -60,6 +61,7 @@ fn the_processes_of_a_container_share_a_keyring_of_their_own() {
 fn in_a_user_namespace_it_is_found_too() {
     let scene = Scene::new("keyring userns");
     skip_unless!(scene, !missing_command("strace"), "strace shows the calls");
+    needs_root!(scene, "under strace newuidmap has no privilege");
     let container = Container::script(&scene, "c", "exec sleep 1000", |config| {
         let map = json!([{"containerID": 0, "hostID": 100_000, "size": 1000}]);
         config["linux"]["uidMappings"] = map.clone();
@@ -80,6 +82,7 @@ fn in_a_user_namespace_it_is_found_too() {
 fn no_new_keyring_is_remembered() {
     let scene = Scene::new("no keyring");
     skip_unless!(scene, !missing_command("strace"), "strace shows the calls");
+    needs_root!(scene, "under strace newuidmap has no privilege");
     let container = Container::script(&scene, "c", "exec sleep 1000", |_| ());
     let both = calls(&container, " --no-new-keyring");
     assert_eq!(both, [Vec::<String>::new(), Vec::new()]);
