@@ -24,7 +24,7 @@ while True:
     except OSError: break
     if not part: break
     out += part
-sys.stdout.write(out.decode())
+sys.stdout.write(repr(out.decode()))
 "#;
     skip_unless!(
         scene,
@@ -44,7 +44,8 @@ sys.stdout.write(out.decode())
     );
     let out = scene.shell(&line);
     assert!(
-        out.contains("/dev/pts/0") && out.contains("10 110") && out.contains("done"),
+        // With carriage returns: a terminal as it is born.
+        out.contains(r"/dev/pts/0\r\n10 110\r\ndone\r\n"),
         "{out}"
     );
 }

@@ -373,7 +373,10 @@ pub(super) fn hand_over(
     terminal: &Terminal,
 ) -> Result<(), Failure> {
     match console {
-        Console::Runtime => socket.terminal(&terminal.master),
+        Console::Runtime => {
+            terminal.show_elsewhere()?;
+            socket.terminal(&terminal.master)
+        }
         Console::Socket(console) => {
             super::protocol::send_with_fd(console, b"/dev/ptmx", &terminal.master)
                 .map_err(Step::Terminal.on("send it to the console socket"))

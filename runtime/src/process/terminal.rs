@@ -55,10 +55,6 @@ pub(crate) fn open(
         Ok(()) | Err(Errno::PERM | Errno::INVAL) => (),
         Err(errno) => return Err(fail("change owner")(errno)),
     }
-    let mut modes = tcgetattr(&master).map_err(fail("get attributes"))?;
-    // The terminal at the other end adds its own carriage returns.
-    modes.output_modes &= !OutputModes::ONLCR;
-    tcsetattr(&master, OptionalActions::Now, &modes).map_err(fail("set attributes"))?;
     if let Some(ConsoleSize { height, width }) = size {
         let size = Winsize {
             ws_row: height,
@@ -72,6 +68,15 @@ pub(crate) fn open(
 }
 
 impl Terminal {
+    /// Adds no carriage returns from now on: the terminal that shows the output
+    /// does. Who takes a terminal over by a socket expects it as it is born.
+    pub(crate) fn show_elsewhere(&self) -> Result<(), Failure> {
+        let fail = |what: &str| Step::Terminal.on::<Errno>(what.to_owned());
+        let mut modes = tcgetattr(&self.master).map_err(fail("get attributes"))?;
+        modes.output_modes &= !OutputModes::ONLCR;
+        tcsetattr(&self.master, OptionalActions::Now, &modes).map_err(fail("set attributes"))
+    }
+
     /// Makes the terminal the container's /dev/console.
     pub(crate) fn bind_console(&self, root: &RootDir) -> Result<(), Failure> {
         let fail = |what: &str| Step::Terminal.on::<std::io::Error>(format!("{what} /dev/console"));

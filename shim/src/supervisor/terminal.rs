@@ -63,9 +63,9 @@ impl Console {
     }
 
     /// Takes the terminal, which the runtime has sent before it reports
-    /// success. It does not block, and returns the carriage at a line's end:
-    /// runtimes leave ONLCR off, after runc, but a client's terminal in raw
-    /// mode needs it.
+    /// success. It does not block, and returns the carriage at a line's end, as a
+    /// client's terminal in raw mode needs it: older versions of runc leave that
+    /// out, and what is written before it is set here then lacks it.
     ///
     /// # Errors
     /// What the kernel says, or that none was sent.
