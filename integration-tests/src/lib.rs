@@ -20,6 +20,7 @@ pub mod fixture;
 mod leftover;
 mod ordinary;
 mod scene;
+pub mod shim;
 mod skip;
 pub mod support;
 pub mod tar;
