@@ -24,7 +24,7 @@ OTHER_LINKER ?= aarch64-linux-gnu-gcc
 OTHER_RUNNER ?= qemu-aarch64-static
 OTHER_SKIPS := --skip hook::tests --skip the_kernel_runs_the_device_program
 
-.PHONY: all help demo test test-net lint bench install test-vm check-aarch64 clean
+.PHONY: all help demo test test-net lint bench soak install test-vm check-aarch64 clean
 
 all: ## build the release binaries
 	$(BUILD)
@@ -70,6 +70,11 @@ bench: ## measure against the peers; tables and charts are written to target/ben
 	@.ci/packages $(TEST_PACKAGES)
 	cargo build --release --quiet
 	@$(RELEASE)/bench $(BENCH)
+
+soak: ## what takes too long for the tests: floods of output, many containers, killed shims; figures are printed
+	@.ci/packages $(TEST_PACKAGES)
+	cargo build --release --quiet
+	@$(RELEASE)/soak $(SOAK)
 
 install: all ## put the binaries in PREFIX/bin
 	install -d $(DESTDIR)$(PREFIX)/bin

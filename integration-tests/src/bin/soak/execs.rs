@@ -1,0 +1,58 @@
+//! Ten thousand processes, one after another, in one container.
+
+use std::time::{Duration, Instant};
+
+use super::Verdict;
+use teu_integration_tests::Scene;
+use teu_integration_tests::shim::{Cost, Shim, Streams, fifo, open_reader};
+
+/// How much the shim may grow after its first hundred, in KiB.
+const GROWTH_MAX_KIB: u64 = 256;
+
+pub(crate) fn run(quick: bool) -> Verdict {
+    let count: u32 = if quick { 300 } else { 10_000 };
+    let scene = Scene::new("soak: execs");
+    let mut shim = Shim::start(&scene, "execs", &["sleep", "1000000"], |_| {});
+    shim.create(&Streams::default()).expect("create");
+    shim.start_process("").expect("start");
+    let pid = shim.pid();
+    let out = fifo(scene.path("out"));
+    let streams = Streams::to(out.display());
+    let mut wrong = 0;
+    let mut before = Cost::of(pid);
+    let begin = Instant::now();
+    for n in 0..count {
+        let name = format!("e{n}");
+        let script = format!("exit {}", n % 250);
+        let _reader = open_reader(&out);
+        shim.exec(&name, &["sh", "-c", &script], &streams)
+            .expect("exec");
+        shim.start_process(&name).expect("start");
+        let status = shim.wait(&name).expect("wait");
+        let deleted = shim.delete(&name).expect("delete").exit_status;
+        wrong += u32::from(status != n % 250 || deleted != status);
+        if n == 100 {
+            before = Cost::of(pid);
+        }
+    }
+    let each = begin.elapsed() / count;
+    // The last call of the runtime may not have been reaped.
+    std::thread::sleep(Duration::from_millis(200));
+    let after = Cost::of(pid);
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.unwrap_or_default().split_whitespace().count();
+    println!("  {count} execs, {each:?} each; after 100: {before}; at the end: {after}");
+    let mut verdict = Verdict::default();
+    verdict.check(wrong == 0, format!("{count} execs have their own status"));
+    verdict.check(
+        after.descriptors == before.descriptors,
+        "execs leave no descriptor",
+    );
+    verdict.check(
+        after.rss <= before.rss + GROWTH_MAX_KIB,
+        "execs leave no memory",
+    );
+    verdict.check(children == 1, "execs leave no zombie");
+    shim.leave();
+    verdict
+}
