@@ -273,6 +273,19 @@ fn unmounted(config: &mut Value, destination: &str) {
     });
 }
 
+/// A container with a terminal whose /dev is the image's own.
+fn terminal_in_the_images_dev(attack: &Attack) -> Container<'_> {
+    let container = attack.container("true", |config| {
+        unmounted(config, "/dev");
+        let devpts = json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+            "options": ["newinstance", "ptmxmode=0666", "mode=0620"]});
+        push(config, "mounts", devpts);
+        config["process"]["terminal"] = json!(true);
+    });
+    std::fs::create_dir_all(container.root("dev/pts")).unwrap();
+    container
+}
+
 /// Gives the process every capability in every set but the ambient.
 fn all_powerful(config: &mut Value) {
     let all = json!([

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{Attack, bind, push, unmounted};
+use super::{Attack, bind, push, terminal_in_the_images_dev, unmounted};
 
 /// R1: a link at a mount's destination (CVE-2015-3627, 3629, 3630, 3631).
 #[test]
@@ -97,17 +97,7 @@ fn r19_dev_is_a_link() {
 #[test]
 fn r20_the_console_is_a_link() {
     let attack = Attack::new("R20");
-    let container = attack.container("true", |config| {
-        unmounted(config, "/dev");
-        push(
-            config,
-            "mounts",
-            json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
-            "options": ["newinstance", "ptmxmode=0666", "mode=0620"]}),
-        );
-        config["process"]["terminal"] = json!(true);
-    });
-    std::fs::create_dir_all(container.root("dev/pts")).unwrap();
+    let container = terminal_in_the_images_dev(&attack);
     container.link("dev/console", attack.sentinel().join("x"));
     let _ = container.run_in_terminal();
     assert!(!attack.sentinel().join("x").exists());

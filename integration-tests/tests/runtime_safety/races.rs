@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use teu_integration_tests::Outcome;
 
 use super::attacker::{Attacker, rounds};
-use super::{Attack, Container, bind, push, unmounted};
+use super::{Attack, Container, bind, push, terminal_in_the_images_dev, unmounted};
 
 /// Creates and deletes against a running attacker; `check` looks at each
 /// container that came to be. How many did is printed.
@@ -130,17 +130,7 @@ fn r16_the_null_device_is_swapped() {
 #[test]
 fn r17_the_console_is_swapped() {
     let attack = Attack::new("R17 race");
-    let container = attack.container("true", |config| {
-        unmounted(config, "/dev");
-        push(
-            config,
-            "mounts",
-            json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
-            "options": ["newinstance", "ptmxmode=0666", "mode=0620"]}),
-        );
-        config["process"]["terminal"] = json!(true);
-    });
-    std::fs::create_dir_all(container.root("dev/pts")).unwrap();
+    let container = terminal_in_the_images_dev(&attack);
     std::fs::write(container.root("dev/console"), "").unwrap();
     container.link("dev/other", attack.sentinel().join("secret"));
     let attacker = Attacker::swaps(&container.root("dev/console"), &container.root("dev/other"));
