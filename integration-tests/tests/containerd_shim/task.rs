@@ -1,0 +1,442 @@
+//! The task service, both names of it, by the crate's client; events, by its server.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use super::{Start, options, socket, wait_until_gone};
+use containerd_shim_protos::api::{
+    ConnectRequest, CreateTaskRequest, DeleteRequest, Empty, ExecProcessRequest, ForwardRequest,
+    KillRequest, PidsRequest, ShutdownRequest, StartRequest, StateRequest, StateResponse, Status,
+    WaitRequest,
+};
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::protobuf::{EnumOrUnknown, Message as _, MessageField};
+use containerd_shim_protos::ttrpc::{self, Code, context::Context};
+use containerd_shim_protos::{Client, Events, TaskClient, create_events};
+use teu_integration_tests::Scene;
+
+/// Longest time a call may take.
+const LIMIT_NANOSECONDS: i64 = 20_000_000_000;
+
+pub(crate) fn context() -> Context {
+    ttrpc::context::with_timeout(LIMIT_NANOSECONDS)
+}
+
+pub(crate) fn connect(address: &str) -> TaskClient {
+    TaskClient::new(Client::connect(address).unwrap())
+}
+
+/// Takes events as containerd does.
+#[derive(Default)]
+struct Received(Mutex<Vec<String>>);
+
+impl Events for Received {
+    fn forward(&self, _: &ttrpc::TtrpcContext, request: ForwardRequest) -> ttrpc::Result<Empty> {
+        let envelope = request.envelope;
+        assert_eq!(envelope.namespace, "tests");
+        assert!(envelope.timestamp.seconds > 0);
+        let name = envelope.event.type_url.clone();
+        assert!(name.starts_with("containerd.events.Task"), "{name}");
+        self.0.lock().unwrap().push(envelope.topic.clone());
+        Ok(Empty::new())
+    }
+}
+
+/// A shim with a container's bundle, and who takes its events.
+pub(crate) struct Shim<'a> {
+    scene: &'a Scene,
+    pub(crate) address: String,
+    received: Arc<Received>,
+    server: ttrpc::Server,
+}
+
+impl<'a> Shim<'a> {
+    pub(crate) fn start(scene: &'a Scene, id: &str, program: &[&str]) -> Self {
+        scene.bundle(id, program, |_| {});
+        let received = Arc::new(Received::default());
+        let at = format!("unix://{}", scene.path("containerd.sock.ttrpc").display());
+        let service = create_events(Arc::clone(&received) as Arc<dyn Events + Send + Sync>);
+        let mut server = ttrpc::Server::new()
+            .bind(&at)
+            .unwrap()
+            .register_service(service);
+        server.start().unwrap();
+        let address = String::from_utf8(Start::new(id, b"").run(scene)).unwrap();
+        Self {
+            scene,
+            address,
+            received,
+            server,
+        }
+    }
+
+    fn events(&self) -> Vec<String> {
+        self.received.0.lock().unwrap().clone()
+    }
+
+    /// Waits for these topics, and no others.
+    pub(crate) fn wait_for(&self, topics: &[&str]) {
+        let expected: Vec<String> = topics
+            .iter()
+            .map(|topic| format!("/tasks/{topic}"))
+            .collect();
+        self.scene
+            .wait_until(&format!("{expected:?}, not {:?}", self.events()), || {
+                self.events() == expected
+            });
+    }
+
+    /// It leaves.
+    pub(crate) fn end(self, id: &str) {
+        let request = ShutdownRequest {
+            id: id.to_owned(),
+            ..ShutdownRequest::default()
+        };
+        // Its end may be seen before its answer.
+        let _ = connect(&self.address).shutdown(context(), &request);
+        self.end_of_itself();
+    }
+
+    /// It was told to leave before.
+    pub(crate) fn end_of_itself(mut self) {
+        wait_until_gone(self.scene, &socket(&self.address));
+        self.server = std::mem::take(&mut self.server).stop_listen();
+        self.server.disconnect();
+    }
+}
+
+pub(crate) fn create_request(scene: &Scene, id: &str) -> CreateTaskRequest {
+    CreateTaskRequest {
+        id: id.to_owned(),
+        bundle: scene.path(id).display().to_string(),
+        options: MessageField::some(options(scene)),
+        stdout: format!("file://{}", scene.path("out").display()),
+        ..CreateTaskRequest::default()
+    }
+}
+
+fn code_of<T: std::fmt::Debug>(result: ttrpc::Result<T>) -> (Code, String) {
+    match result.unwrap_err() {
+        ttrpc::Error::RpcStatus(status) => (status.code(), status.message),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A message with an id and an exec id.
+macro_rules! ask {
+    ($kind:ident, $id:expr) => {
+        $kind {
+            id: $id.to_owned(),
+            ..$kind::default()
+        }
+    };
+    ($kind:ident, $id:expr, $exec:expr) => {
+        $kind {
+            id: $id.to_owned(),
+            exec_id: $exec.to_owned(),
+            ..$kind::default()
+        }
+    };
+}
+pub(crate) use ask;
+
+fn exec(scene: &Scene, exec: &str, args: &[&str]) -> ExecProcessRequest {
+    let mut config = teu_integration_tests::fixture::minimal_config(args);
+    ExecProcessRequest {
+        id: "one".to_owned(),
+        exec_id: exec.to_owned(),
+        stdout: format!("file://{}", scene.path("exec-out").display()),
+        spec: MessageField::some(Any {
+            type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".to_owned(),
+            value: config["process"].take().to_string().into_bytes(),
+            ..Any::default()
+        }),
+        ..ExecProcessRequest::default()
+    }
+}
+
+#[test]
+fn a_whole_life() {
+    let scene = Scene::new("shim life");
+    let shim = Shim::start(&scene, "one", &["sh", "-c", "echo said; exec sleep 1000"]);
+    let client = connect(&shim.address);
+    let created = client
+        .create(context(), &create_request(&scene, "one"))
+        .unwrap();
+    assert!(created.pid > 0);
+    let state = |exec: &str| -> StateResponse {
+        client
+            .state(context(), &ask!(StateRequest, "one", exec))
+            .unwrap()
+    };
+    assert_eq!(state("").status, EnumOrUnknown::new(Status::CREATED));
+    assert_eq!(
+        client
+            .start(context(), &ask!(StartRequest, "one"))
+            .unwrap()
+            .pid,
+        created.pid
+    );
+    assert_eq!(
+        (state("").status, state("").pid),
+        (EnumOrUnknown::new(Status::RUNNING), created.pid)
+    );
+    let connected = client
+        .connect(context(), &ask!(ConnectRequest, "one"))
+        .unwrap();
+    assert!(connected.shim_pid > 0 && connected.task_pid == created.pid);
+
+    an_exec(&scene, &client);
+    let said = || std::fs::read_to_string(scene.path("out")).unwrap();
+    scene.wait_until("it has said so", || said() == "said\n");
+    let pids = client.pids(context(), &ask!(PidsRequest, "one")).unwrap();
+    assert_eq!(
+        pids.processes
+            .iter()
+            .map(|process| process.pid)
+            .collect::<Vec<_>>(),
+        [created.pid]
+    );
+    let kill = KillRequest {
+        signal: 9,
+        ..ask!(KillRequest, "one")
+    };
+    client.kill(context(), &kill).unwrap();
+    assert_eq!(
+        client
+            .wait(context(), &ask!(WaitRequest, "one"))
+            .unwrap()
+            .exit_status,
+        137
+    );
+    assert_eq!(state("").status, EnumOrUnknown::new(Status::STOPPED));
+    let deleted = client
+        .delete(context(), &ask!(DeleteRequest, "one"))
+        .unwrap();
+    assert_eq!((deleted.pid, deleted.exit_status), (created.pid, 137));
+    assert!(deleted.exited_at.seconds > 0);
+    shim.wait_for(&[
+        "create",
+        "start",
+        "exec-added",
+        "exec-started",
+        "exit",
+        "exit",
+        "delete",
+    ]);
+    shim.end("one");
+}
+
+fn an_exec(scene: &Scene, client: &TaskClient) {
+    client
+        .exec(
+            context(),
+            &exec(scene, "e", &["sh", "-c", "echo $0; exit 4"]),
+        )
+        .unwrap();
+    let started = client
+        .start(context(), &ask!(StartRequest, "one", "e"))
+        .unwrap();
+    let waited = client
+        .wait(context(), &ask!(WaitRequest, "one", "e"))
+        .unwrap();
+    assert_eq!(waited.exit_status, 4);
+    let deleted = client
+        .delete(context(), &ask!(DeleteRequest, "one", "e"))
+        .unwrap();
+    assert_eq!((deleted.pid, deleted.exit_status), (started.pid, 4));
+    assert_eq!(
+        std::fs::read_to_string(scene.path("exec-out")).unwrap(),
+        "sh\n"
+    );
+}
+
+#[test]
+fn what_cannot_be_done_is_said_with_a_code() {
+    let scene = Scene::new("shim codes");
+    let shim = Shim::start(&scene, "one", &["sleep", "1000"]);
+    let client = connect(&shim.address);
+    let missing = code_of(client.start(context(), &ask!(StartRequest, "one")));
+    assert_eq!(
+        missing,
+        (
+            Code::NOT_FOUND,
+            "container not created: not found".to_owned()
+        )
+    );
+    client
+        .create(context(), &create_request(&scene, "one"))
+        .unwrap();
+    let (code, _) = code_of(client.create(context(), &create_request(&scene, "one")));
+    assert_eq!(code, Code::ALREADY_EXISTS);
+    let (code, _) = code_of(client.state(context(), &ask!(StateRequest, "one", "nosuch")));
+    assert_eq!(code, Code::NOT_FOUND);
+    client
+        .exec(context(), &exec(&scene, "e", &["true"]))
+        .unwrap();
+    let (code, _) = code_of(client.exec(context(), &exec(&scene, "e", &["true"])));
+    assert_eq!(code, Code::ALREADY_EXISTS);
+    let (code, _) = code_of(client.exec(context(), &exec(&scene, "../e", &["true"])));
+    assert_eq!(code, Code::INVALID_ARGUMENT);
+    let (code, _) = code_of(client.kill(
+        context(),
+        &KillRequest {
+            signal: 9,
+            ..ask!(KillRequest, "one", "e")
+        },
+    ));
+    assert_eq!(code, Code::FAILED_PRECONDITION);
+    client
+        .delete(context(), &ask!(DeleteRequest, "one"))
+        .unwrap();
+    shim.end("one");
+}
+
+#[test]
+fn what_does_not_fit_the_state_is_said_in_known_words() {
+    let scene = Scene::new("shim words");
+    let shim = Shim::start(&scene, "one", &["sleep", "1000"]);
+    let client = connect(&shim.address);
+    client
+        .create(context(), &create_request(&scene, "one"))
+        .unwrap();
+    client
+        .exec(context(), &exec(&scene, "e", &["true"]))
+        .unwrap();
+    client.start(context(), &ask!(StartRequest, "one")).unwrap();
+    let words = code_of(client.delete(context(), &ask!(DeleteRequest, "one")));
+    assert_eq!(
+        words,
+        (Code::UNKNOWN, "cannot delete a running process".to_owned())
+    );
+    client
+        .exec(context(), &exec(&scene, "bad", &["/nosuch"]))
+        .unwrap();
+    let (code, text) = code_of(client.start(context(), &ask!(StartRequest, "one", "bad")));
+    assert!(
+        code == Code::UNKNOWN && text.starts_with("OCI runtime exec failed: "),
+        "{text}"
+    );
+    assert!(text.contains("no such file or directory"), "{text}");
+    client
+        .kill(
+            context(),
+            &KillRequest {
+                signal: 9,
+                ..ask!(KillRequest, "one")
+            },
+        )
+        .unwrap();
+    client.wait(context(), &ask!(WaitRequest, "one")).unwrap();
+    let words = code_of(client.kill(
+        context(),
+        &KillRequest {
+            signal: 9,
+            ..ask!(KillRequest, "one")
+        },
+    ));
+    assert_eq!(
+        words,
+        (
+            Code::NOT_FOUND,
+            "process already finished: not found".to_owned()
+        )
+    );
+    let (code, _) = code_of(client.start(context(), &ask!(StartRequest, "one", "e")));
+    assert_eq!(code, Code::FAILED_PRECONDITION);
+    client
+        .delete(context(), &ask!(DeleteRequest, "one"))
+        .unwrap();
+    shim.end("one");
+}
+
+#[test]
+fn the_third_version_has_the_same_messages() {
+    let scene = Scene::new("shim v3");
+    let shim = Shim::start(&scene, "one", &["sh", "-c", "exit 5"]);
+    let client = Client::connect(&shim.address).unwrap();
+    let call = |service: &str, method: &str, payload: Vec<u8>| {
+        let mut request = ttrpc::Request::new();
+        request.service = service.to_owned();
+        request.method = method.to_owned();
+        request.payload = payload;
+        request.timeout_nano = LIMIT_NANOSECONDS;
+        client.request(request)
+    };
+    let v3 = |method: &str, payload: Vec<u8>| {
+        call("containerd.task.v3.Task", method, payload)
+            .unwrap()
+            .payload
+    };
+    v3(
+        "Create",
+        create_request(&scene, "one").write_to_bytes().unwrap(),
+    );
+    let one = b"\x0a\x03one".to_vec();
+    v3("Start", one.clone());
+    assert_eq!(v3("Wait", one.clone())[..2], *b"\x08\x05");
+    v3("Delete", one.clone());
+    for (service, method) in [
+        ("containerd.task.v3.Task", "Events"),
+        ("containerd.task.v4.Task", "State"),
+        ("", ""),
+    ] {
+        assert_eq!(
+            code_of(call(service, method, one.clone())).0,
+            Code::UNIMPLEMENTED,
+            "{service} {method}"
+        );
+    }
+    shim.end("one");
+}
+
+#[test]
+fn a_program_that_ends_at_once_is_told_in_order() {
+    let scene = Scene::new("shim short");
+    let shim = Shim::start(&scene, "one", &["true"]);
+    let client = connect(&shim.address);
+    let mut expected = Vec::new();
+    for round in 0..20 {
+        client
+            .create(context(), &create_request(&scene, "one"))
+            .unwrap();
+        client.start(context(), &ask!(StartRequest, "one")).unwrap();
+        assert_eq!(
+            client
+                .wait(context(), &ask!(WaitRequest, "one"))
+                .unwrap()
+                .exit_status,
+            0,
+            "round {round}"
+        );
+        client
+            .delete(context(), &ask!(DeleteRequest, "one"))
+            .unwrap();
+        expected.extend(["create", "start", "exit", "delete"]);
+    }
+    shim.wait_for(&expected);
+    shim.end("one");
+}
+
+#[test]
+fn a_container_that_was_never_started_is_deleted_with_its_true_status() {
+    let scene = Scene::new("shim created");
+    let shim = Shim::start(&scene, "one", &["true"]);
+    let client = connect(&shim.address);
+    client
+        .create(context(), &create_request(&scene, "one"))
+        .unwrap();
+    let deleted = client
+        .delete(context(), &ask!(DeleteRequest, "one"))
+        .unwrap();
+    assert_eq!(deleted.exit_status, 137);
+    let left: Vec<PathBuf> = std::fs::read_dir(scene.path("runc/tests"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    shim.wait_for(&["create", "exit", "delete"]);
+    shim.end("one");
+}
