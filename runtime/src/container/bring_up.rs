@@ -2,13 +2,13 @@
 //! beside it and on its behalf.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::container::create::{reap, run_runtime_hooks};
+use crate::container::create::{connect, reap, run_runtime_hooks};
 use crate::error::Error;
 use crate::init;
 use crate::init::launch::Launched;
-use crate::init::protocol::{FromInit, ToInit};
+use crate::init::protocol::{self, FromInit, ToInit};
 use crate::init::source::{Helper, Store};
 use crate::log::Log;
 use crate::rootfs::idmap::Namespaces;
@@ -136,6 +136,16 @@ pub(super) fn introduce(
         FromInit::Failed(failure) => Err(Error::Init(failure)),
         _ => Err(died(init)),
     }
+}
+
+/// Sends whoever listens on `--pidfd-socket` the descriptor of a new process. At
+/// once, as runc does: the listener has time while the process is prepared.
+pub(super) fn hand_out(socket: Option<&Path>, pidfd: &OwnedFd) -> Result<(), Error> {
+    let Some(path) = socket else {
+        return Ok(());
+    };
+    protocol::send_with_fd(connect(path)?, path.as_os_str().as_encoded_bytes(), pidfd)
+        .map_err(Error::on("send pidfd to", path))
 }
 
 /// Answers init until only its start is missing.

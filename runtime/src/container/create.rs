@@ -334,8 +334,9 @@ fn make(
     let join = || Ok(home.take_in(launched.pid, stranger.as_ref(), &paths, &cgroups)?);
     let (log, mut aid) = (request.log, Aid::default());
     let brought_up = bring_up::introduce(&launched, locked, state, &orders, &mut aid, log, join)
+        .and_then(|()| bring_up::hand_out(request.pidfd_socket.as_deref(), &launched.pidfd))
         .and_then(|()| bring_up::converse(&launched, &spec, state, store.as_ref(), &mut aid, log))
-        .and_then(|master| finish(request, &launched, locked, state).map(|()| master));
+        .and_then(|master| finish(request, locked, state).map(|()| master));
     let brought_up = brought_up.map_err(|error| {
         // Counted before the kill, and gone with the cgroup.
         let short_of_memory = cgroup::kills(&state.cgroups) > 0;
@@ -473,17 +474,7 @@ pub(crate) fn run_hooks(
 }
 
 /// Tells the caller and the state that the container is created.
-fn finish(
-    request: &Request<'_>,
-    init: &Launched,
-    locked: &mut Locked,
-    state: &mut State,
-) -> Result<(), Error> {
-    if let Some(path) = &request.pidfd_socket {
-        let socket = connect(path)?;
-        init::protocol::send_with_fd(socket, path.as_os_str().as_encoded_bytes(), &init.pidfd)
-            .map_err(Error::on("send pidfd to", path))?;
-    }
+fn finish(request: &Request<'_>, locked: &mut Locked, state: &mut State) -> Result<(), Error> {
     if let Some(path) = &request.pid_file {
         crate::file::write_pid(path, state.pid)?;
     }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
@@ -11,6 +11,7 @@ use rustix::thread::ThreadNameSpaceType;
 
 use crate::cgroup::{self, Group, SubCgroup, systemd};
 use crate::container::agent::{self, Filtered};
+use crate::container::bring_up::hand_out;
 use crate::container::create::SECCOMP;
 use crate::container::delete::init_of;
 use crate::container::status::Status;
@@ -110,6 +111,7 @@ pub(crate) fn exec(request: Request<'_>) -> Result<Started, Error> {
             proc::write_child(pid, "oom_score_adj", &value.to_string())
                 .map_err(Error::on("set oom_score_adj to", value))?;
         }
+        hand_out(request.pidfd_socket.as_deref(), &child.pidfd)?;
         child
             .socket
             .send(ToInit::Go)
@@ -126,11 +128,9 @@ pub(crate) fn exec(request: Request<'_>) -> Result<Started, Error> {
         }
         let master = until_started(&child, page.as_ref(), &state, request.log)?;
         trace::step("see the process become its program");
-        announce(
-            request.pidfd_socket.as_deref(),
-            request.pid_file.as_deref(),
-            &child,
-        )?;
+        if let Some(path) = &request.pid_file {
+            crate::file::write_pid(path, pid)?;
+        }
         Ok(master)
     })();
     match begun {
@@ -234,24 +234,6 @@ pub(super) fn namespaces(state: &State) -> Result<(ThreadNameSpaceType, bool), E
         ThreadNameSpaceType::from_bits_retain(flags as u32),
         joins_user,
     ))
-}
-
-/// Tells the caller which process it is.
-fn announce(
-    pidfd_socket: Option<&Path>,
-    pid_file: Option<&Path>,
-    child: &Launched,
-) -> Result<(), Error> {
-    if let Some(path) = pidfd_socket {
-        let socket = super::create::connect(path)?;
-        let name = path.as_os_str().as_encoded_bytes();
-        crate::init::protocol::send_with_fd(socket, name, &child.pidfd)
-            .map_err(Error::on("send pidfd to", path))?;
-    }
-    match pid_file {
-        Some(path) => crate::file::write_pid(path, child.pid.as_raw_nonzero().get()),
-        None => Ok(()),
-    }
 }
 
 /// Waits until the process has become its program.
