@@ -48,7 +48,7 @@ test-net: ## what needs the package servers of distributions
 	@.ci/packages $(TEST_PACKAGES)
 	@integration-tests/run-suites $(notdir $(basename $(wildcard integration-tests/tests/net_*.rs)))
 
-test-vm: ## the runtime's and the shim's tests on a cgroup-v2 host with systemd, in a virtual machine
+test-vm: ## the runtime's and the shim's tests on a cgroup-v2 host with systemd, in a virtual machine: as root, then as an ordinary user
 	@VM=$(VM) integration-tests/run-in-vm $(SUITES)
 
 lint: ## what the gate asks of the style
