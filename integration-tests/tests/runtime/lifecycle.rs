@@ -192,3 +192,23 @@ fn detached_run_survives_its_parent_and_kill_takes_numbers() {
     scene.wait_until("stopped", || container.status() == "stopped");
     container.call(&["kill"], &["NOSUCH"]).fails(1, &["NOSUCH"]);
 }
+
+#[test]
+fn a_created_container_ends_at_a_signal_from_its_first_moment() {
+    let scene = Scene::new("signal after create");
+    for round in 0..8 {
+        let name = format!("c{round}");
+        let container = Container::new(&scene, &name, &["/bin/true"], |_| {});
+        let create = container.line("create");
+        let root = create.split(" create ").next().unwrap();
+        // One shell, so that nothing passes between the two.
+        scene.shell(&format!(
+            "{create} >/dev/null 2>&1 && {root} kill {} TERM",
+            container.id
+        ));
+        scene.wait_until("the end of init", || {
+            container.state()["status"] == "stopped"
+        });
+        container.call(&["delete"], &[]).succeeds();
+    }
+}

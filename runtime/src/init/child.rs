@@ -250,15 +250,17 @@ impl Init {
     /// Waits for the start and becomes the program. Returns the connection
     /// over which the failure is to be reported, and the failure.
     fn begin(&self, ready: Ready) -> (Option<InitEnd>, Failure) {
-        let waited = self
-            .inherited
-            .socket
-            .ready()
-            .and_then(|()| match &self.inherited.start {
-                Start::Runtime => self.inherited.socket.expect(ToInit::Start).map(|()| None),
-                Start::Nobody => Ok(None),
-                Start::Gate(listener) => knocked(listener, self.rootless).map(Some),
-            });
+        let Inherited { socket, start, .. } = &self.inherited;
+        let reachable = match start {
+            Start::Gate(_) => become_reachable(self.rootless),
+            Start::Runtime | Start::Nobody => Ok(()),
+        };
+        let told = reachable.and_then(|()| socket.ready());
+        let waited = told.and_then(|()| match start {
+            Start::Runtime => socket.expect(ToInit::Start).map(|()| None),
+            Start::Nobody => Ok(None),
+            Start::Gate(listener) => knocked(listener).map(Some),
+        });
         let connection = match waited {
             Ok(connection) => connection,
             Err(failure) => return (None, failure),
@@ -350,14 +352,18 @@ impl Init {
     }
 }
 
-/// Waits at the gate. Whoever made us has stopped listening meanwhile.
-fn knocked(listener: &OwnedFd, rootless: bool) -> Result<InitEnd, Failure> {
+/// Lets come what may come once the container is created: an `exec`, which must
+/// reach the namespaces, and a signal, which must end us.
+fn become_reachable(rootless: bool) -> Result<(), Failure> {
     if rootless {
-        // `exec` may come first, and must reach the namespaces.
         protect::show().map_err(Step::Gate.on("PR_SET_DUMPABLE"))?;
     }
+    sys::end_on_signals().map_err(Step::Gate.on("signals"))
+}
+
+/// Waits at the gate. Whoever made us has stopped listening meanwhile.
+fn knocked(listener: &OwnedFd) -> Result<InitEnd, Failure> {
     trace::fall_silent();
-    sys::end_on_signals().map_err(Step::Gate.on("signals"))?;
     let (connection, traced) = gate::wait(listener.as_fd()).map_err(Step::Gate.on("the gate"))?;
     if traced {
         trace::tell_from_now_on(&connection.0, Who::Init);
