@@ -270,13 +270,25 @@ impl Invocation {
     fn root(&self) -> PathBuf {
         match self.globals.value("root") {
             Some(root) => absolute(root),
-            None if rustix::process::geteuid().is_root() => ROOT_DEFAULT.into(),
-            None => std::env::var_os("XDG_RUNTIME_DIR").map_or_else(
-                || ROOT_DEFAULT.into(),
-                |dir| PathBuf::from(dir).join("teu-runtime"),
-            ),
+            None if is_hosts_root() => ROOT_DEFAULT.into(),
+            None => match std::env::var_os("XDG_RUNTIME_DIR") {
+                Some(dir) if !dir.is_empty() => PathBuf::from(dir).join("teu-runtime"),
+                _ => ROOT_DEFAULT.into(),
+            },
         }
     }
+}
+
+/// Whether /run is the caller's own: not where a user namespace only makes an
+/// ordinary user look like root, as rootless podman does. Who calls itself root
+/// there (`USER`) has a /run of its own: a container in a container.
+fn is_hosts_root() -> bool {
+    let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let elsewhere = named("XDG_RUNTIME_DIR").is_some();
+    rustix::process::geteuid().is_root()
+        && !(elsewhere
+            && named("USER").is_none_or(|user| user != "root")
+            && crate::cgroup::is_unprivileged().unwrap_or(false))
 }
 
 /// Reads `--rootless`, in the spellings of Go's booleans as runc does.

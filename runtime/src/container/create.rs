@@ -368,9 +368,19 @@ pub(crate) fn make_groups(
     let home = match start {
         Some(start) => Home::Asked(start, owner),
         None => {
+            let unnamed = spec.linux.cgroups_path.is_empty();
             let rootless = request.wishes.rootless.unwrap_or(state.owner != 0);
-            let tolerant = rootless && spec.linux.cgroups_path.is_empty();
-            let group = Group::create(&state.cgroups, cgroups, tolerant).inspect_err(|_| {
+            let make = |tolerant| Group::create(&state.cgroups, cgroups, tolerant);
+            let group = make(rootless && unnamed).or_else(|err| {
+                // Root may be that of a user namespace, which is asked only now: it costs.
+                let denied = matches!(err, cgroup::Error::Create { .. });
+                let may_lack = unnamed && request.wishes.rootless.is_none() && denied;
+                if may_lack && cgroup::is_unprivileged()? {
+                    return make(true);
+                }
+                Err(err)
+            });
+            let group = group.inspect_err(|_| {
                 // What it made it has removed; what else stands there is
                 // someone else's.
                 state.cgroups = cgroup::Paths::default();

@@ -140,13 +140,18 @@ pub(crate) fn make(root: &RootDir, nodes: &[Node], bind: bool) -> Result<(), Fai
             directory = Some((parent, opened));
         }
         if let (Some((_, directory)), Some(name)) = (&directory, node.path.file_name()) {
-            make_node(directory, name, node)?;
+            make_node(root, directory, name, node)?;
         }
     }
     Ok(())
 }
 
-fn make_node(directory: &OwnedFd, name: &OsStr, node: &Node) -> Result<(), Failure> {
+fn make_node(
+    root: &RootDir,
+    directory: &OwnedFd,
+    name: &OsStr,
+    node: &Node,
+) -> Result<(), Failure> {
     let fail = || format!("{:?}", node.path);
     match rustix::fs::mknodat(
         directory,
@@ -157,6 +162,8 @@ fn make_node(directory: &OwnedFd, name: &OsStr, node: &Node) -> Result<(), Failu
     ) {
         Ok(()) => (),
         Err(Errno::EXIST) => return existing(directory, name, node),
+        // The root of a user namespace that we were started in (rootless podman's) makes none.
+        Err(Errno::PERM) => return bind_node(root, node).map_err(Step::Device.on(fail())),
         Err(errno) => return Err(Step::Device.on(fail())(errno)),
     }
     if node.uid != 0 || node.gid != 0 {
