@@ -149,6 +149,27 @@ pub fn inherited() -> Vec<OwnedFd> {
     numbers.into_iter().map(own).collect()
 }
 
+/// Lets `signals` through again that [`signalfd`] took, in a child that is
+/// about to execute a program: a mask is inherited.
+///
+/// # Errors
+/// What the kernel says.
+pub fn unblock(signals: &[i32]) -> io::Result<()> {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the set, the later calls only change or read it.
+    let done = unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for &signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), signal);
+        }
+        libc::sigprocmask(libc::SIG_UNBLOCK, set.as_ptr(), std::ptr::null_mut())
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Has the child of `command` run `hook` before it executes its program.
 pub fn before_exec(
     command: &mut std::process::Command,
@@ -158,10 +179,20 @@ pub fn before_exec(
     unsafe { std::os::unix::process::CommandExt::pre_exec(command, hook) };
 }
 
-/// Sets a variable of this process's environment.
-pub fn set_variable(name: &str, value: &str) {
-    // SAFETY: this program has one thread; nobody reads the environment meanwhile.
-    unsafe { std::env::set_var(name, value) };
+/// Sets a variable of this process's environment; also where the standard
+/// library holds its lock, between `fork` and `execve`. `setenv(3)`.
+///
+/// # Errors
+/// A name or value with a zero byte; no memory.
+pub fn set_variable(name: &str, value: &str) -> io::Result<()> {
+    let name = std::ffi::CString::new(name)?;
+    let value = std::ffi::CString::new(value)?;
+    // SAFETY: both are strings that end; there is one thread, nobody reads the
+    // environment meanwhile.
+    match unsafe { libc::setenv(name.as_ptr(), value.as_ptr(), 1) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// How far the host's time zone is ahead of UTC at `time`, in seconds; 0 where

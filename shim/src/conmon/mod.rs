@@ -18,6 +18,7 @@ pub mod diary;
 pub mod ending;
 pub mod life;
 pub mod log;
+pub mod notify;
 pub mod parent;
 pub mod session;
 pub mod token;

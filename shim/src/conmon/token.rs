@@ -19,6 +19,8 @@ pub enum Token {
     Control,
     /// A line for `winsz`.
     Window,
+    /// The container says something of its readiness.
+    Notify,
     /// Output or input can go on.
     Pump(Watched),
 }
@@ -43,6 +45,7 @@ impl Name for Token {
             Self::Pump(Watched::Input) => (8, 0),
             Self::Pump(Watched::Log) => (9, 0),
             Self::Pump(Watched::Client(id)) => (10, id),
+            Self::Notify => (11, 0),
         };
         kind << 32 | u64::from(number)
     }
@@ -60,7 +63,8 @@ impl Name for Token {
             7 => Self::Pump(Watched::Output(Stream::Stderr)),
             8 => Self::Pump(Watched::Input),
             9 => Self::Pump(Watched::Log),
-            _ => Self::Pump(Watched::Client(number)),
+            10 => Self::Pump(Watched::Client(number)),
+            _ => Self::Notify,
         }
     }
 }
@@ -78,6 +82,7 @@ mod tests {
             Token::Attach,
             Token::Control,
             Token::Window,
+            Token::Notify,
             Token::Pump(Watched::Output(Stream::Stdout)),
             Token::Pump(Watched::Output(Stream::Stderr)),
             Token::Pump(Watched::Input),

@@ -64,12 +64,12 @@ pub enum BadOption {
     /// The word is not a number.
     #[error("Cannot parse integer value “{1}” for {0}")]
     NotANumber(String, String),
-    /// The number is too large or too small.
-    #[error("Integer value “{1}” for {0} out of range")]
-    OutOfRange(String, String),
     /// Two options of one word take the next one.
     #[error("Error parsing option {0}")]
     Ambiguous(String),
+    /// The number is too large or too small.
+    #[error("Integer value “{1}” for {0} out of range")]
+    OutOfRange(String, String),
 }
 
 /// Reads a command line, without the program's own name.
@@ -126,26 +126,26 @@ fn parse_long(
     Ok((entry.name, value(entry.kind, &shown, text)?))
 }
 
-/// A word of short names. At most one of them may take the next word.
+/// A word of short names. One of them may take the next word.
 fn parse_short(
     entries: &'static [Entry],
     word: &OsStr,
     arguments: &mut impl Iterator<Item = OsString>,
     found: &mut Vec<(&'static str, Value)>,
 ) -> Result<(), BadOption> {
-    let mut takes = None;
+    let mut taken = false;
     for short in &word.as_bytes()[1..] {
         let entry = entries.iter().find(|entry| entry.short == Some(*short));
         let unknown = || BadOption::Unknown(word.to_string_lossy().into_owned());
         let entry = entry.ok_or_else(unknown)?;
         if entry.kind == Kind::Flag {
             found.push((entry.name, Value::Flag));
-        } else if takes.replace((entry, *short)).is_some() {
-            return Err(BadOption::Ambiguous(word.to_string_lossy().into_owned()));
+            continue;
         }
-    }
-    if let Some((entry, short)) = takes {
-        let shown = format!("-{}", char::from(short));
+        let shown = format!("-{}", char::from(*short));
+        if std::mem::replace(&mut taken, true) {
+            return Err(BadOption::Ambiguous(shown));
+        }
         let text = arguments.next();
         let text = text.ok_or_else(|| BadOption::Missing(shown.clone()))?;
         found.push((entry.name, value(entry.kind, &shown, text)?));
@@ -275,7 +275,7 @@ mod tests {
         );
         assert_eq!(
             read("-ct x"),
-            Ok(vec![("terminal", Value::Flag), ("cid", text("x"))])
+            Ok(vec![("cid", text("x")), ("terminal", Value::Flag)])
         );
         assert_eq!(read("--terminal=yes"), Ok(vec![("terminal", Value::Flag)]));
         assert_eq!(
@@ -321,7 +321,9 @@ mod tests {
             ("--bogus", "Unknown option --bogus"),
             ("--c x", "Unknown option --c"),
             ("-z", "Unknown option -z"),
-            ("-cx", "Unknown option -cx"),
+            ("-cx", "Missing argument for -c"),
+            ("-cx y", "Unknown option -cx"),
+            ("-cT x 5", "Error parsing option -T"),
             ("-t=3", "Unknown option -t=3"),
             ("--cid", "Missing argument for --cid"),
             ("-ti -c", "Missing argument for -c"),

@@ -70,6 +70,7 @@ impl Session<'_> {
             }
             Action::Record(status, message) => self.record(status, message),
             Action::Leave(status) => {
+                self.others.clear();
                 self.leaving = Some(status);
                 let delay = u64::try_from(self.order.options.exit_delay).unwrap_or(0);
                 let at = Instant::now() + Duration::from_secs(delay);
@@ -161,7 +162,7 @@ impl Session<'_> {
             let words = format!("{lost} bytes of output could not be logged");
             self.order.diary.say(Level::Warning, &words);
         }
-        // Published ports are free for who acts on what is said next.
+        // Published ports are free for who acts on what is said next. (Leaving closes them in any case.)
         self.others.clear();
         let settled = self.pump.settle(&self.poller).call("epoll_ctl");
         self.order.diary.complain(settled);

@@ -20,6 +20,7 @@ use super::diary::Diary;
 use super::ending;
 use super::life::{Event, Life};
 use super::log::Logs;
+use super::notify::Notify;
 use super::parent::{Parent, wait_for_start};
 use super::token::Token;
 use crate::Error;
@@ -92,6 +93,7 @@ pub struct Session<'a> {
     /// Held until the end, see [`Inherited`].
     others: Vec<OwnedFd>,
     doors: Option<Doors>,
+    notify: Option<Notify>,
     control_lines: Lines,
     window_lines: Lines,
     theirs: Option<Theirs>,
@@ -156,7 +158,15 @@ impl<'a> Session<'a> {
             Some(bundle) if !order.passthrough => Some(Doors::open(bundle, options)?),
             _ => None,
         };
-        if doors.is_some() {
+        let notify = match (&bundle, &options.sdnotify_socket) {
+            (Some(bundle), Some(host)) => Some(Notify::open(bundle, host)?),
+            _ => None,
+        };
+        if let Some(notify) = &notify {
+            let watched = poller.add(&notify.socket, Token::Notify, EventFlags::IN);
+            watched.call("epoll_ctl")?;
+        }
+        if doors.is_some() && options.exec_attach {
             parent.tell_attachable()?;
         }
         let protocol = parent.protocol;
@@ -175,6 +185,7 @@ impl<'a> Session<'a> {
             },
             others: Vec::new(),
             doors,
+            notify,
             control_lines: Lines::default(),
             window_lines: Lines::default(),
             theirs: Some(theirs),
@@ -248,7 +259,9 @@ impl<'a> Session<'a> {
     fn patience(&self) -> Option<Duration> {
         let next = self.deadlines.next();
         let next = next.map(|at| at.saturating_duration_since(Instant::now()));
-        next.into_iter().chain(self.pump.patience()).min()
+        let notify = self.notify.as_ref().and_then(Notify::patience);
+        let retries = notify.into_iter().chain(self.pump.patience());
+        next.into_iter().chain(retries).min()
     }
 
     fn dispatch(&mut self, token: Token, flags: EventFlags) {
@@ -265,6 +278,11 @@ impl<'a> Session<'a> {
             Token::Attach => self.admit(),
             Token::Control => self.hear_control(),
             Token::Window => self.hear_window(),
+            Token::Notify => {
+                if let Some(notify) = &mut self.notify {
+                    notify.hear();
+                }
+            }
             Token::Pump(Watched::Output(_) | Watched::Log) if self.draining => {
                 self.pump.retry();
                 self.drain();
@@ -279,6 +297,9 @@ impl<'a> Session<'a> {
     fn check_time(&mut self) {
         if self.pump.patience().is_some() {
             self.pump.retry();
+        }
+        if let Some(notify) = &mut self.notify {
+            notify.retry();
         }
         if self.draining {
             self.drain();

@@ -1,0 +1,15 @@
+//! teu-shim in the place of conmon: driven by hand as its callers drive it,
+//! side by side with conmon itself where both must do the same, and by podman.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that meets the unexpected panics"
+)]
+
+mod command_line;
+mod doors;
+mod journal;
+mod life;
+mod output;
+mod podman;
+mod post;
+mod rotation;

@@ -1,0 +1,145 @@
+//! By podman, with our runtime and our monitor.
+
+mod containers;
+mod pods;
+mod rootless;
+mod survival;
+
+use std::path::PathBuf;
+use teu_integration_tests::{Outcome, Scene, binary, missing_command};
+
+/// podman with everything of its own in the scene, and a busybox image.
+pub(crate) struct Podman<'a> {
+    pub(crate) scene: &'a Scene,
+    monitor: PathBuf,
+}
+
+/// What test machines without all privileges allow, where podman asks for more
+/// by itself, and a first container for pods that needs no other program.
+const LIMITS: &str = "[containers]\ndefault_ulimits = [\"nofile=10000:10000\", \"nproc=10000:10000\"]\n\
+    [engine]\ninfra_image = \"localhost/busybox:latest\"\n";
+/// What a pod's first container does.
+const COMMAND: &str = r#"CMD=["sleep","100000"]"#;
+
+impl<'a> Podman<'a> {
+    /// `None`, and said so, where there is no podman.
+    pub(crate) fn new(scene: &'a Scene) -> Option<Self> {
+        if missing_command("podman") {
+            teu_integration_tests::skipped(scene.name(), "no podman");
+            return None;
+        }
+        scene.write("containers.conf", LIMITS);
+        let podman = Self {
+            scene,
+            monitor: path_of(scene, "teu-shim"),
+        };
+        scene.shell(ROOTFS);
+        let import = ["import", "-q", "-c", COMMAND, "rootfs.tar", "busybox"];
+        podman.call(&import).succeeds();
+        Some(podman)
+    }
+
+    /// podman itself, by its words.
+    pub(crate) fn call(&self, words: &[&str]) -> Outcome {
+        self.scene.run("env", self.line(words))
+    }
+
+    /// The words of a command that [`Podman::call`] runs.
+    pub(crate) fn line(&self, words: &[&str]) -> Vec<String> {
+        let at = |name: &str| self.scene.path(name).display().to_string();
+        let runtime = path_of(self.scene, "teu-runtime").display().to_string();
+        let monitor = self.monitor.display().to_string();
+        let own = [
+            "-u".to_owned(),
+            "DOCKER_CONFIG".to_owned(),
+            format!("CONTAINERS_CONF={}", at("containers.conf")),
+            "podman".to_owned(),
+            "--root".to_owned(),
+            at("podman/root"),
+            "--runroot".to_owned(),
+            at("podman/run"),
+            "--tmpdir".to_owned(),
+            at("podman/tmp"),
+            "--network-config-dir".to_owned(),
+            at("podman/networks"),
+            "--volumepath".to_owned(),
+            at("podman/volumes"),
+            "--cgroup-manager".to_owned(),
+            "cgroupfs".to_owned(),
+            "--events-backend".to_owned(),
+            "file".to_owned(),
+            "--storage-driver".to_owned(),
+            "overlay".to_owned(),
+            "--runtime".to_owned(),
+            runtime,
+            "--conmon".to_owned(),
+            monitor,
+        ];
+        own.into_iter()
+            .chain(words.iter().map(|word| (*word).to_owned()))
+            .collect()
+    }
+
+    /// Removes a pod. That its cgroup is a plain folder where a hierarchy is
+    /// not mounted, which podman then cannot remove, is no failure.
+    pub(crate) fn remove_pod(&self, name: &str) {
+        let removed = self.call(&["pod", "rm", "-f", name]);
+        assert!(
+            removed.code() == 0 || removed.stderr.contains("directory not empty"),
+            "{removed}"
+        );
+        self.scene
+            .shell(&CLEAN.replace("MARK", &self.scene.cgroup()));
+        let _ = self.call(&["pod", "rm", "-f", name]);
+        assert_eq!(self.call(&["ps", "-a", "-q"]).succeeds(), "");
+    }
+
+    /// `podman run` in the scene's cgroup, without network.
+    pub(crate) fn run(&self, flags: &[&str], program: &[&str]) -> Outcome {
+        let cgroup = self.scene.cgroup();
+        let own = ["run", "--network", "none", "--cgroup-parent", &cgroup];
+        self.call(&[&own, flags, &["busybox"], program].concat())
+    }
+
+    /// What `podman inspect --format` says.
+    pub(crate) fn inspect(&self, name: &str, format: &str) -> String {
+        self.call(&["inspect", "--format", format, name]).succeeds()
+    }
+
+    /// The monitor's pid.
+    pub(crate) fn monitor_of(&self, name: &str) -> String {
+        let file = self.inspect(name, "{{.ConmonPidFile}}");
+        std::fs::read_to_string(file).unwrap()
+    }
+}
+
+impl Drop for Podman<'_> {
+    fn drop(&mut self) {
+        let _ = self.call(&["rm", "-f", "-a", "-t", "0"]);
+        let _ = self.call(&["pod", "rm", "-f", "-a", "-t", "0"]);
+        self.scene
+            .shell(&CLEAN.replace("MARK", &self.scene.cgroup()));
+    }
+}
+
+/// Podman leaves cgroups, and where a hierarchy is not mounted plain folders;
+/// those of `play kube` have no name of the scene's.
+const CLEAN: &str = r#"for place in /sys/fs/cgroup/*; do
+    for name in MARK /libpod_parent; do
+        if [ "$(stat -f -c %T $place)" = tmpfs ]; then rm -rf $place$name
+        else find $place$name -depth -type d -exec rmdir {} + 2>/dev/null || true; fi
+    done
+done
+umount -l podman/root/overlay 2>/dev/null || true"#;
+
+/// A root file system of busybox alone, packed.
+const ROOTFS: &str = "mkdir -p rootfs/bin rootfs/tmp; cp /bin/busybox rootfs/bin; \
+    for name in $(busybox --list | grep -v busybox); do ln -sf busybox rootfs/bin/$name; done; \
+    tar -C rootfs -cf rootfs.tar .";
+
+fn path_of(scene: &Scene, program: &str) -> PathBuf {
+    let path = binary(program);
+    scene
+        .shell(&format!("command -v {}", path.display()))
+        .into()
+}
