@@ -1,7 +1,7 @@
 //! The system calls that rustix does not offer safely. All `unsafe` of this crate.
 #![allow(
     unsafe_code,
-    reason = "the one door: signalfd, signal masks, raw signal numbers, PIDFD_GET_INFO, unshare, fork and what happens before execve, inherited descriptors, local time"
+    reason = "the one door: signalfd, signal masks, raw signal numbers, PIDFD_GET_INFO, unshare, fork and what happens before execve, inherited descriptors, local time, madvise"
 )]
 
 use std::io;

@@ -4,6 +4,8 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
 use super::call::Call;
 use super::job::{self, Ended};
 use super::life::{Action, Event, Exit, Phase, Wish};
@@ -38,11 +40,7 @@ impl Service {
         }) = self.jobs.remove(&pid)
         {
             self.called(&who, reply, purpose, job.ended(status));
-            if !self
-                .jobs
-                .values()
-                .any(|running| running.purpose.makes_processes())
-            {
+            if !self.is_making() {
                 self.early.clear();
             }
             return;
@@ -53,18 +51,23 @@ impl Service {
         };
         if let Some(who) = self.pids.remove(&pid) {
             self.exited(&who, exit);
-        } else if self
-            .jobs
-            .values()
-            .any(|running| running.purpose.makes_processes())
-        {
+        } else if self.is_making() && self.early.len() < EARLY_MAX {
             self.early.insert(pid, exit);
         }
     }
 
+    /// Whether the runtime makes a process whose pid is not known yet.
+    fn is_making(&self) -> bool {
+        let mut jobs = self.jobs.values();
+        jobs.any(|running| running.purpose.makes_processes())
+    }
+
     /// The runtime has said whose `pid` is; the process may have ended already.
     pub(super) fn meet_early(&mut self, who: &Who, pid: i32) {
-        if let Some(exit) = self.early.remove(&pid) {
+        // Pids come again: the exit may be of an orphan that had this one before.
+        if let Some(exit) = self.early.remove(&pid)
+            && !is_own_child(pid)
+        {
             self.pids.remove(&pid);
             self.exited(who, exit);
         }
@@ -343,6 +346,16 @@ impl Purpose {
     fn makes_processes(&self) -> bool {
         matches!(self, Self::Create | Self::Restore | Self::Exec)
     }
+}
+
+/// Most ends of children remembered that are nobody's yet. While the runtime makes one process after
+/// another, orphans of containers add to them.
+const EARLY_MAX: usize = 4096;
+
+/// Whether `pid` is a child of ours that lives, or waits to be reaped.
+fn is_own_child(pid: i32) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    Pid::from_raw(pid).is_some_and(|pid| waitid(WaitId::Pid(pid), options).is_ok())
 }
 
 /// Publishes, or writes down.

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
 
 use super::call::{Call, Runtime};
 use crate::Error;
 use crate::error::At as _;
 use crate::runtime::{self, Stdio3};
+use crate::sys;
 
 /// Most of a call's output read, in bytes: a list of 100,000 pids.
 const OUTPUT_BYTES_MAX: u64 = 1 << 20;
@@ -81,6 +83,7 @@ impl Job {
                 Some(output)
             }
         };
+        end_with_us(&mut command);
         // The child is reaped with all others, by the loop.
         let child = command.spawn().at("execute", &runtime.program)?;
         Ok(Self {
@@ -114,6 +117,20 @@ impl Job {
             None => logged.message(status),
         })
     }
+}
+
+/// Lets `command` end with this process: it must not go on making a container that `delete`,
+/// executed for a dead shim, is already removing. Its own children are not concerned.
+fn end_with_us(command: &mut Command) {
+    let own = getpid();
+    sys::before_exec(command, move || {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // We may have died before this was asked.
+        match getppid() {
+            Some(parent) if parent == own => Ok(()),
+            _ => Err(std::io::ErrorKind::BrokenPipe.into()),
+        }
+    });
 }
 
 fn memory() -> Result<File, Error> {
