@@ -209,9 +209,11 @@ fn containerd_may_die_and_come_back() {
     let bundle = bundle(&containerd, "ends");
     let init = std::fs::read_to_string(bundle.join("init.pid")).unwrap();
     containerd.daemon.take().unwrap().kill();
-    kill(init.trim().parse().unwrap(), Signal::USR1);
+    let init = Pid::from_raw(init.trim().parse().unwrap()).unwrap();
     let journal = bundle.join("events");
     scene.wait_until("the exit is in the journal", || {
+        // The first process of a pid namespace gets a signal only once it has a handler for it.
+        let _ = kill_process(init, Signal::USR1);
         std::fs::read(&journal)
             .is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains("/tasks/exit"))
     });

@@ -6,50 +6,63 @@ use teu_integration_tests::{Outcome, Scene, missing_command, skip_unless};
 under_both_shims! { runs_containers lives_with_a_container builds_through_the_runtime }
 
 /// dockerd whose only runtime is ours, with busybox loaded.
-struct Docker<'a> {
-    scene: &'a Scene,
-    daemon: Option<Daemon>,
+pub(crate) struct Docker<'a> {
+    pub(crate) scene: &'a Scene,
+    pub(crate) daemon: Option<Daemon>,
 }
 
 impl<'a> Docker<'a> {
-    fn start(scene: &'a Scene, shim: Shim) -> Self {
-        let runc = as_runc(scene, shim);
+    pub(crate) fn start(scene: &'a Scene, shim: Shim) -> Self {
+        as_runc(scene, shim);
         // An empty file is refused, and the machine's own must not be read.
-        let config = scene.write("docker.json", "{}");
-        let at = |name: &str| scene.path(name).display().to_string();
-        let args = [
-            format!("--config-file={}", config.display()),
-            format!("--data-root={}", at("docker")),
-            format!("--exec-root={}", at("docker-run")),
-            format!("--pidfile={}", at("docker.pid")),
-            format!("--host=unix://{}", at("docker.sock")),
-            format!("--cgroup-parent={}", scene.cgroup()),
-            format!("--add-runtime=teu={}", runc.display()),
-            "--default-runtime=teu".to_owned(),
-            "--exec-opt=native.cgroupdriver=cgroupfs".to_owned(),
-            "--storage-driver=overlay2".to_owned(),
-        ];
+        scene.write("docker.json", "{}");
         let mut docker = Self {
             scene,
             daemon: None,
         };
-        let ready = || docker.call(&["version"]).code() == 0;
-        docker.daemon = Some(Daemon::start(scene, "dockerd", &args, ready));
+        docker.resume();
         archive(scene, "docker-archive", "busybox.tar");
         docker.call(&["load", "-q", "-i", "busybox.tar"]).succeeds();
         docker
     }
 
-    fn call(&self, words: &[&str]) -> Outcome {
+    /// Starts the daemon on what there is.
+    pub(crate) fn resume(&mut self) {
+        let at = |name: &str| self.scene.path(name).display().to_string();
+        let args = [
+            format!("--config-file={}", at("docker.json")),
+            format!("--data-root={}", at("docker")),
+            format!("--exec-root={}", at("docker-run")),
+            format!("--pidfile={}", at("docker.pid")),
+            format!("--host=unix://{}", at("docker.sock")),
+            format!("--cgroup-parent={}", self.scene.cgroup()),
+            format!("--add-runtime=teu={}", at("peers/runc")),
+            "--default-runtime=teu".to_owned(),
+            "--exec-opt=native.cgroupdriver=cgroupfs".to_owned(),
+            "--storage-driver=overlay2".to_owned(),
+            "--live-restore".to_owned(),
+        ];
+        let ready = || self.call(&["version"]).code() == 0;
+        self.daemon = Some(Daemon::start(self.scene, "dockerd", &args, ready));
+    }
+
+    pub(crate) fn call(&self, words: &[&str]) -> Outcome {
         self.call_with("DOCKER_BUILDKIT=0", words)
     }
 
     fn call_with(&self, variable: &str, words: &[&str]) -> Outcome {
+        let own = self.own_words();
+        let own: Vec<&str> = own.iter().map(String::as_str).collect();
+        self.scene
+            .run("env", [&[variable], &own[..], words].concat())
+    }
+
+    /// For `env`: variables, and the client.
+    pub(crate) fn own_words(&self) -> [String; 3] {
         let path = format!("PATH={}", path(self.scene));
         let socket = self.scene.path("docker.sock");
         let host = format!("DOCKER_HOST=unix://{}", socket.display());
-        let own = [path.as_str(), &host, variable, "/usr/bin/docker"];
-        self.scene.run("env", [&own, words].concat())
+        [path, host, "/usr/bin/docker".to_owned()]
     }
 
     fn run(&self, flags: &[&str], program: &[&str]) -> Outcome {
@@ -71,6 +84,9 @@ impl Drop for Docker<'_> {
             let _ = self.call(&["rm", "-f", id]);
         }
         self.daemon = None;
+        // dockerd mounts its folder on itself; one that was killed leaves that.
+        self.scene
+            .shell("while umount docker 2>/dev/null; do :; done");
         remove_cgroups(self.scene);
     }
 }

@@ -11,6 +11,7 @@ use teu_integration_tests::Scene;
 mod containerd;
 mod containerd_shim;
 mod docker;
+mod docker_shim;
 
 /// An image of busybox as an archive that peers load; its name there.
 fn archive(scene: &Scene, format: &str, path: &str) -> &'static str {
