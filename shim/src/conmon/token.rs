@@ -21,6 +21,8 @@ pub enum Token {
     Window,
     /// The container says something of its readiness.
     Notify,
+    /// The kernel says something of memory.
+    Memory,
     /// Output or input can go on.
     Pump(Watched),
 }
@@ -46,6 +48,7 @@ impl Name for Token {
             Self::Pump(Watched::Log) => (9, 0),
             Self::Pump(Watched::Client(id)) => (10, id),
             Self::Notify => (11, 0),
+            Self::Memory => (12, 0),
         };
         kind << 32 | u64::from(number)
     }
@@ -64,7 +67,8 @@ impl Name for Token {
             8 => Self::Pump(Watched::Input),
             9 => Self::Pump(Watched::Log),
             10 => Self::Pump(Watched::Client(number)),
-            _ => Self::Notify,
+            11 => Self::Notify,
+            _ => Self::Memory,
         }
     }
 }
@@ -83,6 +87,7 @@ mod tests {
             Token::Control,
             Token::Window,
             Token::Notify,
+            Token::Memory,
             Token::Pump(Watched::Output(Stream::Stdout)),
             Token::Pump(Watched::Output(Stream::Stderr)),
             Token::Pump(Watched::Input),

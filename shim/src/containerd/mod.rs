@@ -13,7 +13,6 @@ pub mod delete;
 pub mod events;
 pub mod flags;
 pub mod info;
-pub mod oom;
 pub mod proto;
 pub mod record;
 pub mod rootfs;

@@ -15,7 +15,8 @@ use crate::conmon::life::{Action, Event};
 use crate::conmon::token::Token;
 use crate::conmon::{call, daemon, ending};
 use crate::error::{At as _, chain};
-use crate::supervisor::oom;
+use crate::supervisor::cgroups::Cgroups;
+use crate::supervisor::oom::Watch;
 
 impl Session<'_> {
     /// Feeds the machine, and what comes of its actions again, until nothing more follows.
@@ -113,7 +114,7 @@ impl Session<'_> {
         }
         if !self.order.options.exec {
             self.parent.sync = None;
-            self.oom_counter = oom::counter_of(pid);
+            self.watch_memory(pid);
         }
         let seconds = u64::try_from(self.order.options.timeout).unwrap_or(0);
         if seconds > 0 {
@@ -133,6 +134,23 @@ impl Session<'_> {
             watch(&doors.window, Token::Window)?;
         }
         Ok(())
+    }
+
+    fn watch_memory(&mut self, pid: i32) {
+        let watch = Cgroups::of(pid).map_or(Ok(None), |cgroups| Watch::new(&cgroups));
+        let watch = watch.and_then(|watch| {
+            if let Some(watch) = &watch {
+                self.poller.add(watch, Token::Memory, EventFlags::IN)?;
+            }
+            Ok(watch)
+        });
+        match watch {
+            Ok(watch) => self.memory = watch,
+            Err(err) => {
+                let words = format!("out-of-memory kills will not be seen: {err}");
+                self.order.diary.say(Level::Warning, &words);
+            }
+        }
     }
 
     pub(super) fn drain(&mut self) {

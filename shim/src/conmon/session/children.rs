@@ -1,5 +1,7 @@
 //! The session's children: the runtime, the process that it leaves to us, the exit command.
 
+use std::time::Instant;
+
 use rustix::process::{Pid, PidfdFlags, WaitOptions, WaitStatus, pidfd_open, wait, waitpid};
 
 use super::{Process, Session};
@@ -9,7 +11,6 @@ use crate::conmon::life::Event;
 use crate::error::{At as _, chain};
 use crate::supervisor::event_loop::wait_of_raw;
 use crate::supervisor::machine::Wait;
-use crate::supervisor::oom;
 
 impl Session<'_> {
     /// Takes note of children that ended. While the process is not known,
@@ -95,10 +96,18 @@ impl Session<'_> {
         if let Some(process) = self.process.take() {
             self.poller.remove(&process.pidfd);
         }
-        if self.oom_counter.as_deref().is_some_and(oom::happened) {
+        self.check_memory();
+        self.step(Event::Ended(wait));
+    }
+
+    /// Whether the kernel killed for want of memory. Asked when it says so, for
+    /// the cgroup may be gone at the end, and at the end, for it may be late.
+    pub(super) fn check_memory(&mut self) {
+        if let Some(watch) = &mut self.memory
+            && watch.check(Instant::now())
+        {
             let written = ending::write_oom(self.order.options, self.bundle.as_deref());
             self.order.diary.complain(written);
         }
-        self.step(Event::Ended(wait));
     }
 }

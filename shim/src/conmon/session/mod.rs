@@ -26,6 +26,7 @@ use super::token::Token;
 use crate::Error;
 use crate::error::{At as _, chain};
 use crate::supervisor::event_loop::SIGNALS;
+use crate::supervisor::oom::Watch;
 use crate::supervisor::poller::Poller;
 use crate::supervisor::pump::{Left, Pump, Watched};
 use crate::supervisor::socket;
@@ -105,7 +106,7 @@ pub struct Session<'a> {
     draining: bool,
     drained: bool,
     terminal: Option<OwnedFd>,
-    oom_counter: Option<PathBuf>,
+    memory: Option<Watch>,
     deadlines: Deadlines,
     exit_command: Option<Pid>,
     /// With which status all is over.
@@ -197,7 +198,7 @@ impl<'a> Session<'a> {
             draining: false,
             drained: false,
             terminal: None,
-            oom_counter: None,
+            memory: None,
             deadlines: Deadlines::default(),
             exit_command: None,
             leaving: None,
@@ -257,7 +258,9 @@ impl<'a> Session<'a> {
 
     /// How long nothing has to be done if nothing happens.
     fn patience(&self) -> Option<Duration> {
-        let next = self.deadlines.next();
+        let memory = self.memory.as_ref();
+        let memory = memory.and_then(|watch| watch.deadline(Instant::now()));
+        let next = self.deadlines.next().into_iter().chain(memory).min();
         let next = next.map(|at| at.saturating_duration_since(Instant::now()));
         let notify = self.notify.as_ref().and_then(Notify::patience);
         let retries = notify.into_iter().chain(self.pump.patience());
@@ -278,6 +281,7 @@ impl<'a> Session<'a> {
             Token::Attach => self.admit(),
             Token::Control => self.hear_control(),
             Token::Window => self.hear_window(),
+            Token::Memory => self.check_memory(),
             Token::Notify => {
                 if let Some(notify) = &mut self.notify {
                     notify.hear();
@@ -300,6 +304,10 @@ impl<'a> Session<'a> {
         }
         if let Some(notify) = &mut self.notify {
             notify.retry();
+        }
+        let memory = self.memory.as_ref();
+        if memory.is_some_and(|watch| watch.deadline(Instant::now()).is_some()) {
+            self.check_memory();
         }
         if self.draining {
             self.drain();

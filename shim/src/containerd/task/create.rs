@@ -13,7 +13,6 @@ use super::pod::{Busy, Container, Who};
 use super::service::{Purpose, Service, complain, failed, message, number};
 use crate::Error;
 use crate::containerd::events::publisher::Publisher;
-use crate::containerd::oom::Watch;
 use crate::containerd::proto::events::{TaskCreate, TaskIo};
 use crate::containerd::proto::options::Options;
 use crate::containerd::proto::task::{CreateTaskRequest, CreateTaskResponse};
@@ -24,6 +23,7 @@ use crate::containerd::ttrpc::server::Reply;
 use crate::containerd::{bundle, rootfs};
 use crate::error::At as _;
 use crate::supervisor::cgroups::Cgroups;
+use crate::supervisor::oom::Watch;
 
 /// Largest `config.json` read, in bytes. The runtime refuses larger ones too.
 const CONFIG_BYTES_MAX: u64 = 16 << 20;

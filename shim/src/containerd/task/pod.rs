@@ -7,7 +7,6 @@ use std::rc::Rc;
 use super::call::{Image, Making, Runtime};
 use super::job;
 use super::life::{Life, Phase, Which};
-use crate::containerd::oom::Watch;
 use crate::containerd::proto::options::Options;
 use crate::containerd::proto::task::{
     CheckpointTaskRequest, CreateTaskRequest, ExecProcessRequest,
@@ -17,6 +16,7 @@ use crate::containerd::record::Record;
 use crate::containerd::stdio::{BadAddress, Owner, Plan, Streams};
 use crate::containerd::ttrpc::server::Reply;
 use crate::supervisor::cgroups::Cgroups;
+use crate::supervisor::oom::Watch;
 
 /// A process of a container of this pod.
 #[derive(Debug, Clone, PartialEq, Eq)]

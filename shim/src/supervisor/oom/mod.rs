@@ -1,8 +1,12 @@
 //! Whether the kernel's OOM killer struck in a container's cgroup.
 
+mod watch;
+
 use std::path::{Path, PathBuf};
 
 use super::cgroups::{Cgroups, UNIFIED, read};
+
+pub use watch::Watch;
 
 /// The file of the process's memory cgroup that counts OOM kills:
 /// `memory.oom_control` of v1, `memory.events` of v2. Both have an `oom_kill N`
