@@ -13,6 +13,7 @@ use teu_integration_tests::Scene;
 
 mod bootstrap;
 mod containerd2;
+mod hostile;
 mod sandbox;
 mod task;
 

@@ -9,7 +9,7 @@ under_both_shims! { runs_containers lives_with_a_task }
 pub(crate) struct Containerd<'a> {
     pub(crate) scene: &'a Scene,
     image: &'static str,
-    runtime: String,
+    pub(crate) runtime: String,
     pub(crate) daemon: Option<Daemon>,
 }
 

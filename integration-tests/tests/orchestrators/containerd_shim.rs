@@ -359,3 +359,50 @@ fn twenty_execs_run_side_by_side() {
     let _ = containerd.call(&["task", "rm", "one"]);
     containerd.call(&["container", "rm", "one"]).succeeds();
 }
+
+#[test]
+fn it_calls_runc_too() {
+    let scene = Scene::new("shim runc");
+    skip_unless!(scene, !missing_command("containerd"), "no containerd");
+    let runc = std::path::Path::new("/usr/sbin/runc");
+    skip_unless!(scene, runc.exists(), "no runc");
+    let mut containerd = Containerd::start(&scene, Shim::Ours);
+    containerd.runtime = runc.display().to_string();
+    let out = containerd.run(&["--rm"], "short", &["sh", "-c", "echo said; exit 9"]);
+    assert_eq!(out.exits(9).stdout.trim(), "said");
+    let _ = containerd.run(&["--rm"], "none", &["nosuch"]).fails(
+        1,
+        &["OCI runtime create failed", "executable file not found"],
+    );
+    let _ = containerd.call(&["container", "rm", "none"]);
+    containerd
+        .run(&["-d"], "one", &["sleep", "1000"])
+        .succeeds();
+    let exec = [
+        "task",
+        "exec",
+        "--exec-id",
+        "e",
+        "one",
+        "sh",
+        "-c",
+        "exit 4",
+    ];
+    let _ = containerd.call(&exec).exits(4);
+    containerd.call(&["task", "pause", "one"]).succeeds();
+    containerd.call(&["task", "resume", "one"]).succeeds();
+    containerd
+        .call(&["task", "kill", "-s", "9", "one"])
+        .succeeds();
+    scene.wait_until("it is stopped", || {
+        containerd
+            .call(&["task", "ls"])
+            .succeeds()
+            .contains("STOPPED")
+    });
+    let _ = containerd
+        .call(&["task", "kill", "-s", "9", "one"])
+        .fails(1, &["process already finished"]);
+    let _ = containerd.call(&["task", "rm", "one"]);
+    containerd.call(&["container", "rm", "one"]).succeeds();
+}
