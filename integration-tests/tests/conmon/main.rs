@@ -6,6 +6,7 @@
 )]
 
 mod command_line;
+mod cost;
 mod doors;
 mod journal;
 mod life;

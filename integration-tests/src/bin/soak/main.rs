@@ -1,13 +1,14 @@
 //! `make soak`: what takes longer than a gate has time for. Each part prints its
 //! figures; one that does not keep its promise ends the whole with failure.
 //!
-//! `soak [--quick] [flood|execs|crowd|kills]...`; `--quick` does a little of
+//! `soak [--quick] [flood|monitor|execs|crowd|kills]...`; `--quick` does a little of
 //! everything, to try the parts themselves.
 
 mod crowd;
 mod execs;
 mod flood;
 mod kills;
+mod monitor;
 mod sequence;
 
 use std::process::ExitCode;
@@ -16,8 +17,9 @@ use std::time::Instant;
 /// One part: its name, and what runs it.
 type Part = (&'static str, fn(bool) -> Verdict);
 
-const PARTS: [Part; 4] = [
+const PARTS: [Part; 5] = [
     ("flood", flood::run),
+    ("monitor", monitor::run),
     ("execs", execs::run),
     ("crowd", crowd::run),
     ("kills", kills::run),
@@ -46,7 +48,7 @@ fn main() -> ExitCode {
             "--quick" => quick = true,
             name if PARTS.iter().any(|(part, _)| *part == name) => chosen.push(arg),
             _ => {
-                eprintln!("usage: soak [--quick] [flood|execs|crowd|kills]...");
+                eprintln!("usage: soak [--quick] [flood|monitor|execs|crowd|kills]...");
                 return ExitCode::from(2);
             }
         }

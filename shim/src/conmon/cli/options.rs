@@ -40,7 +40,7 @@ const ENTRIES: &[Entry] = entries![
     "log-label" Text "A field NAME=VALUE for each entry in the journal; may be repeated";
     "log-level" Text "Least level of the supervisor's own messages";
     "log-max-files" Int "How many full log files are kept by --log-rotate";
-    "log-path" b'l' Text "Where output is kept: [k8s-file:]PATH, journald, passthrough, none; may be repeated";
+    "log-path" b'l' Text "Where output is kept: [k8s-file:]PATH, json-file:PATH, journald, passthrough, none; may be repeated";
     "log-rotate" Flag "Keep full log files instead of beginning anew";
     "log-size-max" Long "Most bytes of a log file";
     "log-tag" Text "A tag for each entry in the journal";

@@ -16,8 +16,8 @@ const LOG_MODE: u32 = 0o640;
 /// Where output goes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Drivers {
-    /// Files in CRI's format.
-    pub files: Vec<PathBuf>,
+    /// Files, and what their entries look like.
+    pub files: Vec<(PathBuf, Form)>,
     /// systemd's journal.
     pub journal: bool,
     /// The container has the supervisor's own standard streams; there is nothing to read.
@@ -49,12 +49,14 @@ impl Drivers {
         let path = path.filter(|path| !path.is_empty());
         match (driver, path) {
             (b"", None) => return Err(say("log-path must not be empty")),
-            (b"", Some(path)) | (b"k8s-file", Some(path)) => self.files.push(file(path)),
+            (b"" | b"k8s-file", Some(path)) => self.files.push((file(path), Form::Local)),
+            (b"json-file", Some(path)) => self.files.push((file(path), Form::Json)),
             (b"k8s-file", None) => return Err(say("k8s-file requires a filename")),
+            (b"json-file", None) => return Err(say("json-file requires a filename")),
             (b"none" | b"off" | b"null", _) => {}
             (b"passthrough", _) => self.passthrough = true,
             (b"journald", _) => self.journal = true,
-            (path, None) if !said.contains(&b':') => self.files.push(file(path)),
+            (path, None) if !said.contains(&b':') => self.files.push((file(path), Form::Local)),
             (driver, _) => {
                 let driver = String::from_utf8_lossy(driver);
                 return Err(say(&format!("No such log driver {driver}")));
@@ -74,8 +76,8 @@ impl Drivers {
             ));
         }
         let mut keepers = Vec::new();
-        for path in &self.files {
-            keepers.push(Keeper::File(open_file(path, options)?));
+        for (path, form) in &self.files {
+            keepers.push(Keeper::File(open_file(path, *form, options)?));
         }
         if self.journal {
             keepers.push(Keeper::Journal(Journal::new(fields(options)?)));
@@ -103,11 +105,11 @@ fn has_terminal() -> bool {
         .any(rustix::termios::isatty)
 }
 
-fn open_file(path: &Path, options: &Options) -> Result<Log, Error> {
+fn open_file(path: &Path, form: Form, options: &Options) -> Result<Log, Error> {
     let limit = |bytes: Option<i64>| bytes.and_then(|n| u64::try_from(n).ok().filter(|n| *n > 0));
     let settings = Settings {
         path: path.to_owned(),
-        form: Form::Local,
+        form,
         limits: Limits {
             file_bytes: limit(options.log_size_max),
             total_bytes: limit(options.log_total_max),
@@ -217,18 +219,19 @@ mod tests {
         for said in ["k8s-file:/x", "/x", ":/x"] {
             assert_eq!(
                 planned(&[said]).unwrap().files,
-                [PathBuf::from("/x")],
+                [(PathBuf::from("/x"), Form::Local)],
                 "{said}"
             );
         }
         assert_eq!(
             planned(&[":journald"]).unwrap().files,
-            [PathBuf::from("journald")]
+            [(PathBuf::from("journald"), Form::Local)]
         );
         assert_eq!(
             planned(&["k8s-file:/a:b"]).unwrap().files,
-            [PathBuf::from("/a:b")]
+            [(PathBuf::from("/a:b"), Form::Local)]
         );
+        assert_eq!(planned(&["json-file:/x"]).unwrap().files[0].1, Form::Json);
         for said in ["none", "off", "null", "none:"] {
             assert_eq!(planned(&[said]).unwrap(), Drivers::default(), "{said}");
         }
@@ -246,6 +249,7 @@ mod tests {
             (&[":"][..], "log-path must not be empty"),
             (&["k8s-file"][..], "k8s-file requires a filename"),
             (&["k8s-file:"][..], "k8s-file requires a filename"),
+            (&["json-file"][..], "json-file requires a filename"),
             (&["/x", "invalid:/y"][..], "No such log driver invalid"),
             (&["invalid:"][..], "No such log driver invalid"),
         ] {

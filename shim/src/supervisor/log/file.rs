@@ -1,6 +1,6 @@
 //! The container's log as a file, without loss.
 //!
-//! One entry a line, in CRI's format (k8s-file):
+//! One entry a line, in docker's format (see [`super::json`]) or CRI's (k8s-file):
 //! `2026-01-31T23:59:59.123456789Z stdout F text`. `F` ends a line of output;
 //! `P` is a piece of one, continued by the stream's next entry. What does not
 //! end in a newline stays `P`: so the bytes of the output can be had back
@@ -12,44 +12,45 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::{Sink, Stream, Taken};
+use super::{Sink, Stream, Taken, json};
 use crate::Error;
 use crate::clock;
 use crate::container::record::LogFull;
 use crate::error::At as _;
 
-/// Bytes of an entry besides its time and its text: the stream and the tag with a blank around each, and the newline.
-const FRAME_BYTES: usize = 1 + 6 + 1 + 1 + 1 + 1;
+/// Room for an entry besides its text, in bytes: the time, the stream, the names of docker's format.
+const ROOM_BYTES: usize = 80;
 /// Entries wait here to be written together: one `write(2)` for up to this many bytes.
 /// Small, since an idle container pays for it; two blocks of output fit.
 const OUT_BYTES: usize = 16 * 1024;
 /// Longest piece of output in one entry.
-const TEXT_BYTES_MAX: usize = OUT_BYTES - FRAME_BYTES - clock::LOCAL_BYTES;
+const TEXT_BYTES_MAX: usize = OUT_BYTES - ROOM_BYTES;
 
-/// How entries tell the time.
+/// What entries look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// In UTC: `Z` at the end.
+    /// CRI's, times in UTC: `Z` at the end.
     Utc,
-    /// In the host's time zone, as conmon does: `+01:00` at the end.
+    /// CRI's, times in the host's time zone, as conmon does: `+01:00` at the end.
     Local,
+    /// Docker's.
+    Json,
 }
 
 impl Form {
-    fn entry_bytes(self, text: &[u8]) -> usize {
-        let time = match self {
-            Self::Utc => clock::BYTES,
-            Self::Local => clock::LOCAL_BYTES,
-        };
-        time + FRAME_BYTES + text.len()
-    }
-
-    fn stamp(self, out: &mut Vec<u8>) {
+    /// Appends an entry to `out`.
+    fn encode(self, out: &mut Vec<u8>, stream: Stream, text: &[u8], full: bool) {
         let now = SystemTime::now();
         match self {
             Self::Utc => out.extend_from_slice(&clock::format(now)),
             Self::Local => out.extend_from_slice(&clock::format_local(now)),
+            Self::Json => return json::encode(out, stream, text, full),
         }
+        out.push(b' ');
+        out.extend_from_slice(stream.name().as_bytes());
+        out.extend_from_slice(if full { b" F " } else { b" P " });
+        out.extend_from_slice(text);
+        out.push(b'\n');
     }
 }
 
@@ -88,6 +89,8 @@ pub struct Log {
     settings: Settings,
     file: File,
     out: Vec<u8>,
+    /// The beginnings of characters, by stream, whose rest is in the next block.
+    begun: [Vec<u8>; 2],
     /// How much of `out` is in the file.
     written: usize,
     /// Bytes of the present file, with what waits for it.
@@ -127,6 +130,7 @@ impl Log {
             settings,
             file,
             out: Vec::new(),
+            begun: [Vec::new(), Vec::new()],
             written: 0,
             file_bytes: bytes,
             total_bytes: bytes,
@@ -168,22 +172,37 @@ impl Log {
             }
         }
         self.out.clear();
+        self.out.shrink_to(OUT_BYTES); // escaped text may have been six times as long
         self.written = 0;
         true
     }
 
-    /// Makes room for an entry, in the buffer and in the file. `false`: there is none now.
-    fn make_room(&mut self, entry_bytes: usize) -> bool {
-        let limit = self.settings.limits.file_bytes;
-        if self.file_bytes > 0
-            && limit.is_some_and(|most| self.file_bytes + entry_bytes as u64 > most)
-        {
+    /// Appends an entry, which waits to be written with others. `false`: there is no room now.
+    fn put(&mut self, stream: Stream, text: &[u8], full: bool) -> bool {
+        if self.out.len() + ROOM_BYTES + text.len() > OUT_BYTES && !self.flush() {
+            return false;
+        }
+        let before = self.out.len();
+        self.settings.form.encode(&mut self.out, stream, text, full);
+        let bytes = (self.out.len() - before) as u64;
+        if self.is_over(bytes) {
+            // It is the first of the next file.
+            let entry = self.out.split_off(before);
             if !self.flush() {
                 return false;
             }
             self.begin_anew();
+            self.out = entry;
         }
-        self.out.len() + entry_bytes <= OUT_BYTES || self.flush()
+        self.file_bytes += bytes;
+        self.total_bytes += bytes;
+        true
+    }
+
+    /// Whether so many bytes more are too many for a file that is not empty.
+    fn is_over(&self, bytes: u64) -> bool {
+        let limit = self.settings.limits.file_bytes;
+        self.file_bytes > 0 && limit.is_some_and(|most| self.file_bytes + bytes > most)
     }
 
     /// The file is full: another one takes its place. Where that fails the old one goes on.
@@ -252,8 +271,7 @@ impl Log {
             "[teu: {} bytes of output were not logged: the log could not grow]",
             self.dropped
         );
-        self.frame(Stream::Stderr, note.as_bytes(), true);
-        let done = self.flush();
+        let done = self.put(Stream::Stderr, note.as_bytes(), true) && self.flush();
         if done {
             self.dropped = 0;
         } else if self.written == 0 {
@@ -262,18 +280,32 @@ impl Log {
         done
     }
 
-    fn frame(&mut self, stream: Stream, text: &[u8], full: bool) {
-        let before = self.out.len();
-        self.settings.form.stamp(&mut self.out);
-        self.out.push(b' ');
-        self.out.extend_from_slice(stream.name().as_bytes());
-        self.out
-            .extend_from_slice(if full { b" F " } else { b" P " });
-        self.out.extend_from_slice(text);
-        self.out.push(b'\n');
-        let bytes = (self.out.len() - before) as u64;
-        self.file_bytes += bytes;
-        self.total_bytes += bytes;
+    /// Takes a block, characters whole.
+    fn take(&mut self, stream: Stream, data: &[u8]) -> Taken {
+        let mut taken = 0;
+        while taken < data.len() {
+            let (mut text, full) = next_piece(&data[taken..]);
+            let limit = self.settings.limits.total_bytes;
+            if limit.is_some_and(|most| self.total_bytes >= most) {
+                break;
+            }
+            if self.settings.form == Form::Json && !full {
+                text = &text[..json::complete(text)];
+                if text.is_empty() {
+                    self.begun[stream.index()] = data[taken..].to_vec();
+                    break;
+                }
+            }
+            if !self.put(stream, text, full) {
+                return self.refuse(taken, data.len());
+            }
+            taken += text.len() + usize::from(full);
+        }
+        if self.flush() {
+            Taken::All
+        } else {
+            self.refuse(data.len(), data.len())
+        }
     }
 }
 
@@ -289,27 +321,27 @@ impl Sink for Log {
             self.drop_bytes(data.len());
             return Taken::All;
         }
-        let mut taken = 0;
-        while taken < data.len() {
-            let (text, full) = next_piece(&data[taken..]);
-            let limit = self.settings.limits.total_bytes;
-            if limit.is_some_and(|most| self.total_bytes >= most) {
-                break;
-            }
-            if !self.make_room(self.settings.form.entry_bytes(text)) {
-                return self.refuse(taken, data.len());
-            }
-            self.frame(stream, text, full);
-            taken += text.len() + usize::from(full);
+        let begun = std::mem::take(&mut self.begun[stream.index()]);
+        if begun.is_empty() {
+            return self.take(stream, data);
         }
-        if self.flush() {
-            Taken::All
-        } else {
-            self.refuse(taken, data.len())
+        match self.take(stream, &[&begun, data].concat()) {
+            Taken::Part(n) if n < begun.len() => {
+                self.begun[stream.index()] = begun[n..].to_vec();
+                Taken::Part(0)
+            }
+            Taken::Part(n) => Taken::Part(n - begun.len()),
+            Taken::All => Taken::All,
         }
     }
 
     fn close(&mut self, unread: usize) -> u64 {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let begun = std::mem::take(&mut self.begun[stream.index()]);
+            if !begun.is_empty() && !self.put(stream, &begun, false) {
+                self.drop_bytes(begun.len());
+            }
+        }
         if unread > 0 {
             self.drop_bytes(unread);
         }

@@ -4,6 +4,7 @@
 //! is the usual one. [`parse`] reads back what a file in CRI's format holds.
 
 mod file;
+mod json;
 
 use std::os::fd::BorrowedFd;
 

@@ -72,7 +72,8 @@ fn a_full_disk_blocks_and_takes_each_byte_once() {
     let Taken::Part(taken) = log.append(Stream::Stdout, &data) else {
         panic!("a full disk took all")
     };
-    assert_eq!(taken, OUT_BYTES / Form::Utc.entry_bytes(b""));
+    let entry = clock::BYTES + " stdout F \n".len();
+    assert_eq!(taken, (OUT_BYTES - ROOM_BYTES) / entry + 1);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     log.file = File::create(&path).unwrap();
@@ -208,4 +209,40 @@ fn a_renamed_file_is_left_and_one_that_is_still_there_goes_on() {
         b"one\ntwo\n"
     );
     assert_eq!(replay(&path, Stream::Stdout), b"three\nfour\n");
+}
+
+#[test]
+fn docker_reads_its_own_format_and_characters_come_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let mut log = Log::with(Settings {
+        path: path.clone(),
+        form: Form::Json,
+        limits: Limits::default(),
+        full: LogFull::Block,
+        mode: 0o640,
+        sync: false,
+    })
+    .unwrap();
+    let text = "äöü 😀 €\nmore 😀".repeat(500) + "\u{1}\n";
+    for block in text.as_bytes().chunks(7) {
+        assert_eq!(log.append(Stream::Stdout, block), Taken::All);
+    }
+    log.append(Stream::Stderr, &"€".as_bytes()[..2]);
+    log.close(0);
+    let lines = std::fs::read_to_string(&path).unwrap();
+    let entries = lines
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let (mut out, mut err) = (String::new(), String::new());
+    for entry in entries {
+        let log = entry["log"].as_str().unwrap();
+        if entry["stream"] == "stdout" {
+            out.push_str(log);
+        } else {
+            err.push_str(log);
+        }
+    }
+    assert!(out == text);
+    assert_eq!(err, "\u{fffd}", "what never became a character");
 }
