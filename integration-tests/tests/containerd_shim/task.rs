@@ -440,3 +440,37 @@ fn a_container_that_was_never_started_is_deleted_with_its_true_status() {
     shim.wait_for(&["create", "exit", "delete"]);
     shim.end("one");
 }
+
+#[test]
+fn options_may_come_as_cri_passes_them_on() {
+    let scene = Scene::new("shim toml");
+    let shim = Shim::start(&scene, "one", &["true"]);
+    let client = connect(&shim.address);
+    let create = |table: &str| {
+        let mut value = vec![0x1a, u8::try_from(table.len()).unwrap()]; // field 3, bytes
+        value.extend(table.as_bytes());
+        let options = Any {
+            type_url: "runtimeoptions.v1.Options".to_owned(),
+            value,
+            ..Any::default()
+        };
+        let request = CreateTaskRequest {
+            options: MessageField::some(options),
+            ..create_request(&scene, "one")
+        };
+        client.create(context(), &request)
+    };
+    let (code, text) = code_of(create("Rooot = \"/x\"\n"));
+    assert_eq!(code, Code::INVALID_ARGUMENT, "{text}");
+    assert!(
+        text.starts_with("options: Rooot is not one of BinaryName, "),
+        "{text}"
+    );
+    let root = scene.path("elsewhere");
+    create(&format!("Root = {root:?}\nSystemdCgroup = false\n")).unwrap();
+    assert!(root.join("tests/one").exists());
+    client
+        .delete(context(), &ask!(DeleteRequest, "one"))
+        .unwrap();
+    shim.end("one");
+}

@@ -8,9 +8,10 @@
 
 use prost::Message as _;
 
+use super::options;
 use super::proto::Any;
 use super::proto::bootstrap::{BootstrapParams, BootstrapResult};
-use super::proto::options::Options;
+use super::proto::options::{Generic, Options};
 
 /// Most bytes read from standard input: containerd's own shims read as much.
 pub const INPUT_BYTES_MAX: u64 = 10 << 20;
@@ -53,8 +54,7 @@ pub fn understand(input: &[u8], id: &str, namespace: &str, has_version: bool) ->
             options: params
                 .extensions
                 .iter()
-                .filter_map(|extension| options(extension.value.as_ref()?))
-                .next(),
+                .find_map(|extension| options(extension.value.as_ref()?)),
             socket_dir: Some(params.socket_dir).filter(|dir| !dir.is_empty()),
         };
     }
@@ -69,11 +69,10 @@ pub fn understand(input: &[u8], id: &str, namespace: &str, has_version: bool) ->
     }
 }
 
-/// The options in an [`Any`], if it holds those.
-#[must_use]
-pub fn options(any: &Any) -> Option<Options> {
-    any.is::<Options>()
-        .then(|| Options::decode(&any.value[..]).ok())?
+/// The options in an [`Any`], if it holds such: the first call that needs them says what is
+/// wrong with them.
+fn options(any: &Any) -> Option<Options> {
+    (any.is::<Options>() || any.is::<Generic>()).then(|| options::of(any).ok())?
 }
 
 /// What `start` writes to standard output.

@@ -6,8 +6,8 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
+use super::options::Named;
 use super::proto::options::Options;
 use crate::Error;
 use crate::error::At as _;
@@ -19,81 +19,33 @@ const RUNTIME: &str = "runtime";
 /// Largest of these files read, in bytes.
 const BYTES_MAX: u64 = 64 * 1024;
 
-/// The options as runc's shim writes them, by which either can clean up after the other.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-struct Written {
-    #[serde(skip_serializing_if = "is_default")]
-    no_pivot_root: bool,
-    #[serde(skip_serializing_if = "is_default")]
-    no_new_keyring: bool,
-    #[serde(skip_serializing_if = "is_default")]
-    shim_cgroup: String,
-    #[serde(skip_serializing_if = "is_default")]
-    io_uid: u32,
-    #[serde(skip_serializing_if = "is_default")]
-    io_gid: u32,
-    #[serde(skip_serializing_if = "is_default")]
-    binary_name: String,
-    #[serde(skip_serializing_if = "is_default")]
-    root: String,
-    #[serde(skip_serializing_if = "is_default")]
-    criu_path: String,
-    #[serde(skip_serializing_if = "is_default")]
-    systemd_cgroup: bool,
-    #[serde(skip_serializing_if = "is_default")]
-    criu_image_path: String,
-    #[serde(skip_serializing_if = "is_default")]
-    criu_work_path: String,
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
 /// Writes `options.json` and `runtime`.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn write_options(bundle: &Path, options: &Options) -> Result<(), Error> {
-    let options = options.clone();
-    let written = Written {
-        no_pivot_root: options.no_pivot_root,
-        no_new_keyring: options.no_new_keyring,
-        shim_cgroup: options.shim_cgroup,
-        io_uid: options.io_uid,
-        io_gid: options.io_gid,
-        binary_name: options.binary_name,
-        root: options.root,
-        criu_path: options.criu_path,
-        systemd_cgroup: options.systemd_cgroup,
-        criu_image_path: options.criu_image_path,
-        criu_work_path: options.criu_work_path,
-    };
+    let named = Named::from(options.clone());
     let path = bundle.join(OPTIONS);
-    let text = serde_json::to_vec(&written).map_err(|source| Error::Json {
+    let text = serde_json::to_vec(&named).map_err(|source| Error::Json {
         what: path.display().to_string(),
         source,
     })?;
     write_private(&path, &text)?;
-    write_private(&bundle.join(RUNTIME), written.binary_name.as_bytes())
+    write_private(&bundle.join(RUNTIME), options.binary_name.as_bytes())
 }
 
-/// The options that [`write_options`], or runc's shim, wrote; the defaults where nothing was.
+/// The options that [`write_options`], or runc's shim, wrote: by which either can clean up
+/// after the other; the defaults where nothing was.
 #[must_use]
 pub fn read_options(bundle: &Path) -> Options {
-    let written: Written = read_json(&bundle.join(OPTIONS), BYTES_MAX).unwrap_or_default();
-    let binary_name = match read_text(&bundle.join(RUNTIME)) {
-        Ok(name) if !name.is_empty() => name,
-        _ => written.binary_name,
-    };
-    Options {
-        binary_name,
-        root: written.root,
-        criu_path: written.criu_path,
-        systemd_cgroup: written.systemd_cgroup,
-        ..Options::default()
+    let named: Named = read_json(&bundle.join(OPTIONS), BYTES_MAX).unwrap_or_default();
+    let mut options = Options::from(named);
+    if let Ok(name) = read_text(&bundle.join(RUNTIME))
+        && !name.is_empty()
+    {
+        options.binary_name = name;
     }
+    options
 }
 
 /// The folder for the root file system, if it is not there. Others than root may pass through it.

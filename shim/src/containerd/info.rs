@@ -5,10 +5,9 @@ use std::process::{Command, Stdio};
 
 use prost::Message as _;
 
-use super::bootstrap;
-use super::default_runtime;
 use super::proto::Any;
 use super::proto::bootstrap::{FEATURES_TYPE_URL, RuntimeInfo, RuntimeVersion};
+use super::{default_runtime, options};
 
 /// Largest features document passed on, in bytes.
 const FEATURES_BYTES_MAX: usize = 1 << 20;
@@ -19,9 +18,8 @@ pub fn info(program: &Path, input: &[u8]) -> Vec<u8> {
     let any = Any::decode(input)
         .ok()
         .filter(|any| !any.type_url.is_empty());
-    let options = any.as_ref().and_then(bootstrap::options);
-    let runtime = match options {
-        Some(options) if !options.binary_name.is_empty() => options.binary_name.into(),
+    let runtime = match any.as_ref().map(options::of) {
+        Some(Ok(options)) if !options.binary_name.is_empty() => options.binary_name.into(),
         _ => default_runtime(),
     };
     RuntimeInfo {

@@ -13,6 +13,7 @@ pub mod delete;
 pub mod events;
 pub mod flags;
 pub mod info;
+pub mod options;
 pub mod proto;
 pub mod record;
 pub mod rootfs;

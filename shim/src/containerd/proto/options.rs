@@ -62,6 +62,25 @@ pub struct ProcessDetails {
     pub exec_id: String,
 }
 
+/// `runtimeoptions.v1.Options`: what CRI and newer dockerds pass on to a shim
+/// that is not called runc's, without knowing what it means.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Generic {
+    #[prost(string, tag = "1")]
+    pub type_url: String,
+    /// A file with the options, TOML.
+    #[prost(string, tag = "2")]
+    pub config_path: String,
+    /// The options themselves, if there is no file.
+    #[prost(bytes = "vec", tag = "3")]
+    pub config_body: Vec<u8>,
+}
+
+impl Name for Generic {
+    const NAME: &'static str = "Options";
+    const PACKAGE: &'static str = "runtimeoptions.v1";
+}
+
 impl Name for Options {
     const NAME: &'static str = "Options";
     const PACKAGE: &'static str = PACKAGE;

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use prost::Message as _;
 use serde::Deserialize;
 
 use super::call::{Call, Making, PID_FILE, Runtime};
@@ -14,14 +13,13 @@ use super::service::{Purpose, Service, complain, failed, message, number};
 use crate::Error;
 use crate::containerd::events::publisher::Publisher;
 use crate::containerd::proto::events::{TaskCreate, TaskIo};
-use crate::containerd::proto::options::Options;
 use crate::containerd::proto::task::{CreateTaskRequest, CreateTaskResponse};
 use crate::containerd::proto::ttrpc::{Code, Status};
 use crate::containerd::record::Record;
 use crate::containerd::stdio::{Context, Streams};
 use crate::containerd::ttrpc::server::Reply;
-use crate::containerd::{bundle, rootfs};
-use crate::error::At as _;
+use crate::containerd::{bundle, options, rootfs};
+use crate::error::{At as _, chain};
 use crate::supervisor::cgroups::Cgroups;
 use crate::supervisor::oom::Watch;
 
@@ -58,7 +56,8 @@ impl Service {
                 format!("container {id}: already exists"),
             ));
         }
-        let options = options_of(request)?;
+        let options = options::of(&request.options.clone().unwrap_or_default())
+            .map_err(|err| Status::new(Code::InvalidArgument, chain(&err)))?;
         let folder = Path::new(&request.bundle);
         bundle::write_options(folder, &options)
             .map_err(|err| failed("write the options down", &err))?;
@@ -192,18 +191,6 @@ fn publish_create(
     publisher.publish(&container.bundle, &container.id, &event);
 }
 
-fn options_of(request: &CreateTaskRequest) -> Result<Options, Status> {
-    let Some(any) = request.options.as_ref().filter(|any| !any.value.is_empty()) else {
-        return Ok(Options::default());
-    };
-    if !any.is::<Options>() {
-        let text = format!("options of type {} are not known", any.type_url);
-        return Err(Status::new(Code::InvalidArgument, text));
-    }
-    Options::decode(&any.value[..])
-        .map_err(|err| Status::new(Code::InvalidArgument, format!("options: {err}")))
-}
-
 fn open_streams(container: &mut Container, namespace: &str) -> Result<(), Status> {
     let invalid = |err: &dyn std::error::Error| failed("failed to create init process I/O", err);
     let plan = container.init.stdio.plan().map_err(|err| invalid(&err))?;
@@ -282,17 +269,5 @@ mod tests {
             std::fs::write(dir.path().join("config.json"), config).unwrap();
             assert_eq!(shares_pids(dir.path()), shares, "{config}");
         }
-    }
-
-    #[test]
-    fn options_of_another_runtime_are_refused() {
-        use crate::containerd::proto::Any;
-        let mut request = CreateTaskRequest::default();
-        assert_eq!(options_of(&request).unwrap(), Options::default());
-        request.options = Some(Any {
-            type_url: "kata.Options".into(),
-            value: vec![8, 1],
-        });
-        assert!(options_of(&request).is_err());
     }
 }
