@@ -11,6 +11,12 @@ inside() { config "$@"; R run -b bundle "$C" </dev/null; }
 # A container that waits: created with these flags, or running.
 made() { config "exec sleep 1000" "${filter:-.}"; R create -b bundle "$@" "$C" </dev/null >out 2>&1 || { cat out >&2; exit 1; }; }
 up() { filter="${1:-.}" made; R start "$C"; }
+# The same with streams that CRIU can save: files of its own.
+apart() {
+    config 'exec </dev/null >/dev/null 2>&1; exec sleep 1000'
+    R run -d -b bundle "$C" </dev/null >out 2>&1 || { cat out >&2; exit 1; }
+    until_true 'grep -q sleep "/proc/$(R state "$C" | jq .pid)/comm"'
+}
 gone() { R delete -f "$C"; }
 enter() { R exec "$C" /bin/sh -c "$1" </dev/null; }
 status() { R state "$C" | jq -r .status; }
