@@ -406,3 +406,22 @@ fn it_calls_runc_too() {
     let _ = containerd.call(&["task", "rm", "one"]);
     containerd.call(&["container", "rm", "one"]).succeeds();
 }
+
+#[test]
+fn a_container_may_ask_for_the_shim_by_its_own_name() {
+    let scene = Scene::new("shim named");
+    skip_unless!(scene, !missing_command("containerd"), "no containerd");
+    let containerd = Containerd::start(&scene, Shim::Ours);
+    let cgroup = format!("{}/one", scene.cgroup());
+    let own = [
+        "run",
+        "--rm",
+        "--runtime",
+        "io.containerd.teu.v2",
+        "--cgroup",
+        &cgroup,
+    ];
+    let words = ["docker.io/library/busybox:latest", "one", "echo", "hello"];
+    let out = containerd.call(&[&own[..], &words].concat());
+    assert_eq!(out.succeeds(), "hello");
+}

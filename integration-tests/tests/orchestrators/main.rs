@@ -98,6 +98,7 @@ fn as_runc(scene: &Scene, shim: Shim) -> std::path::PathBuf {
     };
     if shim == Shim::Ours {
         link("containerd-shim-teu-v2", "containerd-shim-runc-v2");
+        link("containerd-shim-teu-v2", "containerd-shim-teu-v2");
     }
     link("teu-runtime", "runc")
 }
