@@ -187,6 +187,8 @@ fn a_whole_life() {
     assert!(connected.shim_pid > 0 && connected.task_pid == created.pid);
 
     an_exec(&scene, &client);
+    let pid = std::fs::read_to_string(scene.path("one/init.pid")).unwrap();
+    assert_eq!(pid.trim(), created.pid.to_string());
     let said = || std::fs::read_to_string(scene.path("out")).unwrap();
     scene.wait_until("it has said so", || said() == "said\n");
     let pids = client.pids(context(), &ask!(PidsRequest, "one")).unwrap();
@@ -227,22 +229,23 @@ fn a_whole_life() {
     shim.end("one");
 }
 
+/// Called `init`, which must not be confused with the container's first process.
 fn an_exec(scene: &Scene, client: &TaskClient) {
     client
         .exec(
             context(),
-            &exec(scene, "e", &["sh", "-c", "echo $0; exit 4"]),
+            &exec(scene, "init", &["sh", "-c", "echo $0; exit 4"]),
         )
         .unwrap();
     let started = client
-        .start(context(), &ask!(StartRequest, "one", "e"))
+        .start(context(), &ask!(StartRequest, "one", "init"))
         .unwrap();
     let waited = client
-        .wait(context(), &ask!(WaitRequest, "one", "e"))
+        .wait(context(), &ask!(WaitRequest, "one", "init"))
         .unwrap();
     assert_eq!(waited.exit_status, 4);
     let deleted = client
-        .delete(context(), &ask!(DeleteRequest, "one", "e"))
+        .delete(context(), &ask!(DeleteRequest, "one", "init"))
         .unwrap();
     assert_eq!((deleted.pid, deleted.exit_status), (started.pid, 4));
     assert_eq!(

@@ -17,6 +17,9 @@ use crate::containerd::stdio::{Context, Streams};
 use crate::containerd::ttrpc::server::{Answer, Reply};
 use crate::error::chain;
 
+/// Kind of the file with an exec's pid: not `pid`, or an exec called `init` had the container's.
+const PID: &str = "exec.pid";
+
 impl Service {
     pub(super) fn begin_start(&mut self, who: &Who, reply: Option<Reply>) -> Result<(), Status> {
         self.permit(who, Wish::Start)?;
@@ -88,7 +91,7 @@ impl Service {
         let call = Call::Exec {
             process: description,
             console,
-            pid_file: bundle::of_exec(&folder, exec, "pid"),
+            pid_file: bundle::of_exec(&folder, exec, PID),
         };
         match written {
             Ok(()) => self.call(who, reply, &call, streams, Purpose::Exec),
@@ -141,7 +144,7 @@ impl Service {
             .containers
             .get_mut(&who.container)
             .ok_or_else(gone)?;
-        let pid = bundle::read_pid(&bundle::of_exec(&container.bundle, exec, "pid"))?;
+        let pid = bundle::read_pid(&bundle::of_exec(&container.bundle, exec, PID))?;
         let process = container.process_mut(&who.which).ok_or_else(gone)?;
         process.pid = pid;
         if let Some(streams) = &mut process.streams {
@@ -162,7 +165,7 @@ impl Service {
             return;
         };
         let folder = Rc::clone(&container.bundle);
-        for kind in ["process.json", "log.json", "pid"] {
+        for kind in ["process.json", "log.json", PID] {
             let _: std::io::Result<()> = std::fs::remove_file(bundle::of_exec(&folder, exec, kind));
         }
         if let Some(process) = container.process_mut(&who.which) {
