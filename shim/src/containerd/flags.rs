@@ -16,11 +16,16 @@ pub enum Action {
     Start,
     /// `delete`: remove what a dead one left.
     Delete,
+    /// [`KEEP`], by ourselves only: start the one that looks after a pod, and keep what it leaves.
+    Keep,
     /// `-info`.
     Info,
     /// `-v`, `-version`.
     Version,
 }
+
+/// The word by which `start` executes a keeper.
+pub const KEEP: &str = "keep";
 
 /// A command line, parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +70,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Flags, Error> 
         None => {}
         Some("start") => flags.action = Action::Start,
         Some("delete") => flags.action = Action::Delete,
+        Some(KEEP) => flags.action = Action::Keep,
         Some(other) => {
             return Err(Error::Invalid(format!(
                 "{other:?} is neither start nor delete"

@@ -1,7 +1,7 @@
 //! `containerd-shim-teu-v2`: the face towards containerd, one process a pod.
 //!
 //! containerd executes it with `start` ([`mod@start`]), which leaves a process
-//! ([`shim`]) listening at an [`address`] and says so as [`bootstrap`] lays down.
+//! ([`shim`], under a [`keeper`]) listening at an [`address`] and says so as [`bootstrap`] lays down.
 //! Calls arrive there by [`ttrpc`] and are answered by the [`task`] service;
 //! [`events`] go the other way. When a shim has died, containerd executes
 //! `delete` ([`mod@delete`]), which finds in the [`bundle`] what was [`record`]ed.
@@ -13,6 +13,7 @@ pub mod delete;
 pub mod events;
 pub mod flags;
 pub mod info;
+pub mod keeper;
 pub mod options;
 pub mod proto;
 pub mod record;
@@ -105,6 +106,7 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
 fn run(program: &Path, flags: &Flags) -> Result<(), Error> {
     match flags.action {
         Action::Serve => shim::serve(flags),
+        Action::Keep => keeper::keep(flags),
         Action::Start => print(&start::start(flags, &input()?)?),
         Action::Delete => print(&delete::delete(flags)?),
         Action::Info => print(&info::info(program, &input()?)),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll::EventFlags;
 use rustix::fs::OFlags;
 use rustix::net::{SocketAddrUnix, getsockname};
-use rustix::process::{WaitOptions, set_child_subreaper, wait};
+use rustix::process::{Pid, WaitOptions, set_child_subreaper, waitpid};
 
 use super::events::publisher::Publisher;
 use super::flags::Flags;
@@ -178,9 +178,10 @@ impl Shim {
     /// Everything that ended is a child: calls of the runtime, containers, loggers, and orphans.
     fn reap(&mut self) {
         while let Ok(Some(_)) = crate::sys::next_signal(&self.signals) {}
-        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            self.service
-                .reaped(pid.as_raw_nonzero().get(), status.as_raw());
+        // First noted, then reaped: if we are killed in between, the process table still knows.
+        while let Ok(Some((pid, status))) = crate::sys::ended_child() {
+            self.service.reaped(pid, status);
+            let _ = waitpid(Pid::from_raw(pid), WaitOptions::NOHANG);
         }
     }
 

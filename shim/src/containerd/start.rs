@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::address::{self, Bound};
 use super::bootstrap::{self, Bootstrap};
-use super::flags::Flags;
+use super::flags::{Flags, KEEP};
 use super::{ADDRESS_FILE, SOCKET_DIR_LINK, bundle};
 use crate::Error;
 use crate::error::At as _;
@@ -86,25 +86,25 @@ fn serve(flags: &Flags, asked: &Bootstrap, listener: OwnedFd) -> Result<(), Erro
     if std::env::var_os(SCHED_CORE).is_some_and(|value| !value.is_empty()) {
         share_core()?;
     }
+    // What starts here inherits where this process is, and what it is worth.
+    settle(asked)?;
+    let mut keeper = command(flags)?;
+    keeper.arg(KEEP).stdin(Stdio::from(listener));
+    keeper.spawn().call("execute the shim")?;
+    Ok(())
+}
+
+/// This program once more, in a process group of its own, for the same container.
+///
+/// # Errors
+/// What the kernel says.
+pub(super) fn command(flags: &Flags) -> Result<Command, Error> {
     let program = PathBuf::from("/proc/self/exe");
     let program = std::fs::read_link(&program).at("read", &program)?;
     let mut command = Command::new(&program);
     command.args(arguments(flags)).process_group(0);
-    command
-        .stdin(Stdio::from(listener))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let child = command.spawn().at("execute", &program)?;
-    let settled = settle(child.id(), asked);
-    if settled.is_err()
-        && let Some(pid) = i32::try_from(child.id())
-            .ok()
-            .and_then(rustix::process::Pid::from_raw)
-    {
-        let _: rustix::io::Result<()> =
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-    }
-    settled
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    Ok(command)
 }
 
 fn arguments(flags: &Flags) -> Vec<OsString> {
@@ -122,27 +122,27 @@ fn arguments(flags: &Flags) -> Vec<OsString> {
     words
 }
 
-/// Puts the process where it is to be counted, and a little nearer to the OOM killer than containerd.
-fn settle(pid: u32, asked: &Bootstrap) -> Result<(), Error> {
+/// Puts this process where the shim is to be counted, and a little nearer to the OOM killer than containerd.
+fn settle(asked: &Bootstrap) -> Result<(), Error> {
     let group = asked
         .options
         .as_ref()
         .map_or("", |options| options.shim_cgroup.as_str());
     if !group.is_empty() {
-        join(group, pid)?;
+        join(group)?;
     }
     let parent = PathBuf::from(format!("/proc/{}/oom_score_adj", parent_id()));
     let score = bundle::read_text(&parent)?
         .trim()
         .parse::<i32>()
         .unwrap_or(0);
-    let path = PathBuf::from(format!("/proc/{pid}/oom_score_adj"));
+    let path = PathBuf::from("/proc/self/oom_score_adj");
     let score = (score + 1).min(OOM_SCORE_MAX).to_string();
     std::fs::write(&path, score).at("write", &path)
 }
 
-/// Moves `pid` into the cgroups at `group`, in each hierarchy that has one there.
-fn join(group: &str, pid: u32) -> Result<(), Error> {
+/// Moves this process into the cgroups at `group`, in each hierarchy that has one there.
+fn join(group: &str) -> Result<(), Error> {
     let cgroups = Cgroups::at(group);
     let folders = cgroups.as_ref().map(Cgroups::folders).unwrap_or_default();
     let mut there = folders.iter().filter(|folder| folder.is_dir()).peekable();
@@ -153,7 +153,7 @@ fn join(group: &str, pid: u32) -> Result<(), Error> {
     }
     for folder in there {
         let path = folder.join("cgroup.procs");
-        std::fs::write(&path, pid.to_string()).at("write", &path)?;
+        std::fs::write(&path, std::process::id().to_string()).at("write", &path)?;
     }
     Ok(())
 }

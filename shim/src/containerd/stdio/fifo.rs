@@ -17,7 +17,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 /// # Errors
 /// What the kernel says; `InvalidInput` where it is no fifo.
 pub(super) fn open(path: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let fd = rustix::fs::open(path, flags, Mode::empty())?;
     if is_fifo(&fd)? {
         return Ok(fd);

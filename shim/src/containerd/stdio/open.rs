@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::process::Stdio;
 
-use rustix::fs::{Gid, Uid};
+use rustix::fs::{Gid, OFlags, Uid};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::fifo;
@@ -43,19 +43,14 @@ impl Sink {
             Output::Path(path) if fifo::is_fifo_at(path).at("open", path)? => {
                 Self::Reader(fifo::open(path).at("open", path)?)
             }
-            Output::Path(path) => {
-                let file = File::options().append(true).open(path);
-                Self::File(file.at("open", path)?.into())
-            }
+            Output::Path(path) => Self::File(append(path, false).at("open", path)?),
             Output::File(path) => {
                 if let Some(folder) = path.parent() {
                     let mut folders = DirBuilder::new();
                     let made = folders.recursive(true).mode(0o755).create(folder);
                     made.at("make", folder)?;
                 }
-                let mut options = File::options();
-                let file = options.append(true).create(true).mode(0o644).open(path);
-                Self::File(file.at("open", path)?.into())
+                Self::File(append(path, true).at("open", path)?)
             }
         }))
     }
@@ -67,6 +62,18 @@ impl Sink {
             Self::File(sink) => Flow::to_file(source, sink),
         }
     }
+}
+
+/// Opens a log file. What is no file must not keep us waiting, or become our terminal.
+fn append(path: &Path, create: bool) -> io::Result<OwnedFd> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::options()
+        .append(true)
+        .create(create)
+        .mode(0o644)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    Ok(file.into())
 }
 
 const NULL: &str = "/dev/null";

@@ -410,6 +410,20 @@ fn what_cannot_be_opened_is_named() {
     }
 }
 
+/// Opening it like a log would wait for a reader.
+#[test]
+fn a_fifo_is_no_log_file() {
+    let bench = Bench::new();
+    let plan = bench.plan("", "file://out", "");
+    let context = Context {
+        id: "one",
+        namespace: "default",
+        bundle: bench.dir.path(),
+        owner: Owner::default(),
+    };
+    assert!(Streams::open(&plan, &context).is_err());
+}
+
 #[test]
 fn a_plain_file_is_appended_to() {
     let mut bench = Bench::new();
