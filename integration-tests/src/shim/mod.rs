@@ -296,6 +296,31 @@ impl<'a> Shim<'a> {
         answer.expect("connect").shim_pid
     }
 
+    /// What the shim costs, with the keeper above it.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn cost(&mut self) -> Cost {
+        let pid = self.pid();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent = stat
+            .rsplit(") ")
+            .next()
+            .and_then(|rest| rest.split(' ').nth(1));
+        let parent = parent.and_then(|pid| pid.parse::<u32>().ok()).unwrap_or(0);
+        let line = std::fs::read(format!("/proc/{parent}/cmdline")).unwrap_or_default();
+        let (own, keeper) = (Cost::of(pid), Cost::of(parent));
+        if !line.ends_with(b"\0keep\0") {
+            return own;
+        }
+        Cost {
+            rss: own.rss + keeper.rss,
+            pss: own.pss + keeper.pss,
+            private: own.private + keeper.private,
+            descriptors: own.descriptors + keeper.descriptors,
+        }
+    }
+
     /// Kills what runs, deletes the container and lets the shim go.
     ///
     /// # Panics

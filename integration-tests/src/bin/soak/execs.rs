@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Verdict;
 use teu_integration_tests::Scene;
+use teu_integration_tests::shim::messages::{Empty, ResizeRequest};
 use teu_integration_tests::shim::{Cost, Shim, Streams, fifo, open_reader};
 
 /// How much the shim may grow after its first hundred, in KiB.
@@ -36,6 +37,7 @@ pub(crate) fn run(quick: bool) -> Verdict {
         }
     }
     let each = begin.elapsed() / count;
+    let resized = resize_often(&mut shim, count);
     // The last call of the runtime may not have been reaped.
     std::thread::sleep(Duration::from_millis(200));
     let after = Cost::of(pid);
@@ -43,6 +45,7 @@ pub(crate) fn run(quick: bool) -> Verdict {
     let children = children.unwrap_or_default().split_whitespace().count();
     println!("  {count} execs, {each:?} each; after 100: {before}; at the end: {after}");
     let mut verdict = Verdict::default();
+    verdict.check(resized, format!("a terminal is resized {count} times"));
     verdict.check(wrong == 0, format!("{count} execs have their own status"));
     verdict.check(
         after.descriptors == before.descriptors,
@@ -55,4 +58,28 @@ pub(crate) fn run(quick: bool) -> Verdict {
     verdict.check(children == 1, "execs leave no zombie");
     shim.leave();
     verdict
+}
+
+/// A terminal whose size changes all the time.
+fn resize_often(shim: &mut Shim<'_>, count: u32) -> bool {
+    let streams = Streams {
+        terminal: true,
+        ..Streams::default()
+    };
+    shim.exec("tty", &["sleep", "1000000"], &streams)
+        .expect("exec");
+    shim.start_process("tty").expect("start");
+    let resized = (1..=count).all(|n| {
+        let request = ResizeRequest {
+            id: shim.id.clone(),
+            exec_id: "tty".into(),
+            width: n % 500 + 1,
+            height: n % 300 + 1,
+        };
+        shim.call::<Empty>("ResizePty", &request).is_ok()
+    });
+    shim.kill("tty", 9).expect("kill");
+    let _ = shim.wait("tty");
+    shim.delete("tty").expect("delete");
+    resized
 }

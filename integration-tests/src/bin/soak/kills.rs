@@ -4,19 +4,23 @@
 //! tells the status that this answers. What a status may be is known from
 //! inside: the container leaves a mark right before it exits.
 
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde_json::Value;
 
 use super::Verdict;
 use teu_integration_tests::{Scene, binary, missing_command, skipped};
 
 /// What the container exits with by itself.
-const OWN_STATUS: i32 = 7;
+const OWN_STATUS: u32 = 7;
 /// What containerd says of a status that nobody knows.
-const UNKNOWN_STATUS: i32 = 255;
+const UNKNOWN_STATUS: u32 = 255;
 /// Of who was killed by `delete`.
-const KILLED_STATUS: i32 = 137;
+const KILLED_STATUS: u32 = 137;
 
 /// What became of one container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,10 +29,67 @@ enum Outcome {
     True,
     /// That nobody knows it.
     Unknown,
-    /// It did not come to be, and `ctr` was told so.
+    /// It did not come to be, and nothing was told of its end.
     Failed,
+    /// It ended, and nobody was told.
+    Lost,
     /// Something else than what happened.
     False,
+}
+
+/// What was told of a container that ended with the status `truth`.
+fn judge(told: &[u32], truth: u32) -> Outcome {
+    let all = |status| told.iter().all(|one| *one == status);
+    if told.is_empty() && truth == KILLED_STATUS {
+        Outcome::Failed
+    } else if told.is_empty() {
+        Outcome::Lost
+    } else if all(truth) {
+        Outcome::True
+    } else if all(UNKNOWN_STATUS) {
+        Outcome::Unknown
+    } else {
+        Outcome::False
+    }
+}
+
+/// How the process behind `pidfd` ended, once somebody has reaped it. `None`: nobody
+/// does, or the kernel is older than Linux 6.15.
+fn truth_of(pidfd: &OwnedFd) -> Option<u32> {
+    let until = Instant::now() + Duration::from_secs(2);
+    loop {
+        match exit_status(pidfd) {
+            None if Instant::now() < until => std::thread::sleep(Duration::from_millis(10)),
+            status => return status,
+        }
+    }
+}
+
+/// What the kernel remembers of it. `PIDFD_GET_INFO`.
+#[allow(unsafe_code, reason = "an ioctl that rustix does not offer")]
+fn exit_status(pidfd: &OwnedFd) -> Option<u32> {
+    // SAFETY: all fields are integers, for which zero is a value.
+    let mut info: libc::pidfd_info = unsafe { std::mem::zeroed() };
+    info.mask = u64::from(libc::PIDFD_INFO_EXIT);
+    // SAFETY: the request's size is that of the structure the pointer leads to.
+    let rc = unsafe { libc::ioctl(pidfd.as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) };
+    if rc != 0 || info.mask & u64::from(libc::PIDFD_INFO_EXIT) == 0 {
+        return None;
+    }
+    let code = info.exit_code.cast_unsigned();
+    Some(match code & 0x7f {
+        0 => code >> 8 & 0xff,
+        signal => 128 + signal,
+    })
+}
+
+/// When a shim is killed.
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    /// So long after it was there.
+    AfterStart(Duration),
+    /// So long after the container has said that it exits.
+    AfterMark(Duration),
 }
 
 pub(crate) fn run(quick: bool) -> Verdict {
@@ -51,21 +112,24 @@ pub(crate) fn run(quick: bool) -> Verdict {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        // A container lives about 300 ms from the start of its shim on.
-        let moment = Duration::from_micros(random % 700_000);
+        // A container lives about 300 ms from the start of its shim on. Every other
+        // kill comes where it hurts most: right when the container exits.
+        let moment = if n % 2 == 0 {
+            Moment::AfterStart(Duration::from_micros(random % 700_000))
+        } else {
+            Moment::AfterMark(Duration::from_micros(random % 10_000))
+        };
         let outcome = containerd.kill_one(&format!("k{n}"), moment);
-        if outcome == Outcome::False {
-            println!("  false status of k{n}, killed after {moment:?}");
-        }
         outcomes.push(outcome);
         left.extend(containerd.leftovers(&format!("k{n}")));
     }
     let sum = |outcome| outcomes.iter().filter(|one| **one == outcome).count();
     println!(
-        "  {count} kills: {} true, {} unknown, {} never came to be, {} false; {} leftovers",
+        "  {count} kills: {} true, {} unknown, {} never came to be, {} untold, {} false; {} leftovers",
         sum(Outcome::True),
         sum(Outcome::Unknown),
         sum(Outcome::Failed),
+        sum(Outcome::Lost),
         sum(Outcome::False),
         left.len()
     );
@@ -73,6 +137,7 @@ pub(crate) fn run(quick: bool) -> Verdict {
         println!("  {line}");
     }
     verdict.check(sum(Outcome::False) == 0, "no status is false");
+    verdict.check(sum(Outcome::Lost) == 0, "every end is told");
     verdict.check(sum(Outcome::Unknown) == 0, "no status is unknown");
     verdict.check(left.is_empty(), "nothing is left behind");
     verdict
@@ -82,6 +147,8 @@ pub(crate) fn run(quick: bool) -> Verdict {
 struct Containerd<'a> {
     scene: &'a Scene,
     daemon: Child,
+    /// `ctr events`, into the scene's file `events`.
+    listener: Option<Child>,
 }
 
 impl<'a> Containerd<'a> {
@@ -124,13 +191,24 @@ impl<'a> Containerd<'a> {
             .stderr(log)
             .spawn()
             .expect("start containerd");
-        let containerd = Self { scene, daemon };
+        let mut containerd = Self {
+            scene,
+            daemon,
+            listener: None,
+        };
         scene.wait_until("containerd answers", || {
             containerd.ctr(&["version"]).code() == 0
         });
         containerd
             .ctr(&["image", "import", "busybox.tar"])
             .succeeds();
+        let events = std::fs::File::create(scene.path("events")).expect("make a file");
+        let socket = scene.path("containerd.sock").display().to_string();
+        let mut listener = scene.command("ctr", ["-a", &socket, "events"]);
+        let listener = listener.stdout(events).stdin(Stdio::null()).spawn();
+        containerd.listener = Some(listener.expect("start ctr"));
+        // It says nothing when it listens.
+        std::thread::sleep(Duration::from_millis(500));
         containerd
     }
 
@@ -143,8 +221,8 @@ impl<'a> Containerd<'a> {
         self.scene.run("ctr", self.words(&socket, words))
     }
 
-    /// Runs a container, kills its shim after `moment`, and says what `ctr` was told.
-    fn kill_one(&self, id: &str, moment: Duration) -> Outcome {
+    /// Runs a container, kills its shim at `moment`, and says what `ctr` was told.
+    fn kill_one(&self, id: &str, moment: Moment) -> Outcome {
         let marks = self.scene.path(format!("marks-{id}"));
         std::fs::create_dir(&marks).expect("make a folder");
         let socket = self.scene.path("containerd.sock").display().to_string();
@@ -173,33 +251,82 @@ impl<'a> Containerd<'a> {
             .scene
             .command("ctr", self.words(&socket, &words))
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
+            .stderr(Stdio::null())
             .spawn()
             .expect("start ctr");
         let begin = Instant::now();
         while begin.elapsed() < Duration::from_secs(5) && shims(id).is_empty() {
             std::thread::sleep(Duration::from_micros(500));
         }
-        std::thread::sleep(moment);
+        let init = self.wait_for(id, moment, begin, &marks);
         for pid in shims(id) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
-        let status = wait(&mut ctr, Duration::from_secs(30));
+        wait(&mut ctr, Duration::from_secs(30));
         let exits = marks.join("exits").exists();
-        match status {
-            Some(OWN_STATUS) if exits => Outcome::True,
-            Some(KILLED_STATUS) if !exits => Outcome::True,
-            Some(UNKNOWN_STATUS) => Outcome::Unknown,
-            // ctr's own, for what failed before there was a status.
-            Some(1) if !exits => Outcome::Failed,
-            other => {
-                println!(
-                    "  {id}: ctr ended with {other:?}, the container {}",
-                    if exits { "exited" } else { "was killed" }
-                );
-                Outcome::False
-            }
+        let told = self.statuses(id, exits);
+        // Now that containerd has told, it is over.
+        let exits = marks.join("exits").exists();
+        let truth = init.and_then(|init| truth_of(&init));
+        let truth = truth.unwrap_or(if exits { OWN_STATUS } else { KILLED_STATUS });
+        let outcome = judge(&told, truth);
+        if matches!(outcome, Outcome::False | Outcome::Unknown) {
+            println!("  {id}: told {told:?}, in truth {truth}, the shim killed {moment:?}");
         }
+        outcome
+    }
+
+    /// Waits until the shim is to be killed. The container's first process, if there is one by then.
+    fn wait_for(&self, id: &str, moment: Moment, begin: Instant, marks: &Path) -> Option<OwnedFd> {
+        let bundle = self
+            .scene
+            .path("containerd-run/io.containerd.runtime.v2.task/default");
+        let pid_file = bundle.join(id).join("init.pid");
+        let mut init = None;
+        let from = Instant::now();
+        let mut marked: Option<Instant> = None;
+        loop {
+            if init.is_none()
+                && let Ok(text) = std::fs::read_to_string(&pid_file)
+                && let Some(pid) = text.trim().parse().ok().and_then(Pid::from_raw)
+            {
+                init = pidfd_open(pid, PidfdFlags::empty()).ok();
+            }
+            if marked.is_none() && marks.join("exits").exists() {
+                marked = Some(Instant::now());
+            }
+            let is_time = match moment {
+                Moment::AfterStart(time) => from.elapsed() >= time,
+                Moment::AfterMark(time) => marked.is_some_and(|at| at.elapsed() >= time),
+            };
+            if is_time || begin.elapsed() > Duration::from_secs(5) {
+                return init;
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+
+    /// What containerd told of the container's end, as often as it did; the shim
+    /// may tell, and containerd itself once it has cleaned up.
+    fn statuses(&self, id: &str, expected: bool) -> Vec<u32> {
+        let told = || {
+            let text = std::fs::read_to_string(self.scene.path("events")).unwrap_or_default();
+            let exits = text
+                .lines()
+                .filter_map(|line| line.split_once("/tasks/exit "));
+            let exits = exits.filter_map(|(_, json)| serde_json::from_str::<Value>(json).ok());
+            exits
+                .filter(|event| event["id"] == id)
+                // A status of 0 is left out.
+                .map(|event| event["exit_status"].as_u64().unwrap_or(0) as u32)
+                .collect::<Vec<_>>()
+        };
+        let patience = Duration::from_secs(if expected { 10 } else { 1 });
+        let until = Instant::now() + patience;
+        while told().is_empty() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        told()
     }
 
     /// Removes what is containerd's own, and says what else is still there.
@@ -242,6 +369,10 @@ impl<'a> Containerd<'a> {
 
 impl Drop for Containerd<'_> {
     fn drop(&mut self) {
+        if let Some(mut listener) = self.listener.take() {
+            let _ = listener.kill();
+            let _ = listener.wait();
+        }
         if let Some(pid) = rustix::process::Pid::from_raw(self.daemon.id().cast_signed()) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
@@ -253,18 +384,17 @@ impl Drop for Containerd<'_> {
     }
 }
 
-/// The exit status of a process that ends in time.
-fn wait(child: &mut Child, limit: Duration) -> Option<i32> {
+/// Waits for the end of a process; one that does not end in time is killed.
+fn wait(child: &mut Child, limit: Duration) {
     let until = Instant::now() + limit;
     while Instant::now() < until {
-        if let Ok(Some(status)) = child.try_wait() {
-            return status.code();
+        if let Ok(Some(_)) = child.try_wait() {
+            return;
         }
         std::thread::sleep(Duration::from_millis(2));
     }
     let _ = child.kill();
     let _ = child.wait();
-    None
 }
 
 /// The processes that serve the container `id`: neither `start` nor `delete`.
@@ -282,7 +412,7 @@ fn shims(id: &str) -> Vec<rustix::process::Pid> {
                 .any(|pair| pair == [b"-id".as_slice(), id.as_bytes()])
             && !words
                 .iter()
-                .any(|word| *word == b"start" || *word == b"delete")
+                .any(|word| *word == b"start" || *word == b"delete" || *word == b"keep")
     };
     pids.filter(serves)
         .filter_map(rustix::process::Pid::from_raw)
