@@ -187,3 +187,28 @@ fn who_goes_on_with_the_streams_of_an_ended_process_is_not_waited_for() {
     post.wait();
     assert!(!Path::new(&post.path("bundle/attach")).exists());
 }
+
+#[test]
+fn who_never_reads_keeps_nobody_waiting_for_the_end() {
+    let scene = Scene::new("conmon and a client that never reads");
+    let post = ours(&scene);
+    post.program("read line; seq 1 40000; exit 8");
+    post.start("-i -l k8s-file:@/log").succeeds();
+    post.wait_for("sync", "data");
+    let quick = Client::connect(&post.path("bundle/attach"));
+    let silent = Client::connect(&post.path("bundle/attach"));
+    quick.type_in("go\n");
+    let begin = Instant::now();
+    // The container waits for the slowest while it lives: let that one read a while.
+    let mut seen = 0;
+    while seen < 100_000 {
+        seen += silent.packet().unwrap().1.len();
+    }
+    let (out, _) = quick.output();
+    assert!(out.ends_with("\n40000\n"));
+    post.wait_for("persist/exit", "8");
+    assert!(begin.elapsed() < Duration::from_secs(8));
+    post.wait();
+    assert!(begin.elapsed() < Duration::from_secs(18));
+    drop(silent);
+}

@@ -93,22 +93,26 @@ fn who_detaches_can_attach_again() {
         "busybox",
         "sh",
     ];
-    let script = |words: &[&str], typed: &str| {
+    let script = |words: &[&str], typed: &[&str]| {
         let line: Vec<String> = podman
             .line(words)
             .iter()
             .map(|word| format!("'{word}'"))
             .collect();
-        let typing = format!(
-            "{{ sleep 3; printf '{typed}'; sleep 3; }} | timeout 60 script -qec \"env {}\" /dev/null",
-            line.join(" ")
-        );
-        scene.run("sh", ["-c", &typing])
+        // Keys that detach must come by themselves.
+        let typed = typed.iter().map(|keys| format!("printf '{keys}'; sleep 1"));
+        let typed = typed.collect::<Vec<_>>().join("; ");
+        let line = line.join(" ");
+        let typing = "{ sleep 2; TYPED; } | timeout 30 script -qec \"env LINE\" /dev/null";
+        let typing = typing.replace("TYPED", &typed).replace("LINE", &line);
+        let out = scene.run("sh", ["-c", &typing]);
+        assert_ne!(out.code(), 124, "{out}");
+        out.stdout
     };
-    let out = script(&words, "echo a$((1+1))\\n\\020\\021");
-    assert!(out.stdout.contains("a2"), "{out}");
+    let out = script(&words, &["echo a$((1+1))\\n", "\\020", "\\021"]);
+    assert!(out.contains("a2"), "{out}");
     assert_eq!(podman.inspect("one", "{{.State.Status}}"), "running");
-    let out = script(&["attach", "one"], "echo b$((1+2))\\nexit 4\\n");
-    assert!(out.stdout.contains("b3"), "{out}");
+    let out = script(&["attach", "one"], &["echo b$((1+2))\\nexit 4\\n"]);
+    assert!(out.contains("b3"), "{out}");
     assert_eq!(podman.call(&["wait", "one"]).succeeds(), "4");
 }
