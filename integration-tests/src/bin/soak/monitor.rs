@@ -18,7 +18,7 @@ const RUNTIME: &str = r#"#!/bin/sh
 while [ $# -gt 0 ]; do case $1 in --pid-file) pid=$2 ;; esac; shift; done
 home=${0%/*}
 setsid sh -c 'i=0; while [ ! -e '"$home"'/enough ]; do
-	seq -f "%010.0f of a container that says so much that nobody can have read it all at the end of the day......" $i $((i + LINES / 4 - 1))
+	awk -v a=$i "BEGIN { for (i = a; i < a + LINES / 4; i++) printf \"%010.0f TEXT\n\", i }"
 	i=$((i + LINES / 4)); sleep 0.2
 done' </dev/null &
 echo $! >"$pid"
@@ -29,7 +29,12 @@ pub(crate) fn run(quick: bool) -> Verdict {
     let mut verdict = Verdict::default();
     let scene = Scene::new("soak: the monitor's flood");
     let home = scene.path("");
-    scene.write("runtime", RUNTIME.replace("LINES", &LINES.to_string()));
+    scene.write(
+        "runtime",
+        RUNTIME
+            .replace("LINES", &LINES.to_string())
+            .replace("TEXT", &"x".repeat(88)),
+    );
     scene.shell("chmod +x runtime; mkdir bundle");
     let at = |name: &str| home.join(name).display().to_string();
     let words = format!(
