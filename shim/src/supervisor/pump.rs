@@ -7,7 +7,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
 
@@ -71,8 +71,8 @@ pub struct Pump<S = Log> {
     watched: [bool; 2],
     /// Standard output is a terminal.
     terminal: bool,
-    /// Nobody has the terminal open now; somebody may open it again.
-    hung_up: bool,
+    /// Nobody has the terminal open: when it is to be looked at again.
+    hung_up: Option<Instant>,
     log: S,
     log_watched: bool,
     /// The packet: tag and block.
@@ -98,7 +98,7 @@ impl<S: Sink> Pump<S> {
             retired: Vec::new(),
             watched: [false; 2],
             terminal: false,
-            hung_up: false,
+            hung_up: None,
             log,
             log_watched: false,
             packet: vec![0; 1 + BLOCK_BYTES].into_boxed_slice(),
@@ -139,13 +139,15 @@ impl<S: Sink> Pump<S> {
     #[must_use]
     pub fn patience(&self) -> Option<Duration> {
         let log = (self.is_log_full() && self.log.waits_for().is_none()).then_some(LOG_RETRY);
-        let terminal = self.hung_up.then_some(TERMINAL_RETRY);
+        let terminal = self
+            .hung_up
+            .map(|until| until.saturating_duration_since(Instant::now()));
         log.into_iter().chain(terminal).min()
     }
 
     /// Tries again what could not be done and what no event tells of.
     pub fn retry(&mut self) {
-        self.hung_up = false;
+        self.hung_up.take_if(|until| *until <= Instant::now());
         if self.is_log_full() {
             self.advance();
         }
@@ -204,7 +206,7 @@ impl<S: Sink> Pump<S> {
             Err(rustix::io::Errno::AGAIN) => {}
             // A terminal without any user left says EIO.
             Err(_) if self.terminal && stream == Stream::Stdout && !self.ending => {
-                self.hung_up = true;
+                self.hung_up = Some(Instant::now() + TERMINAL_RETRY);
             }
             Err(_) => self.retire(stream),
         }
@@ -331,7 +333,7 @@ impl<S: Sink> Pump<S> {
         stream: Stream,
         poller: &Poller<N>,
     ) -> io::Result<()> {
-        let wanted = self.block.is_none() && !(self.hung_up && stream == Stream::Stdout);
+        let wanted = self.block.is_none() && !(self.hung_up.is_some() && stream == Stream::Stdout);
         let watched = &mut self.watched[stream.index()];
         if let Some(fd) = &self.streams[stream.index()]
             && wanted != *watched

@@ -149,3 +149,55 @@ fn input_of_a_client_that_left_arrives_and_then_ends() {
     );
     assert!(!bench.pump.has_clients());
 }
+
+#[test]
+fn a_terminal_that_nobody_has_open_is_looked_at_now_and_then() {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&ours).unwrap();
+    unlockpt(&ours).unwrap();
+    super::super::terminal::set_nonblocking(&ours).unwrap();
+    let name = ptsname(&ours, Vec::new()).unwrap();
+    let open = || {
+        std::fs::File::options()
+            .write(true)
+            .open(name.to_str().unwrap())
+            .unwrap()
+    };
+    drop(open());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let log = Log::open(&path, LogFull::Block).unwrap();
+    let mut pump = Pump::new([Some(ours), None], None, false, log);
+    pump.is_terminal();
+    let mut poller = Poller::<Token>::new().unwrap();
+    let mut turn = |pump: &mut Pump| {
+        pump.settle(&poller).unwrap();
+        let events = poller
+            .wait(pump.patience().or(Some(Duration::ZERO)))
+            .unwrap();
+        for (token, _) in events {
+            assert_eq!(token, Token::Output(Stream::Stdout));
+            pump.read_output(Stream::Stdout);
+        }
+        pump.retry();
+    };
+    let begin = std::time::Instant::now();
+    let mut turns = 0;
+    while begin.elapsed() < Duration::from_millis(350) {
+        turn(&mut pump);
+        turns += 1;
+    }
+    assert!(turns < 20, "{turns} turns for nothing");
+    std::io::Write::write_all(&mut open(), b"back\n").unwrap();
+    for _ in 0..6 {
+        turn(&mut pump);
+    }
+    assert!(
+        std::fs::read_to_string(&path)
+            .unwrap()
+            .contains("stdout F back")
+    );
+    pump.end();
+    assert!(pump.drain(&mut Left::default()) && !pump.is_open());
+}
