@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 # Where cargo puts the host's release binaries (see .cargo/config.toml).
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 RELEASE := target/$(HOST)/release
-PROGRAMS := teu teu-build teu-runtime teu-shim teu-store
+PROGRAMS := containerd-shim-teu-v2 teu teu-build teu-runtime teu-shim teu-store
 # The programs without the benchmarks and the harness.
 BUILD := cargo build --release $(addprefix -p ,teu-runtime teu-shim teu-store teu-builder)
 
@@ -15,7 +15,7 @@ VM ?= ../shared/tools/vm
 BUILD_PACKAGES := gcc libc6-dev
 DEMO_PACKAGES := $(BUILD_PACKAGES) busybox-static containernetworking-plugins curl iptables iproute2
 TEST_PACKAGES := $(DEMO_PACKAGES) apache2-utils attr buildah containerd crun docker-registry docker.io \
-	erofs-utils git jq mmdebstrap openssl podman python3 runc skopeo strace uidmap umoci xz-utils zstd
+	erofs-utils git jq mmdebstrap openssl podman python3 python3-grpcio runc skopeo strace uidmap umoci xz-utils zstd
 
 # Another processor to compile the runtime for, and to run its unit tests on in
 # an emulator. What the emulator lacks: clone3(2) for hooks, bpf(2).

@@ -19,6 +19,7 @@ pub mod command;
 pub mod fixture;
 mod leftover;
 mod ordinary;
+pub mod readme;
 mod scene;
 pub mod shim;
 mod skip;

@@ -26,6 +26,9 @@ pub struct Scene {
 /// first scene moves its thread out of it.
 static HOST_NETWORK: OnceLock<File> = OnceLock::new();
 
+/// How long anything may take that is waited for: much on an emulated machine.
+pub const WAIT_LIMIT: Duration = Duration::from_secs(60);
+
 impl Scene {
     /// A scene in a network namespace of its own, in which loopback is up; an
     /// ordinary user's stays where it is.
@@ -228,9 +231,9 @@ impl Scene {
     /// Polls until `condition` holds.
     ///
     /// # Panics
-    /// When it does not within 20 seconds.
+    /// When it does not within [`WAIT_LIMIT`].
     pub fn wait_until(&self, what: &str, mut condition: impl FnMut() -> bool) {
-        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        let deadline = std::time::Instant::now() + WAIT_LIMIT;
         while !condition() {
             assert!(
                 std::time::Instant::now() < deadline,

@@ -254,12 +254,6 @@ pub fn with_table(readme: &str, table: &str) -> String {
     )
 }
 
-/// The README of this repository.
-#[must_use]
-pub fn readme() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

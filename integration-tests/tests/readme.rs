@@ -5,26 +5,7 @@
 )]
 
 use std::path::Path;
-use teu_integration_tests::{Scene, binary, skip_unless};
-
-/// The indented block of the README that holds `line`, as a script.
-fn block(line: &str) -> String {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .join("README.md");
-    let text = std::fs::read_to_string(readme).unwrap();
-    let blocks = text.split("\n\n").filter(|part| part.starts_with("    "));
-    let block = blocks
-        .into_iter()
-        .find(|part| part.lines().any(|one| one.trim() == line));
-    let block = block.unwrap_or_else(|| panic!("README.md has no block with {line:?}"));
-    block
-        .lines()
-        .map(|line| line.strip_prefix("    ").unwrap_or(line))
-        .collect::<Vec<_>>()
-        .join("\n")
-}
+use teu_integration_tests::{Scene, binary, readme::block, skip_unless};
 
 /// Our programs under their names, but in the scene's folders.
 fn wrappers(scene: &Scene) {

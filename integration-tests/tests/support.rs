@@ -4,8 +4,8 @@
     reason = "a test that meets the unexpected panics"
 )]
 
-use teu_integration_tests::support::{Found, own_cells, probe_all, readme, table_of};
-use teu_integration_tests::{missing_command, skipped};
+use teu_integration_tests::support::{Found, own_cells, probe_all, table_of};
+use teu_integration_tests::{missing_command, readme, skipped};
 
 #[test]
 fn the_table_of_the_readme_is_true() {
@@ -15,7 +15,7 @@ fn the_table_of_the_readme_is_true() {
     if missing_command("jq") {
         return skipped("support", "the probes need jq");
     }
-    let text = std::fs::read_to_string(readme()).unwrap();
+    let text = std::fs::read_to_string(readme::path()).unwrap();
     let mut cells = own_cells(table_of(&text));
     let mut wrong = String::new();
     for (row, found) in probe_all() {

@@ -6,8 +6,9 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use teu_integration_tests::readme;
 use teu_integration_tests::support::{
-    Found, Stage, own_cells, probe_all, readme, rows, table, table_of, with_table,
+    Found, Stage, own_cells, probe_all, rows, table, table_of, with_table,
 };
 
 fn main() -> ExitCode {
@@ -17,7 +18,7 @@ fn main() -> ExitCode {
         [] => print!("{}", made().1),
         ["--write"] => {
             let (text, table) = made();
-            if let Err(error) = std::fs::write(readme(), with_table(&text, &table)) {
+            if let Err(error) = std::fs::write(readme::path(), with_table(&text, &table)) {
                 eprintln!("support-table: write README.md: {error}");
                 return ExitCode::FAILURE;
             }
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
 
 /// The README as it is, and the table as it should be.
 fn made() -> (String, String) {
-    let text = std::fs::read_to_string(readme()).unwrap_or_default();
+    let text = std::fs::read_to_string(readme::path()).unwrap_or_default();
     let found = probe_all();
     for (row, found) in &found {
         if let Found::No(why) = found {

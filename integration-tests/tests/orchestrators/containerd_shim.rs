@@ -5,7 +5,7 @@ use std::process::{Child, Stdio};
 use super::Shim;
 use super::containerd::Containerd;
 use rustix::process::{Pid, Signal, kill_process};
-use teu_integration_tests::{Scene, missing_command, skip_unless};
+use teu_integration_tests::{Scene, missing_command, readme, skip_unless};
 
 /// A process of the scene by a part of its command line, blanks between the words.
 fn pid_of(scene: &Scene, part: &str) -> Option<i32> {
@@ -424,4 +424,15 @@ fn a_container_may_ask_for_the_shim_by_its_own_name() {
     let words = ["docker.io/library/busybox:latest", "one", "echo", "hello"];
     let out = containerd.call(&[&own[..], &words].concat());
     assert_eq!(out.succeeds(), "hello");
+}
+
+#[test]
+fn the_readmes_line() {
+    let scene = Scene::new("ctr readme");
+    skip_unless!(scene, !missing_command("containerd"), "no containerd");
+    let containerd = Containerd::start(&scene, Shim::Ours);
+    let line = "ctr run --rm --runtime io.containerd.teu.v2 docker.io/library/busybox:latest one echo hello";
+    let words = readme::block(line);
+    let words: Vec<&str> = words.split(' ').skip(1).collect();
+    assert_eq!(containerd.call(&words).succeeds(), "hello");
 }

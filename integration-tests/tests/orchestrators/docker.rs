@@ -1,7 +1,7 @@
 //! Under dockerd.
 
 use super::{Daemon, Shim, archive, as_runc, path, remove_cgroups, under_both_shims};
-use teu_integration_tests::{Outcome, Scene, missing_command, skip_unless};
+use teu_integration_tests::{Outcome, Scene, missing_command, readme, skip_unless};
 
 under_both_shims! { runs_containers lives_with_a_container builds_through_the_runtime }
 
@@ -14,8 +14,11 @@ pub(crate) struct Docker<'a> {
 impl<'a> Docker<'a> {
     pub(crate) fn start(scene: &'a Scene, shim: Shim) -> Self {
         as_runc(scene, shim);
-        // An empty file is refused, and the machine's own must not be read.
-        scene.write("docker.json", "{}");
+        let config = readme::block("\"default-runtime\": \"teu\"");
+        let installed = "/usr/local/bin/teu-runtime";
+        assert!(config.contains(installed), "{config}");
+        let runtime = scene.path("peers/runc").display().to_string();
+        scene.write("docker.json", config.replace(installed, &runtime));
         let mut docker = Self {
             scene,
             daemon: None,
@@ -36,8 +39,6 @@ impl<'a> Docker<'a> {
             format!("--pidfile={}", at("docker.pid")),
             format!("--host=unix://{}", at("docker.sock")),
             format!("--cgroup-parent={}", self.scene.cgroup()),
-            format!("--add-runtime=teu={}", at("peers/runc")),
-            "--default-runtime=teu".to_owned(),
             "--exec-opt=native.cgroupdriver=cgroupfs".to_owned(),
             "--storage-driver=overlay2".to_owned(),
             "--live-restore".to_owned(),

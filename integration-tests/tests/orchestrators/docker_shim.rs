@@ -5,7 +5,7 @@ use std::process::Stdio;
 use super::Shim;
 use super::docker::Docker;
 use rustix::process::{Pid, Signal, kill_process};
-use teu_integration_tests::{Scene, missing_command, skip_unless};
+use teu_integration_tests::{Scene, missing_command, readme, skip_unless};
 
 /// Ends dockerd and the containerd that it started, both without a word.
 fn kill_daemons(docker: &mut Docker<'_>) {
@@ -93,6 +93,36 @@ fn restarts_and_health_checks() {
         .succeeds();
     scene.wait_until("it is well", || health() == "healthy");
     docker.call(&["stop", "-t", "0", "checked"]).succeeds();
+}
+
+#[test]
+fn the_readmes_lines() {
+    let scene = Scene::new("docker readme");
+    skip_unless!(scene, !missing_command("dockerd"), "no dockerd");
+    let docker = Docker::start(&scene, Shim::Ours);
+    let link =
+        "ln -s /usr/local/bin/containerd-shim-teu-v2 /usr/local/sbin/containerd-shim-runc-v2";
+    let peers = scene.path("peers").display().to_string();
+    let line = readme::block(link)
+        .replace("/usr/local/bin", &peers)
+        .replace("/usr/local/sbin", &peers);
+    scene.shell(&format!("rm peers/containerd-shim-runc-v2 && {line}"));
+    let words = "run --rm --network none busybox echo hello".split(' ');
+    assert_eq!(docker.call(&words.collect::<Vec<_>>()).succeeds(), "hello");
+
+    let line = "docker run --rm --network none --runtime io.containerd.teu.v2 busybox echo hello";
+    let line = readme::block(line);
+    let words: Vec<&str> = line.split(' ').skip(1).collect();
+    let version = docker
+        .call(&["version", "-f", "{{.Server.Version}}"])
+        .succeeds();
+    let major: u32 = version.split('.').next().unwrap().parse().unwrap();
+    skip_unless!(
+        scene,
+        major >= 23,
+        "docker {version} knows its own shims only"
+    );
+    assert_eq!(docker.call(&words).succeeds(), "hello");
 }
 
 #[test]

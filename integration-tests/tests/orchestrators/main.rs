@@ -10,6 +10,7 @@ use teu_integration_tests::Scene;
 
 mod containerd;
 mod containerd_shim;
+mod cri;
 mod docker;
 mod docker_shim;
 

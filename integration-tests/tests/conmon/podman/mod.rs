@@ -6,12 +6,11 @@ mod rootless;
 mod survival;
 
 use std::path::PathBuf;
-use teu_integration_tests::{Outcome, Scene, binary, missing_command};
+use teu_integration_tests::{Outcome, Scene, binary, missing_command, readme};
 
 /// podman with everything of its own in the scene, and a busybox image.
 pub(crate) struct Podman<'a> {
     pub(crate) scene: &'a Scene,
-    monitor: PathBuf,
 }
 
 /// What test machines without all privileges allow, where podman asks for more
@@ -28,11 +27,8 @@ impl<'a> Podman<'a> {
             teu_integration_tests::skipped(scene.name(), "no podman");
             return None;
         }
-        scene.write("containers.conf", LIMITS);
-        let podman = Self {
-            scene,
-            monitor: path_of(scene, "teu-shim"),
-        };
+        scene.write("containers.conf", configuration(scene));
+        let podman = Self { scene };
         scene.shell(ROOTFS);
         let import = ["import", "-q", "-c", COMMAND, "rootfs.tar", "busybox"];
         podman.call(&import).succeeds();
@@ -47,8 +43,6 @@ impl<'a> Podman<'a> {
     /// The words of a command that [`Podman::call`] runs.
     pub(crate) fn line(&self, words: &[&str]) -> Vec<String> {
         let at = |name: &str| self.scene.path(name).display().to_string();
-        let runtime = path_of(self.scene, "teu-runtime").display().to_string();
-        let monitor = self.monitor.display().to_string();
         let own = [
             "-u".to_owned(),
             "DOCKER_CONFIG".to_owned(),
@@ -70,10 +64,6 @@ impl<'a> Podman<'a> {
             "file".to_owned(),
             "--storage-driver".to_owned(),
             "overlay".to_owned(),
-            "--runtime".to_owned(),
-            runtime,
-            "--conmon".to_owned(),
-            monitor,
         ];
         own.into_iter()
             .chain(words.iter().map(|word| (*word).to_owned()))
@@ -136,6 +126,20 @@ umount -l podman/root/overlay 2>/dev/null || true"#;
 const ROOTFS: &str = "mkdir -p rootfs/bin rootfs/tmp; cp /bin/busybox rootfs/bin; \
     for name in $(busybox --list | grep -v busybox); do ln -sf busybox rootfs/bin/$name; done; \
     tar -C rootfs -cf rootfs.tar .";
+
+/// What the README says of podman, for the programs under test, with [`LIMITS`].
+fn configuration(scene: &Scene) -> String {
+    let mut text = readme::block("runtime = \"teu\"");
+    for program in ["teu-runtime", "teu-shim"] {
+        let installed = format!("/usr/local/bin/{program}");
+        assert!(text.contains(&installed), "{text}");
+        text = text.replace(&installed, &path_of(scene, program).display().to_string());
+    }
+    let engine = "[engine]\n";
+    let (limits, more) = LIMITS.split_once(engine).unwrap();
+    let text = text.replacen(engine, &format!("{engine}{more}"), 1);
+    format!("{limits}{text}\n")
+}
 
 /// Where a program of ours stands; podman wants no names.
 fn path_of(scene: &Scene, program: &str) -> PathBuf {
