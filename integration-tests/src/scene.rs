@@ -27,7 +27,7 @@ pub struct Scene {
 static HOST_NETWORK: OnceLock<File> = OnceLock::new();
 
 /// How long anything may take that is waited for: much on an emulated machine.
-pub const WAIT_LIMIT: Duration = Duration::from_secs(60);
+const WAIT_LIMIT: Duration = Duration::from_secs(60);
 
 impl Scene {
     /// A scene in a network namespace of its own, in which loopback is up; an
@@ -231,7 +231,7 @@ impl Scene {
     /// Polls until `condition` holds.
     ///
     /// # Panics
-    /// When it does not within [`WAIT_LIMIT`].
+    /// When it does not within a minute.
     pub fn wait_until(&self, what: &str, mut condition: impl FnMut() -> bool) {
         let deadline = std::time::Instant::now() + WAIT_LIMIT;
         while !condition() {
