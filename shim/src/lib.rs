@@ -1,15 +1,18 @@
-//! The supervisor of a container and the command that a person types.
+//! The supervisors of containers and the command that a person types.
 //!
-//! Two programs share this library and meet in files and sockets:
+//! Three programs share this library:
 //!
 //! - `teu-shim` ([`supervisor`]): one small process a container, that outlives
-//!   everything around it and records how the container ended;
-//! - `teu` ([`cli`]): writes down what was asked, starts the shim, and later
-//!   reads what the shim left.
+//!   everything around it and records how the container ended; called with conmon's
+//!   words, it is conmon ([`conmon`]), for podman and cri-o;
+//! - `containerd-shim-teu-v2` ([`containerd`]): the same for containerd, dockerd and
+//!   Kubernetes, one process a pod;
+//! - `teu` ([`cli`]): writes down what was asked, starts `teu-shim`, and later
+//!   reads what it left.
 //!
-//! [`container`] owns what both of them put on disk: start reading there.
-//! Neither program knows namespaces, cgroups (but for one counter) or image
-//! formats: they execute `teu-runtime`, `teu-store` and `teu-build`.
+//! [`container`] owns what `teu` and `teu-shim` put on disk: start reading there.
+//! None of them knows namespaces, limits or image formats: they execute
+//! `teu-runtime` or another runtime, `teu-store` and `teu-build`.
 
 pub mod cli;
 pub mod clock;
