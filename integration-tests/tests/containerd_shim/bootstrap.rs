@@ -25,6 +25,14 @@ fn shims(scene: &Scene) -> Vec<i32> {
     pids
 }
 
+/// The one shim of this scene, which may still be on its way when `start` has answered.
+fn shim(scene: &Scene) -> i32 {
+    scene.wait_until("there is a shim", || !shims(scene).is_empty());
+    let pids = shims(scene);
+    assert_eq!(pids.len(), 1, "{pids:?}");
+    pids[0]
+}
+
 #[test]
 fn containerd_1_6_gets_the_bare_address() {
     let scene = Scene::new("shim start 1.6");
@@ -116,7 +124,7 @@ fn a_pod_has_one_shim_however_many_ask_at_once() {
         .collect();
     addresses.dedup();
     assert_eq!(addresses.len(), 1, "{addresses:?}");
-    assert_eq!(shims(&scene).len(), 1);
+    shim(&scene);
     shut_down(&scene, &addresses[0], "pod");
 }
 
@@ -132,7 +140,7 @@ fn the_socket_of_a_dead_shim_is_no_obstacle() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
-    let pid = shims(&scene)[0];
+    let pid = shim(&scene);
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     scene.wait_until("it is dead", || shims(&scene).is_empty());
     assert!(socket(&address).exists());
@@ -145,7 +153,7 @@ fn delete_does_not_invent_a_status() {
     let scene = Scene::new("shim delete");
     scene.bundle("one", &["true"], |_| {});
     let address = String::from_utf8(Start::new("one", b"").run(&scene)).unwrap();
-    let pid = shims(&scene)[0];
+    let pid = shim(&scene);
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     scene.wait_until("it is dead", || shims(&scene).is_empty());
     let out = finish(Start::new("one", b"").command(&scene, "delete"), b"");

@@ -210,9 +210,10 @@ fn a_shim_may_have_a_cgroup_of_its_own() {
     shut_down(&scene, &address, "one");
     // A cgroup that is not there is an error, and no shim is left behind.
     let mut command = Start::new("one", &input).command(&scene, "start");
-    scene.shell(&format!(
-        "rmdir /sys/fs/cgroup/memory{group} || rmdir /sys/fs/cgroup{group}"
-    ));
+    let remove = format!("rmdir /sys/fs/cgroup/memory{group} || rmdir /sys/fs/cgroup{group}");
+    scene.wait_until("the shim has left its cgroup", || {
+        scene.run("sh", ["-c", &remove]).code() == 0
+    });
     command
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())

@@ -46,6 +46,7 @@ impl Events for Received {
 pub(crate) struct Shim<'a> {
     scene: &'a Scene,
     pub(crate) address: String,
+    pid: u32,
     received: Arc<Received>,
     server: ttrpc::Server,
 }
@@ -62,8 +63,10 @@ impl<'a> Shim<'a> {
             .register_service(service);
         server.start().unwrap();
         let address = String::from_utf8(Start::new(id, b"").run(scene)).unwrap();
+        let asked = connect(&address).connect(context(), &ConnectRequest::default());
         Self {
             scene,
+            pid: asked.unwrap().shim_pid,
             address,
             received,
             server,
@@ -100,6 +103,11 @@ impl<'a> Shim<'a> {
     /// It was told to leave before.
     pub(crate) fn end_of_itself(mut self) {
         wait_until_gone(self.scene, &socket(&self.address));
+        // It may have events to deliver still.
+        let stat = format!("/proc/{}/stat", self.pid);
+        self.scene.wait_until("the shim is gone", || {
+            std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "))
+        });
         self.server = std::mem::take(&mut self.server).stop_listen();
         self.server.disconnect();
     }
