@@ -317,3 +317,36 @@ fn published_ports_are_held_until_the_end_and_not_longer() {
         assert_eq!(post.read("exit-command"), "one two 0\n");
     });
 }
+
+#[test]
+fn what_it_says_of_itself_reaches_syslog_to_the_end() {
+    let scene = Scene::new("conmon --syslog");
+    let post = ours(&scene);
+    let syslog = std::os::unix::net::UnixDatagram::bind(post.path("syslog")).unwrap();
+    syslog.set_nonblocking(true).unwrap();
+    post.write("refuses", "no such thing");
+    let command = post.command("-b @/bundle -l none --syslog --log-level debug");
+    // In a mount namespace of its own: the host's /dev/log is not touched.
+    let place = r#"mount --rbind /dev "$HOME_OF_TEST/bundle"; mount -t tmpfs tmpfs /dev
+        for name in null full; do touch /dev/$name; mount --bind "$HOME_OF_TEST/bundle/$name" /dev/$name; done
+        umount -l "$HOME_OF_TEST/bundle"; ln -s "$HOME_OF_TEST/syslog" /dev/log; exec "$0" "$@""#;
+    let mut wrapped = scene.command("unshare", ["-m", "sh", "-euc", place]);
+    wrapped.arg(command.get_program()).args(command.get_args());
+    wrapped
+        .current_dir(&post.home)
+        .env("HOME_OF_TEST", &post.home);
+    run_limited(wrapped, b"", TIME_LIMIT).succeeds();
+    let mut said = String::new();
+    scene.wait_until("the refusal is said", || {
+        let mut text = [0; 4096];
+        while let Ok(n) = syslog.recv(&mut text) {
+            said.push_str(&String::from_utf8_lossy(&text[..n]));
+        }
+        said.contains("no such thing")
+    });
+    assert!(
+        said.contains("<error>: ") && said.contains("<debug>: calling"),
+        "{said}"
+    );
+    post.wait();
+}

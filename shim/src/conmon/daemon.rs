@@ -26,12 +26,12 @@ pub struct Inherited {
     pub others: Vec<OwnedFd>,
 }
 
-/// Finds the caller's pipes by their variables.
+/// Finds the caller's pipes by their variables, in what it left `open`.
 ///
 /// # Errors
 /// A variable that names no open descriptor.
-pub fn inherited(protocol: Protocol) -> Result<Inherited, Error> {
-    let mut others = crate::sys::inherited();
+pub fn inherited(protocol: Protocol, open: Vec<OwnedFd>) -> Result<Inherited, Error> {
+    let mut others = open;
     let mut take = |variable: &'static str| -> Result<Option<OwnedFd>, Error> {
         let Some(text) = std::env::var_os(variable) else {
             return Ok(None);

@@ -25,6 +25,7 @@ pub mod token;
 
 use std::ffi::OsString;
 use std::io::Write as _;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use crate::Error;
@@ -57,10 +58,12 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         eprintln!("conmon: Container ID not provided. Use --cid");
         return ExitCode::FAILURE;
     };
+    // Before anything is opened here.
+    let open = crate::sys::inherited();
     let level = options.level();
     let least = *level.as_ref().unwrap_or(&Level::Error);
     let diary = Diary::new(least, options.syslog, &id.to_string_lossy());
-    let result = level.and_then(|_| supervise(&options, &diary));
+    let result = level.and_then(|_| supervise(&options, open, &diary));
     result.unwrap_or_else(|err| {
         diary.say(Level::Error, &chain(&err));
         ExitCode::FAILURE
@@ -74,13 +77,13 @@ fn print(text: &str, code: ExitCode) -> ExitCode {
 }
 
 /// From the options to the end. In the caller's child, which leaves with the container's status.
-fn supervise(options: &Options, diary: &Diary) -> Result<ExitCode, Error> {
+fn supervise(options: &Options, open: Vec<OwnedFd>, diary: &Diary) -> Result<ExitCode, Error> {
     let mode = options.mode()?;
     let protocol = Protocol {
         newer: options.api_version,
         exec: options.exec,
     };
-    let inherited = daemon::inherited(protocol)?;
+    let inherited = daemon::inherited(protocol, open)?;
     let drivers = log::plan(&options.log_paths)?;
     let logs = drivers.open(options)?;
     if options.no_partial_message && !drivers.journal {
