@@ -296,29 +296,20 @@ impl<'a> Shim<'a> {
         answer.expect("connect").shim_pid
     }
 
-    /// What the shim costs, with the keeper above it.
+    /// The pids of the shim and of the keeper above it.
     ///
     /// # Panics
     /// When it does not answer.
-    pub fn cost(&mut self) -> Cost {
+    pub fn pids(&mut self) -> Vec<u32> {
         let pid = self.pid();
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let parent = stat
-            .rsplit(") ")
-            .next()
-            .and_then(|rest| rest.split(' ').nth(1));
-        let parent = parent.and_then(|pid| pid.parse::<u32>().ok()).unwrap_or(0);
-        let line = std::fs::read(format!("/proc/{parent}/cmdline")).unwrap_or_default();
-        let (own, keeper) = (Cost::of(pid), Cost::of(parent));
-        if !line.ends_with(b"\0keep\0") {
-            return own;
-        }
-        Cost {
-            rss: own.rss + keeper.rss,
-            pss: own.pss + keeper.pss,
-            private: own.private + keeper.private,
-            descriptors: own.descriptors + keeper.descriptors,
-        }
+        let parent = stat.rsplit(") ").next();
+        let parent = parent.and_then(|rest| rest.split(' ').nth(1)?.parse::<u32>().ok());
+        let is_keeper = |parent: &u32| {
+            let line = std::fs::read(format!("/proc/{parent}/cmdline")).unwrap_or_default();
+            line.ends_with(b"\0keep\0")
+        };
+        [pid].into_iter().chain(parent.filter(is_keeper)).collect()
     }
 
     /// Kills what runs, deletes the container and lets the shim go.
@@ -362,7 +353,7 @@ fn any_options(options: &Options) -> Any {
 }
 
 /// What a process costs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cost {
     /// Resident memory, KiB.
     pub rss: u64,
@@ -392,6 +383,19 @@ impl Cost {
             pss: sum(&["Pss"]),
             private: sum(&["Private_Clean", "Private_Dirty"]),
             descriptors: std::fs::read_dir(folder.join("fd")).map_or(0, Iterator::count),
+        }
+    }
+}
+
+impl std::ops::Add for Cost {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            rss: self.rss + other.rss,
+            pss: self.pss + other.pss,
+            private: self.private + other.private,
+            descriptors: self.descriptors + other.descriptors,
         }
     }
 }

@@ -9,15 +9,23 @@ use teu_integration_tests::Scene;
 use teu_integration_tests::fixture::{minimal_config, write_config};
 use teu_integration_tests::shim::{Cost, Shim, Streams};
 
+/// How long a shim is left alone before it is looked what it costs.
+const IDLE: Duration = Duration::from_secs(35);
+
 pub(crate) fn run(quick: bool) -> Verdict {
     let count: u32 = if quick { 20 } else { 1000 };
     let scene = Scene::new("soak: crowd");
     let begin = Instant::now();
     let mut shims = start_all(&scene, count);
     println!("  {count} started, {:?} each", begin.elapsed() / count);
-    // An idle shim gives its pages back after a while.
-    std::thread::sleep(Duration::from_secs(5));
-    let costs: Vec<Cost> = shims.iter_mut().map(Shim::cost).collect();
+    // To ask wakes a shim; an idle one gives its pages back after a while.
+    let pids: Vec<Vec<u32>> = shims.iter_mut().map(Shim::pids).collect();
+    std::thread::sleep(IDLE);
+    let cost = |pids: &Vec<u32>| {
+        pids.iter()
+            .fold(Cost::default(), |sum, pid| sum + Cost::of(*pid))
+    };
+    let costs: Vec<Cost> = pids.iter().map(cost).collect();
     let mean = |of: fn(&Cost) -> u64| costs.iter().map(of).sum::<u64>() / u64::from(count);
     println!(
         "  a shim with its keeper: RSS {} KiB, PSS {} KiB, private {} KiB",
