@@ -22,7 +22,30 @@ pub enum Action {
     Info,
     /// `-v`, `-version`.
     Version,
+    /// `-h`, `-help`.
+    Help,
 }
+
+/// What `-help` says.
+pub const HELP: &str = "\
+usage: containerd-shim-teu-v2 -namespace NAMESPACE -id ID -address SOCKET start | delete
+
+Looks after the containers of a pod for containerd, which executes this program
+itself: `ctr run --runtime io.containerd.teu.v2 ...`, or in its config.toml
+`runtime_type = \"io.containerd.teu.v2\"`.
+
+  start               answer with the address at which the pod's shim listens
+  delete              remove what a shim that died has left
+
+  -namespace NAME     containerd's namespace
+  -id ID              the container
+  -address SOCKET     containerd's gRPC socket
+  -bundle DIR         the container's bundle (default: the current directory)
+  -debug              log more
+  -info               say what is supported; options are read from standard input
+  -v, -version        print the version
+  -h, -help           print this
+";
 
 /// The word by which `start` executes a keeper.
 pub const KEEP: &str = "keep";
@@ -44,8 +67,17 @@ pub struct Flags {
     pub debug: bool,
 }
 
-/// Flags that take a value and are not needed by us.
-const PASSED_OVER: [&str; 3] = ["publish-binary", "socket", "debug-socket"];
+/// Flags that take a value.
+const VALUED: [&str; 7] = [
+    "namespace",
+    "id",
+    "address",
+    "bundle",
+    // Not needed by us:
+    "publish-binary",
+    "socket",
+    "debug-socket",
+];
 
 /// Parses what follows the program's name.
 ///
@@ -116,7 +148,13 @@ impl Flags {
             "debug" => self.debug = switched(&value),
             "v" | "version" if switched(&value) => self.action = Action::Version,
             "info" if switched(&value) => self.action = Action::Info,
-            "v" | "version" | "info" => {}
+            "h" | "help" if switched(&value) => self.action = Action::Help,
+            "v" | "version" | "info" | "h" | "help" => {}
+            _ if !VALUED.contains(&name) => {
+                return Err(Error::Invalid(format!(
+                    "there is no flag -{name}; see -help"
+                )));
+            }
             _ => {
                 let value = value.or_else(|| rest.next());
                 let value =
@@ -133,8 +171,7 @@ impl Flags {
                         self.bundle =
                             Some(PathBuf::from(&value)).filter(|path| !path.as_os_str().is_empty())
                     }
-                    _ if PASSED_OVER.contains(&name) => {}
-                    _ => return Err(Error::Invalid(format!("there is no flag -{name}"))),
+                    _ => {}
                 }
             }
         }
@@ -142,15 +179,15 @@ impl Flags {
     }
 
     fn check(&self) -> Result<(), Error> {
-        if matches!(self.action, Action::Version | Action::Info) {
+        if matches!(self.action, Action::Version | Action::Info | Action::Help) {
             return Ok(());
         }
-        if self.namespace.is_empty() {
-            return Err(Error::Invalid(
-                "-namespace is missing; containerd starts this program".into(),
-            ));
-        }
         for (flag, value) in [("namespace", &self.namespace), ("id", &self.id)] {
+            if value.is_empty() {
+                return Err(Error::Invalid(format!(
+                    "-{flag} is missing; containerd starts this program"
+                )));
+            }
             if !is_name(value) {
                 return Err(Error::Invalid(format!("-{flag} {value:?} is not a name")));
             }
@@ -199,6 +236,7 @@ mod tests {
         assert!(serve.debug);
         assert_eq!(of("-v").unwrap().action, Action::Version);
         assert_eq!(of("-info").unwrap().action, Action::Info);
+        assert_eq!(of("--help").unwrap().action, Action::Help);
     }
 
     #[test]

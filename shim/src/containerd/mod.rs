@@ -110,6 +110,7 @@ fn run(program: &Path, flags: &Flags) -> Result<(), Error> {
         Action::Start => print(&start::start(flags, &input()?)?),
         Action::Delete => print(&delete::delete(flags)?),
         Action::Info => print(&info::info(program, &input()?)),
+        Action::Help => print(flags::HELP.as_bytes()),
         Action::Version => {
             let name = program.file_name().unwrap_or_default().to_string_lossy();
             print(format!("{name}:\n  Version:  {}\n", env!("CARGO_PKG_VERSION")).as_bytes())
