@@ -128,6 +128,7 @@ def dump(talk, request, behaviour):
 def restored_process(behaviour):
     """A sibling of this process that runs the script once it is resumed."""
     wait, resume = os.pipe()
+    ready, report = os.pipe()
     libc = ctypes.CDLL(None, use_errno=True)
     pid = libc.syscall(SYS_CLONE, CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)
     if pid == 0:
@@ -135,12 +136,13 @@ def restored_process(behaviour):
         os.setsid()
         assert libc.unshare(CLONE_NEWNS) == 0
         assert os.system("mount --make-rprivate / && " + behaviour.get("mounts", "true")) == 0
-        open(os.path.join(HERE, "ready"), "w").close()
+        # By a pipe: a file just written would keep its mount from being made read-only.
+        os.write(report, b"x")
         os.read(wait, 1)
         os.execv("/bin/sh", ["sh", "-c", behaviour.get("script", "exec sleep 1000")])
     os.close(wait)
-    while not os.path.exists(os.path.join(HERE, "ready")):
-        pass
+    os.close(report)
+    assert os.read(ready, 1) == b"x"
     return pid, resume
 
 

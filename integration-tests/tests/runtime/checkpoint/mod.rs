@@ -34,7 +34,6 @@ impl<'a> Fake<'a> {
         self.scene
             .write("criu-bin/behaviour.json", behaviour.to_string());
         let _ = std::fs::remove_file(self.folder.join("requests.json"));
-        let _ = std::fs::remove_file(self.folder.join("ready"));
     }
 
     fn call(&self, words: &[&str]) -> Outcome {
