@@ -43,15 +43,17 @@ disable_apparmor = true
 default_runtime_name = "teu"
 {ours}
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.teu.options]
-Root = {:?}
+ConfigPath = {:?}
 "#,
             at("containerd"),
             at("containerd-run"),
             at("containerd.sock"),
             at("containerd.sock.ttrpc"),
-            at("runtime"),
+            at("options.toml"),
         );
         scene.write("containerd.toml", config);
+        // Of a shim of another name than runc's, containerd 1.6 passes on where its options stand.
+        scene.write("options.toml", format!("Root = {:?}\n", at("runtime")));
         let mut cri = Self {
             scene,
             daemon: None,
