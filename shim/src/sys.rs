@@ -253,12 +253,13 @@ pub fn spawn_with<const N: usize>(
 ) -> io::Result<Child> {
     let first_free = FIRST_HANDED + i32::try_from(N).unwrap_or(i32::MAX);
     // Nothing of the library's own, such as what reports a failed execution,
-    // may stand where the descriptors go in the child.
-    let mut placeholders = Vec::new();
+    // may stand where the descriptors go in the child: those numbers are taken
+    // until it has begun.
+    let mut taken = Vec::new();
     while let Some(fd) = descriptors.first() {
         let copy = rustix::io::fcntl_dupfd_cloexec(fd, FIRST_HANDED)?;
         let is_low = copy.as_raw_fd() < first_free;
-        placeholders.push(copy);
+        taken.push(copy);
         if !is_low {
             break;
         }
