@@ -108,6 +108,14 @@ impl Drop for Events<'_> {
     }
 }
 
+/// A process more, `e`, that ends with 4; then a pause.
+fn is_entered_and_paused(containerd: &Containerd<'_>, id: &str) {
+    let exec = ["task", "exec", "--exec-id", "e", id, "sh", "-c", "exit 4"];
+    let _ = containerd.call(&exec).exits(4);
+    containerd.call(&["task", "pause", id]).succeeds();
+    containerd.call(&["task", "resume", id]).succeeds();
+}
+
 #[test]
 fn events_come_in_order() {
     let scene = Scene::new("shim events");
@@ -121,19 +129,7 @@ fn events_come_in_order() {
     containerd
         .run(&["-d"], "long", &["sleep", "1000"])
         .succeeds();
-    let exec = [
-        "task",
-        "exec",
-        "--exec-id",
-        "e",
-        "long",
-        "sh",
-        "-c",
-        "exit 4",
-    ];
-    let _ = containerd.call(&exec).exits(4);
-    containerd.call(&["task", "pause", "long"]).succeeds();
-    containerd.call(&["task", "resume", "long"]).succeeds();
+    is_entered_and_paused(&containerd, "long");
     let stay = [
         "task",
         "exec",
@@ -378,19 +374,7 @@ fn it_calls_runc_too() {
     containerd
         .run(&["-d"], "one", &["sleep", "1000"])
         .succeeds();
-    let exec = [
-        "task",
-        "exec",
-        "--exec-id",
-        "e",
-        "one",
-        "sh",
-        "-c",
-        "exit 4",
-    ];
-    let _ = containerd.call(&exec).exits(4);
-    containerd.call(&["task", "pause", "one"]).succeeds();
-    containerd.call(&["task", "resume", "one"]).succeeds();
+    is_entered_and_paused(&containerd, "one");
     containerd
         .call(&["task", "kill", "-s", "9", "one"])
         .succeeds();
