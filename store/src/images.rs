@@ -53,17 +53,22 @@ impl Store {
         self.find_by_id(name)
     }
 
-    /// Gives the image `name` the further name `new`; an index stays an index.
-    pub fn tag(&self, name: &str, new: &Reference) -> Result<(), Error> {
-        let work = self.begin()?;
-        let image = self.find_image(name)?;
+    /// What the name that `image` was found by leads to, which may be an index; without a name the manifest.
+    pub fn target(&self, image: &Image) -> Result<Descriptor, Error> {
         let record = image
             .reference
             .as_ref()
             .map(|found| self.get_ref(found))
             .transpose()?
             .flatten();
-        let target = record.map_or(image.manifest_descriptor, |record| record.target);
+        Ok(record.map_or_else(|| image.manifest_descriptor.clone(), |record| record.target))
+    }
+
+    /// Gives the image `name` the further name `new`; an index stays an index.
+    pub fn tag(&self, name: &str, new: &Reference) -> Result<(), Error> {
+        let work = self.begin()?;
+        let image = self.find_image(name)?;
+        let target = self.target(&image)?;
         work.want([&target.digest])?;
         // Looked at again, now that gc will not take it.
         self.read_document(&target)?;

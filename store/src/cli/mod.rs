@@ -3,8 +3,11 @@
 mod bundle;
 mod care;
 mod exchange;
+pub(crate) mod format;
 mod images;
+mod inspect;
 mod mounts;
+mod names;
 mod transfer;
 
 use std::error::Error;
@@ -47,9 +50,10 @@ enum BackendName {
 #[derive(Debug, Subcommand)]
 enum Command {
     Images(images::Images),
-    Tag(images::Tag),
-    Rmi(images::Rmi),
-    Inspect(images::Inspect),
+    Tag(names::Tag),
+    Untag(names::Untag),
+    Rmi(names::Rmi),
+    Inspect(inspect::Inspect),
     Bundle(bundle::Bundle),
     Unpack(bundle::Unpack),
     Mount(mounts::Mount),
@@ -75,6 +79,7 @@ impl Cli {
         match self.command {
             Command::Images(command) => command.run(&store),
             Command::Tag(command) => command.run(&store),
+            Command::Untag(command) => command.run(&store),
             Command::Rmi(command) => command.run(&store),
             Command::Inspect(command) => command.run(&store),
             Command::Bundle(command) => command.run(&store),

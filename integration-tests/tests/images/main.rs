@@ -1,0 +1,20 @@
+//! What is done with the images of a store: looked at, changed, compared, cleaned up.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that meets the unexpected panics"
+)]
+
+mod look;
+
+use serde_json::Value;
+use teu_integration_tests::Scene;
+
+/// Runs `teu-store`, which must succeed; its output.
+fn store<const N: usize>(scene: &Scene, arguments: [&str; N]) -> String {
+    scene.run("teu-store", arguments).succeeds()
+}
+
+/// The same, as JSON.
+fn json<const N: usize>(scene: &Scene, arguments: [&str; N]) -> Value {
+    serde_json::from_str(&store(scene, arguments)).unwrap()
+}
