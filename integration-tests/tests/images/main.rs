@@ -4,6 +4,8 @@
     reason = "a test that meets the unexpected panics"
 )]
 
+mod care;
+mod compare;
 mod look;
 
 use serde_json::Value;
@@ -17,4 +19,13 @@ fn store<const N: usize>(scene: &Scene, arguments: [&str; N]) -> String {
 /// The same, as JSON.
 fn json<const N: usize>(scene: &Scene, arguments: [&str; N]) -> Value {
     serde_json::from_str(&store(scene, arguments)).unwrap()
+}
+
+/// The same, a JSON document a line.
+fn lines<const N: usize>(scene: &Scene, arguments: [&str; N]) -> Vec<Value> {
+    let text = store(scene, arguments);
+    let lines = text.lines().filter(|line| !line.is_empty());
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }

@@ -8,6 +8,8 @@ mod images;
 mod inspect;
 mod mounts;
 mod names;
+mod quantity;
+mod report;
 mod transfer;
 
 use std::error::Error;
@@ -54,12 +56,17 @@ enum Command {
     Untag(names::Untag),
     Rmi(names::Rmi),
     Inspect(inspect::Inspect),
+    History(report::History),
+    Diff(report::Diff),
+    Layers(report::Layers),
+    Df(report::Df),
     Bundle(bundle::Bundle),
     Unpack(bundle::Unpack),
     Mount(mounts::Mount),
     Umount(mounts::Umount),
     Verify(care::Verify),
     Gc(care::Gc),
+    Prune(care::Prune),
     Pull(transfer::Pull),
     Push(transfer::Push),
     Import(exchange::Import),
@@ -82,12 +89,17 @@ impl Cli {
             Command::Untag(command) => command.run(&store),
             Command::Rmi(command) => command.run(&store),
             Command::Inspect(command) => command.run(&store),
+            Command::History(command) => command.run(&store),
+            Command::Diff(command) => command.run(&store),
+            Command::Layers(command) => command.run(&store),
+            Command::Df(command) => command.run(&store),
             Command::Bundle(command) => command.run(&store),
             Command::Unpack(command) => command.run(&store),
             Command::Mount(command) => command.run(&store),
             Command::Umount(command) => command.run(&store),
             Command::Verify(command) => command.run(&store),
             Command::Gc(command) => command.run(&store),
+            Command::Prune(command) => command.run(&store),
             Command::Pull(command) => command.run(&store),
             Command::Push(command) => command.run(&store),
             Command::Import(command) => command.run(&store),

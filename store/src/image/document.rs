@@ -114,6 +114,16 @@ struct Probe {
     fs_layers: Option<serde::de::IgnoredAny>,
 }
 
+impl Manifest {
+    /// Whether it is of a container image, not of an artifact such as a signature.
+    pub fn is_image(&self) -> bool {
+        matches!(
+            &*self.config.media_type,
+            media_type::OCI_CONFIG | media_type::DOCKER_CONFIG
+        )
+    }
+}
+
 impl Document {
     /// Reads a document; `announced` is the media type of its descriptor or of the server's answer, where known.
     ///

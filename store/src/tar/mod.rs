@@ -1,5 +1,6 @@
 //! Tar archives as layers use them (image-spec, layer.md): a strict reader and a deterministic writer.
 
+pub(crate) mod content;
 mod fields;
 mod pax;
 mod reader;

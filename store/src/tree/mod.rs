@@ -163,7 +163,7 @@ impl Tree {
         }
     }
 
-    fn lookup(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
+    pub(crate) fn lookup(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
         self.node(parent).directory()?.entries.get(name).copied()
     }
 
