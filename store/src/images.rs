@@ -217,6 +217,23 @@ impl Store {
     }
 }
 
+/// A document whose descriptor is known.
+pub(crate) fn parse_document(descriptor: &Descriptor, bytes: &[u8]) -> Result<Document, Error> {
+    parse_announced(&descriptor.digest, Some(&descriptor.media_type), bytes)
+}
+
+/// A document as a registry sends it; `kind` is what it calls it.
+pub(crate) fn parse_announced(
+    digest: &Digest,
+    kind: Option<&str>,
+    bytes: &[u8],
+) -> Result<Document, Error> {
+    Document::parse(bytes, kind).map_err(|source| Error::Document {
+        what: format!("manifest {digest}"),
+        source,
+    })
+}
+
 /// The manifest's layers and the configuration's diff ids are the same list (image-spec, config.md, "rootfs").
 pub(crate) fn check_layers(
     descriptor: &Descriptor,

@@ -4,6 +4,7 @@
 
 pub mod archive;
 pub mod bundle;
+pub mod copy;
 pub mod digest;
 pub mod image;
 pub mod layer;

@@ -26,7 +26,7 @@ pub enum Format {
 
 /// How a file is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Packing {
+pub(crate) enum Packing {
     Plain,
     Gzip,
     Zstd,
@@ -35,7 +35,7 @@ pub(super) enum Packing {
 }
 
 /// Tells the packing from the first bytes of a file.
-pub(super) fn packing(start: &[u8]) -> Packing {
+pub(crate) fn packing(start: &[u8]) -> Packing {
     match start {
         [0x1f, 0x8b, ..] => Packing::Gzip,
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Packing::Zstd,
@@ -48,9 +48,9 @@ pub(super) fn packing(start: &[u8]) -> Packing {
 }
 
 /// A stream that was looked into: its first bytes, and all of it.
-pub(super) struct Peeked<R> {
-    pub(super) start: Vec<u8>,
-    pub(super) whole: io::Chain<io::Cursor<Vec<u8>>, R>,
+pub(crate) struct Peeked<R> {
+    pub(crate) start: Vec<u8>,
+    pub(crate) whole: io::Chain<io::Cursor<Vec<u8>>, R>,
 }
 
 /// Looks at up to `length` bytes; a pipe may give them in small pieces.
@@ -70,7 +70,7 @@ fn peek<R: Read>(mut stream: R, length: usize) -> io::Result<Peeked<R>> {
 ///
 /// # Errors
 /// A packing that we do not read.
-pub(super) fn unpack<'r>(
+pub(crate) fn unpack<'r>(
     stream: impl Read + Send + 'r,
 ) -> io::Result<(Packing, Peeked<Box<dyn Read + Send + 'r>>)> {
     let stream = peek(stream, MAGIC_BYTES)?;
@@ -96,7 +96,7 @@ pub(super) fn unpack<'r>(
 
 /// Guesses what a tar is from its first bytes: archives of images have names
 /// of their own, and nothing else among their first members.
-pub(super) fn guess(start: &[u8]) -> Format {
+pub(crate) fn guess(start: &[u8]) -> Format {
     let mut at = 0;
     while let Some(header) = start.get(at..at + 512) {
         let kind = header[156];

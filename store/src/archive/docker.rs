@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{Cursor, Read};
 
 /// The member that lists the images.
-pub(super) const LIST: &str = "manifest.json";
+pub(crate) const LIST: &str = "manifest.json";
 
 /// An image as `manifest.json` lists it.
 #[derive(Debug, Deserialize)]
@@ -29,14 +29,14 @@ struct Entry {
 }
 
 /// An image of an archive, with the manifest we made for it.
-pub(super) struct Listed {
-    pub(super) target: Descriptor,
-    pub(super) manifest: Vec<u8>,
-    pub(super) names: Vec<String>,
+pub(crate) struct Listed {
+    pub(crate) target: Descriptor,
+    pub(crate) manifest: Vec<u8>,
+    pub(crate) names: Vec<String>,
 }
 
 /// An archive as the origin of its images.
-pub(super) struct Archive {
+pub(crate) struct Archive {
     members: Members,
     /// Which member a digest means.
     places: HashMap<Digest, String>,
@@ -46,7 +46,7 @@ pub(super) struct Archive {
 
 impl Archive {
     /// Reads the list; the images in its order.
-    pub(super) fn read(members: Members, what: &str) -> Result<(Self, Vec<Listed>), Error> {
+    pub(crate) fn read(members: Members, what: &str) -> Result<(Self, Vec<Listed>), Error> {
         let mut archive = Self {
             members,
             places: HashMap::new(),

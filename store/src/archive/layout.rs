@@ -7,29 +7,31 @@ use crate::transfer::intake::Origin;
 use std::io::Read;
 
 /// The annotation that names an image of a layout: a tag, or with some tools a whole name.
-pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// containerd's and BuildKit's annotation for the whole name.
-pub(super) const IMAGE_NAME: &str = "io.containerd.image.name";
+pub(crate) const IMAGE_NAME: &str = "io.containerd.image.name";
 
 /// Marks a folder as a layout.
-pub(super) const MARKER: &str = "oci-layout";
+pub(crate) const MARKER: &str = "oci-layout";
 
 /// What the marker says; the only version there is.
-pub(super) const MARKER_TEXT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+pub(crate) const MARKER_TEXT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// Largest marker, in bytes; real ones have 30.
 const MARKER_BYTES_MAX: u64 = 4096;
 
 /// An image of a layout: what `index.json` says about it.
-pub(super) struct Listed {
-    pub(super) target: Descriptor,
+pub(crate) struct Listed {
+    pub(crate) target: Descriptor,
     /// `io.containerd.image.name`, else `org.opencontainers.image.ref.name`.
-    pub(super) name: Option<String>,
+    pub(crate) name: Option<String>,
+    /// Both, as far as they are there.
+    pub(crate) names: Vec<String>,
 }
 
 /// The images that a layout lists, in its order.
-pub(super) fn images(place: &Place, what: &str) -> Result<Vec<Listed>, Error> {
+pub(crate) fn images(place: &Place, what: &str) -> Result<Vec<Listed>, Error> {
     let wrong = |why: String| Error::Archive {
         what: what.to_owned(),
         why,
@@ -58,10 +60,14 @@ pub(super) fn images(place: &Place, what: &str) -> Result<Vec<Listed>, Error> {
                 .filter(|name| !name.is_empty())
                 .cloned()
         };
-        let name = annotation(IMAGE_NAME).or_else(|| annotation(REF_NAME));
+        let names: Vec<String> = [annotation(IMAGE_NAME), annotation(REF_NAME)]
+            .into_iter()
+            .flatten()
+            .collect();
         Listed {
+            name: names.first().cloned(),
+            names,
             target: plain(target),
-            name,
         }
     });
     Ok(listed.collect())
@@ -73,14 +79,19 @@ fn plain(target: Descriptor) -> Descriptor {
 }
 
 /// A layout as the origin of its images.
-pub(super) struct Layout<'p>(pub(super) &'p Place);
+pub(crate) struct Layout<'p>(pub(crate) &'p Place);
 
 impl Origin for Layout<'_> {
     fn open(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
-        self.0.open(&format!(
-            "blobs/{}/{}",
-            blob.digest.algorithm().name(),
-            blob.digest.hex()
-        ))
+        open(self.0, blob)
     }
+}
+
+/// Opens a blob of a layout; who reads checks.
+pub(crate) fn open<'p>(
+    place: &'p Place,
+    blob: &Descriptor,
+) -> Result<Box<dyn Read + Send + 'p>, Error> {
+    let (algorithm, hex) = (blob.digest.algorithm().name(), blob.digest.hex());
+    place.open(&format!("blobs/{algorithm}/{hex}"))
 }

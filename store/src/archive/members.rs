@@ -20,7 +20,7 @@ enum Member {
 }
 
 /// An archive with its members by name.
-pub(super) struct Members {
+pub(crate) struct Members {
     file: File,
     what: String,
     members: HashMap<String, Member>,
@@ -28,7 +28,7 @@ pub(super) struct Members {
 
 impl Members {
     /// Reads the headers of `file`, a plain tar; `what` names it in messages.
-    pub(super) fn read(file: File, what: &str) -> Result<Self, Error> {
+    pub(crate) fn read(file: File, what: &str) -> Result<Self, Error> {
         let wrong = |source| Error::Tar {
             what: what.to_owned(),
             source,
@@ -81,19 +81,19 @@ impl Members {
         })
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.find(name).is_some()
     }
 
     /// A member's length in bytes.
-    pub(super) fn size(&self, name: &str) -> Result<u64, Error> {
+    pub(crate) fn size(&self, name: &str) -> Result<u64, Error> {
         self.find(name)
             .map(|(_, size)| size)
             .ok_or_else(|| self.missing(name))
     }
 
     /// Opens a member.
-    pub(super) fn open(&self, name: &str) -> Result<impl Read + Send + '_, Error> {
+    pub(crate) fn open(&self, name: &str) -> Result<impl Read + Send + '_, Error> {
         let (offset, size) = self.find(name).ok_or_else(|| self.missing(name))?;
         Ok(Window {
             file: &self.file,

@@ -7,15 +7,15 @@
 //! read at their place in the archive, and what they hold goes through the
 //! store's one way in ([`crate::transfer`]).
 
-mod detect;
-mod docker;
+pub(crate) mod detect;
+pub(crate) mod docker;
 mod export;
 mod import;
-mod layout;
-mod members;
-mod place;
+pub(crate) mod layout;
+pub(crate) mod members;
+pub(crate) mod place;
 mod rootfs;
-mod sink;
+pub(crate) mod sink;
 
 pub use detect::Format as ImportFormat;
 pub use export::{ExportFormat, ExportOptions, export};

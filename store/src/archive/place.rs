@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 const OPEN_ATTEMPTS_MAX: usize = 128;
 
 /// The files of a layout or an archive.
-pub(super) enum Place {
+pub(crate) enum Place {
     Directory { descriptor: OwnedFd, path: PathBuf },
     Archive(Members),
 }
 
 impl Place {
-    pub(super) fn directory(path: &Path) -> Result<Self, Error> {
+    pub(crate) fn directory(path: &Path) -> Result<Self, Error> {
         let descriptor = openat(
             CWD,
             path,
@@ -37,7 +37,7 @@ impl Place {
     }
 
     /// Opens a file by its name in the layout.
-    pub(super) fn open(&self, name: &str) -> Result<Box<dyn Read + Send + '_>, Error> {
+    pub(crate) fn open(&self, name: &str) -> Result<Box<dyn Read + Send + '_>, Error> {
         match self {
             Self::Archive(members) => Ok(Box::new(members.open(name)?)),
             Self::Directory { descriptor, path } => {
@@ -51,7 +51,7 @@ impl Place {
         }
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         match self {
             Self::Archive(members) => members.has(name),
             Self::Directory { descriptor, .. } => open_regular(descriptor, name).is_ok(),
@@ -59,7 +59,7 @@ impl Place {
     }
 
     /// A small file, whole.
-    pub(super) fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, Error> {
+    pub(crate) fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();
         self.open(name)?
             .take(limit + 1)

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Takes the files of an archive, one after another.
-pub(super) trait Sink {
+pub(crate) trait Sink {
     /// A directory; its parents come before it.
     fn directory(&mut self, name: &str) -> Result<(), Error>;
 
@@ -25,13 +25,13 @@ pub(super) trait Sink {
 }
 
 /// A directory.
-pub(super) struct DirectorySink {
+pub(crate) struct DirectorySink {
     path: PathBuf,
 }
 
 impl DirectorySink {
     /// Makes the directory; one that is there must be empty.
-    pub(super) fn create(path: &Path) -> Result<Self, Error> {
+    pub(crate) fn create(path: &Path) -> Result<Self, Error> {
         fs::create_dir_all(path).map_err(in_file("create directory", path))?;
         let mut entries = fs::read_dir(path).map_err(in_file("list", path))?;
         if entries.next().is_some() {
@@ -66,8 +66,8 @@ impl Sink for DirectorySink {
 }
 
 /// A tar, into a file that appears when it is whole, or to standard output.
-pub(super) struct TarSink {
-    tar: Writer<BufWriter<Box<dyn Write>>>,
+pub(crate) struct TarSink {
+    tar: Writer<BufWriter<Box<dyn Write + Send>>>,
     file: Option<Unfinished>,
 }
 
@@ -86,7 +86,7 @@ impl Drop for Unfinished {
 }
 
 impl TarSink {
-    pub(super) fn create(path: Option<&Path>) -> Result<Self, Error> {
+    pub(crate) fn create(path: Option<&Path>) -> Result<Self, Error> {
         let Some(target) = path else {
             if io::stdout().is_terminal() {
                 let source = io::Error::other(
@@ -123,8 +123,16 @@ impl TarSink {
         })
     }
 
+    /// Into a file that somebody else has made.
+    pub(crate) fn into_file(file: File) -> Self {
+        Self {
+            tar: buffered(Box::new(file)),
+            file: None,
+        }
+    }
+
     /// Ends the archive and gives the file its name.
-    pub(super) fn finish(self) -> Result<(), Error> {
+    pub(crate) fn finish(self) -> Result<(), Error> {
         let path = self.file.as_ref().map_or_else(
             || PathBuf::from("standard output"),
             |file| file.target.clone(),
@@ -157,7 +165,7 @@ impl Sink for TarSink {
     }
 }
 
-fn buffered(out: Box<dyn Write>) -> Writer<BufWriter<Box<dyn Write>>> {
+fn buffered(out: Box<dyn Write + Send>) -> Writer<BufWriter<Box<dyn Write + Send>>> {
     Writer::new(BufWriter::with_capacity(BUFFER_BYTES, out))
 }
 

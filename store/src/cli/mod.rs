@@ -2,6 +2,7 @@
 
 mod bundle;
 mod care;
+mod copy;
 mod exchange;
 pub(crate) mod format;
 mod images;
@@ -69,6 +70,7 @@ enum Command {
     Prune(care::Prune),
     Pull(transfer::Pull),
     Push(transfer::Push),
+    Copy(Box<copy::Copy>),
     Import(exchange::Import),
     Export(exchange::Export),
 }
@@ -102,6 +104,7 @@ impl Cli {
             Command::Prune(command) => command.run(&store),
             Command::Pull(command) => command.run(&store),
             Command::Push(command) => command.run(&store),
+            Command::Copy(command) => command.run(&store),
             Command::Import(command) => command.run(&store),
             Command::Export(command) => command.run(&store),
         }

@@ -37,7 +37,7 @@ pub(crate) struct RegistryArgs {
 }
 
 impl RegistryArgs {
-    fn options(self) -> Options {
+    pub(crate) fn options(self) -> Options {
         Options {
             plain_http: self.plain_http,
             trust: TrustOptions {
@@ -51,7 +51,7 @@ impl RegistryArgs {
     }
 }
 
-fn credentials(text: &str) -> Result<Credentials, String> {
+pub(crate) fn credentials(text: &str) -> Result<Credentials, String> {
     Credentials::from_pair(text).ok_or_else(|| "want USER:PASSWORD".to_owned())
 }
 

@@ -36,14 +36,27 @@ impl Client {
     /// # Errors
     /// As for every request; a blob of another length is refused at once.
     pub fn blob(&self, digest: &Digest, size: u64) -> Result<BlobReader<'_>, Error> {
+        self.blob_at(digest, size, 0)
+    }
+
+    /// [`Client::blob`] without its first `offset` bytes.
+    ///
+    /// # Errors
+    /// As for every request; a blob of another length is refused at once.
+    pub fn blob_at(
+        &self,
+        digest: &Digest,
+        size: u64,
+        offset: u64,
+    ) -> Result<BlobReader<'_>, Error> {
         let mut reader = BlobReader {
             client: self,
             digest: *digest,
             size,
-            offset: 0,
+            offset,
             body: None,
             attempt: 1,
-            progress_at: 0,
+            progress_at: offset,
         };
         reader.body = Some(retry::run(|| reader.request())?);
         Ok(reader)

@@ -348,7 +348,7 @@ pub(super) fn read_body(response: &mut Response<Body>, limit: u64) -> io::Result
 }
 
 /// Percent-encodes one value of a query (RFC 3986, section 2.3).
-pub(super) fn query_value(text: &str) -> String {
+pub(crate) fn query_value(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes()
         .map(|byte| {

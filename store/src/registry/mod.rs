@@ -23,6 +23,8 @@ mod scenes;
 mod trust;
 mod upload;
 
+pub(crate) use http::query_value;
+
 pub use client::{Access, Client, Fetched, Options};
 pub use credentials::{Credentials, CredentialsError};
 pub use download::BlobReader;

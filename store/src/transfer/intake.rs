@@ -13,9 +13,9 @@ use crate::image::{
 };
 use crate::progress::Progress;
 use crate::reference::Reference;
-use crate::{Layer, Transaction, Verified};
+use crate::{Layer, Transaction, Verified, images};
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{self, Read};
 
 /// Deepest nesting of indexes; nobody needs two, a hostile one has thousands (security.md, S13).
 const INDEX_DEPTH_MAX: usize = 8;
@@ -24,6 +24,16 @@ const INDEX_DEPTH_MAX: usize = 8;
 pub(crate) trait Origin: Sync {
     /// Opens a blob; who reads checks.
     fn open(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error>;
+
+    /// Opens a blob at a place within it; who reads checks.
+    fn open_at(&self, blob: &Descriptor, offset: u64) -> Result<Box<dyn Read + Send + '_>, Error> {
+        skip(self.open(blob)?, blob, offset)
+    }
+
+    /// Opens a layer that is not stored with its image but at addresses of its own.
+    fn foreign(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
+        Err(Error::ForeignLayer(blob.digest))
+    }
 
     /// Reads a manifest or an index; who reads checks.
     fn document(&self, document: &Descriptor) -> Result<Vec<u8>, Error> {
@@ -38,6 +48,43 @@ pub(crate) trait Origin: Sync {
             })?;
         Ok(bytes)
     }
+}
+
+/// A reader without its first `offset` bytes.
+pub(crate) fn skip<'r>(
+    mut content: Box<dyn Read + Send + 'r>,
+    blob: &Descriptor,
+    offset: u64,
+) -> Result<Box<dyn Read + Send + 'r>, Error> {
+    io::copy(&mut content.by_ref().take(offset), &mut io::sink()).map_err(|source| {
+        crate::Error::Read {
+            what: format!("blob {}", blob.digest),
+            source,
+        }
+    })?;
+    Ok(content)
+}
+
+/// A document as its origin has it, checked against its descriptor.
+pub(crate) fn checked(origin: &dyn Origin, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
+    if descriptor.size > DOCUMENT_BYTES_MAX {
+        let what = format!("blob {}", descriptor.digest);
+        return Err(crate::Error::TooLarge {
+            what,
+            size: descriptor.size,
+            max: DOCUMENT_BYTES_MAX,
+        }
+        .into());
+    }
+    let bytes = origin.document(descriptor)?;
+    let mut checked = Vec::with_capacity(bytes.len());
+    Verified::new(&bytes[..], descriptor.digest, descriptor.size)
+        .read_to_end(&mut checked)
+        .map_err(|source| crate::Error::Read {
+            what: format!("blob {}", descriptor.digest),
+            source,
+        })?;
+    Ok(checked)
 }
 
 /// An image that is in the store now, kept by the transaction until something names it.
@@ -74,7 +121,7 @@ pub(crate) fn image(
     let mut bytes = bytes;
     for _ in 0..INDEX_DEPTH_MAX {
         put_document(work, &here, &bytes)?;
-        match parse(&here, &bytes)? {
+        match images::parse_document(&here, &bytes)? {
             Document::Manifest(manifest) => {
                 let id = manifest.config.digest;
                 let layers = content(work, origin, &here, &manifest, platform, progress)?;
@@ -96,7 +143,8 @@ pub(crate) fn image(
     Err(Error::Nested(INDEX_DEPTH_MAX))
 }
 
-fn select(index: &Index, platform: &Platform) -> Result<Descriptor, Error> {
+/// The image of an index for `platform`; where there is none, an error that lists what there is.
+pub(crate) fn select(index: &Index, platform: &Platform) -> Result<Descriptor, Error> {
     if let Some(entry) = index.select(platform) {
         return Ok(entry.clone());
     }
@@ -111,6 +159,58 @@ fn select(index: &Index, platform: &Platform) -> Result<Descriptor, Error> {
         wanted: platform.to_string(),
         offered: offered.join(", "),
     })
+}
+
+/// Takes every image of the index `target` (of content `bytes`) and names the index `name`.
+///
+/// What is listed and is no image of a file system (an attestation) is kept as its blobs.
+pub(crate) fn all(
+    work: &Transaction,
+    origin: &dyn Origin,
+    target: &Descriptor,
+    bytes: Vec<u8>,
+    name: &Reference,
+    progress: &Progress,
+) -> Result<(), Error> {
+    put_document(work, target, &bytes)?;
+    let Document::Index(index) = images::parse_document(target, &bytes)? else {
+        return Err(crate::Error::Inconsistent {
+            image: target.digest,
+            why: "it is a manifest, not an index".into(),
+        }
+        .into());
+    };
+    for entry in &index.manifests {
+        let bytes = document(work, origin, entry)?;
+        let Document::Manifest(manifest) = images::parse_document(entry, &bytes)? else {
+            // The store reads one index and no more.
+            return Err(Error::Nested(1));
+        };
+        put_document(work, entry, &bytes)?;
+        if !is_image(&manifest) {
+            for blob in manifest.layers.iter().chain([&manifest.config]) {
+                if !work.has_blob(&blob.digest)? {
+                    work.put_blob(origin.open(blob)?, &blob.digest, blob.size)?;
+                }
+            }
+            continue;
+        }
+        let platform = entry.platform.clone().unwrap_or_else(Platform::host);
+        let layers = content(work, origin, entry, &manifest, &platform, progress)?;
+        work.finish_image(entry, &layers, None, None)?;
+    }
+    Ok(work.store().set_ref(name, target)?)
+}
+
+/// Whether a manifest is of an image whose layers make a file system.
+fn is_image(manifest: &Manifest) -> bool {
+    matches!(
+        manifest.config.media_type.as_str(),
+        media_type::OCI_CONFIG | media_type::DOCKER_CONFIG
+    ) && manifest
+        .layers
+        .iter()
+        .all(|layer| media_type::layer_compression(&layer.media_type).is_some())
 }
 
 /// Configuration and layers of a manifest that is in the store; the layers that were not here.
@@ -135,7 +235,7 @@ fn content(
             what: format!("image configuration {}", manifest.config.digest),
             source,
         })?;
-    crate::images::check_layers(descriptor, manifest, &config)?;
+    images::check_layers(descriptor, manifest, &config)?;
     let is_for = config_platform(&config);
     if !platform.accepts(&is_for) {
         progress.note(format_args!(
@@ -181,11 +281,14 @@ fn layer(
         progress.reused(&name, blob.size, "already here");
         return Ok(None);
     }
-    if !blob.urls.is_empty() && !media_type::is_distributable(&blob.media_type) {
-        return Err(Error::ForeignLayer(blob.digest));
-    }
+    let is_foreign = !blob.urls.is_empty() && !media_type::is_distributable(&blob.media_type);
+    let content = if is_foreign {
+        origin.foreign(blob)?
+    } else {
+        origin.open(blob)?
+    };
     let task = progress.task(name, blob.size);
-    let content = stop.watch(origin.open(blob)?);
+    let content = stop.watch(content);
     let layer = work.ingest_layer(content, blob, Some(diff_id), &mut |read| task.reach(read))?;
     work.note_packed(blob, &layer.diff_id)?;
     task.finish("done");
@@ -203,24 +306,7 @@ pub(crate) fn document(
     {
         return Ok(bytes);
     }
-    if descriptor.size > DOCUMENT_BYTES_MAX {
-        let what = format!("blob {}", descriptor.digest);
-        return Err(crate::Error::TooLarge {
-            what,
-            size: descriptor.size,
-            max: DOCUMENT_BYTES_MAX,
-        }
-        .into());
-    }
-    let bytes = origin.document(descriptor)?;
-    let mut checked = Vec::with_capacity(bytes.len());
-    Verified::new(&bytes[..], descriptor.digest, descriptor.size)
-        .read_to_end(&mut checked)
-        .map_err(|source| crate::Error::Read {
-            what: format!("blob {}", descriptor.digest),
-            source,
-        })?;
-    Ok(checked)
+    checked(origin, descriptor)
 }
 
 fn put_document(work: &Transaction, descriptor: &Descriptor, bytes: &[u8]) -> Result<(), Error> {
@@ -228,11 +314,4 @@ fn put_document(work: &Transaction, descriptor: &Descriptor, bytes: &[u8]) -> Re
         work.put_blob(bytes, &descriptor.digest, descriptor.size)?;
     }
     Ok(())
-}
-
-fn parse(descriptor: &Descriptor, bytes: &[u8]) -> Result<Document, Error> {
-    Document::parse(bytes, Some(&descriptor.media_type)).map_err(|source| {
-        let what = format!("manifest {}", descriptor.digest);
-        crate::Error::Document { what, source }.into()
-    })
 }

@@ -7,7 +7,7 @@
 
 pub(crate) mod intake;
 pub(crate) mod outgoing;
-mod parallel;
+pub(crate) mod parallel;
 mod pull;
 mod push;
 
@@ -45,9 +45,17 @@ pub enum Error {
     NotAnImage(String),
     /// A layer that the registry does not hold.
     #[error(
-        "layer {0} is foreign: it is not stored with the image but at addresses of its own, which are not followed"
+        "layer {0} is foreign: it is not stored with the image but at addresses of its own; --allow-foreign-layers fetches it from there"
     )]
     ForeignLayer(Digest),
+    /// The destination's name has a digest that the image has not.
+    #[error("the name says {named}, and the image is {found}: leave the digest out")]
+    OtherDigest {
+        /// What the name says.
+        named: Box<Digest>,
+        /// What the image is.
+        found: Box<Digest>,
+    },
     /// Another part of the same image failed first.
     #[error("stopped because another part failed")]
     Stopped,

@@ -66,6 +66,10 @@ impl Origin for Client {
         Ok(Box::new(self.blob(&blob.digest, blob.size)?))
     }
 
+    fn open_at(&self, blob: &Descriptor, offset: u64) -> Result<Box<dyn Read + Send + '_>, Error> {
+        Ok(Box::new(self.blob_at(&blob.digest, blob.size, offset)?))
+    }
+
     fn document(&self, document: &Descriptor) -> Result<Vec<u8>, Error> {
         if matches!(
             document.media_type.as_str(),
