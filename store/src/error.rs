@@ -166,6 +166,18 @@ pub enum Error {
         /// Its names.
         names: String,
     },
+    /// A name that means one image, where an index is needed.
+    #[error("{0:?} is a single image, not an index (`index create` makes one)")]
+    NoIndex(String),
+    /// A manifest that an index does not hold.
+    #[error("the index has nothing for {0} (`index list` shows what it has)")]
+    NoMember(String),
+    /// Two images for the same platform.
+    #[error("two of the images are for {0}, an index can have one")]
+    SeveralMembers(String),
+    /// Others change the same name all the time.
+    #[error("{0:?} is changed by others all the time")]
+    Contended(String),
     /// A directory to unpack to that has something in it.
     #[error("{0:?} is not empty")]
     NotEmpty(PathBuf),

@@ -18,6 +18,7 @@ pub mod transfer;
 mod blobs;
 mod chains;
 mod dirs;
+mod edit;
 mod erofs;
 mod error;
 mod gc;
@@ -41,6 +42,7 @@ mod views;
 
 pub use blobs::Verified;
 pub use digest::{ChainId, DiffId, Digest};
+pub use edit::{BadMember, BadUnset, ConfigEdit, IndexMember, Member, Unset};
 pub use error::Error;
 pub use gc::{ImageUsage, PrunePolicy, Pruned, Removed, Usage};
 pub use images::Image;

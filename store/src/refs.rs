@@ -48,6 +48,28 @@ impl Store {
         self.write_ref(&record)
     }
 
+    /// Makes `name` mean `target` if it means `before` now; whether it did. Otherwise as [`Store::set_ref`].
+    pub(crate) fn replace_ref(
+        &self,
+        name: &Reference,
+        before: &Descriptor,
+        target: &Descriptor,
+    ) -> Result<bool, Error> {
+        let _renaming = Lock::acquire(&self.lock_path("refs"), Mode::Exclusive)?;
+        let now = self.get_ref(name)?;
+        if now.is_none_or(|record| record.target != *before) {
+            return Ok(false);
+        }
+        let record = RefRecord {
+            name: name.clone(),
+            target: target.clone(),
+            pushed: None,
+            updated: jiff::Timestamp::now().to_string(),
+        };
+        self.write_ref(&record)?;
+        Ok(true)
+    }
+
     /// Remembers with `name` that it left as `sent`. Nothing happens when the name is gone meanwhile.
     pub fn set_pushed(&self, name: &Reference, sent: &Descriptor) -> Result<(), Error> {
         let _renaming = Lock::acquire(&self.lock_path("refs"), Mode::Exclusive)?;

@@ -5,6 +5,7 @@
 )]
 
 mod care;
+mod change;
 mod compare;
 mod look;
 

@@ -20,4 +20,5 @@ pub(crate) mod sink;
 pub use detect::Format as ImportFormat;
 pub use export::{ExportFormat, ExportOptions, export};
 pub use import::{ImportOptions, Imported, Input, import};
+pub(crate) use rootfs::apply as apply_changes;
 pub use rootfs::{BadChange, Change};

@@ -108,7 +108,7 @@ fn port(text: &str) -> Option<String> {
 }
 
 /// Applies the changes in their order.
-fn apply(config: &mut ContainerConfig, changes: &[Change]) {
+pub(crate) fn apply(config: &mut ContainerConfig, changes: &[Change]) {
     for change in changes {
         match change.clone() {
             Change::Cmd(args) => config.cmd = Some(args),

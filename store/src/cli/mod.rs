@@ -3,6 +3,7 @@
 mod bundle;
 mod care;
 mod copy;
+mod edit;
 mod exchange;
 pub(crate) mod format;
 mod images;
@@ -61,6 +62,8 @@ enum Command {
     Diff(report::Diff),
     Layers(report::Layers),
     Df(report::Df),
+    Config(Box<edit::Config>),
+    Index(edit::Index),
     Bundle(bundle::Bundle),
     Unpack(bundle::Unpack),
     Mount(mounts::Mount),
@@ -95,6 +98,8 @@ impl Cli {
             Command::Diff(command) => command.run(&store),
             Command::Layers(command) => command.run(&store),
             Command::Df(command) => command.run(&store),
+            Command::Config(command) => command.run(&store),
+            Command::Index(command) => command.run(&store),
             Command::Bundle(command) => command.run(&store),
             Command::Unpack(command) => command.run(&store),
             Command::Mount(command) => command.run(&store),
