@@ -178,6 +178,17 @@ pub enum Error {
     /// Others change the same name all the time.
     #[error("{0:?} is changed by others all the time")]
     Contended(String),
+    /// A bundle that `unpack` did not make, or another version of it.
+    #[error("{0:?} is not a bundle that this version's `unpack` made")]
+    NotUnpacked(PathBuf),
+    /// A directory that is to become a layer.
+    #[error("read {folder:?}")]
+    Changes {
+        /// The directory.
+        folder: PathBuf,
+        /// What of it.
+        source: crate::layer::UpperError,
+    },
     /// A directory to unpack to that has something in it.
     #[error("{0:?} is not empty")]
     NotEmpty(PathBuf),

@@ -17,6 +17,7 @@ pub mod transfer;
 
 mod blobs;
 mod chains;
+mod descent;
 mod dirs;
 mod edit;
 mod erofs;
@@ -42,7 +43,9 @@ mod views;
 
 pub use blobs::Verified;
 pub use digest::{ChainId, DiffId, Digest};
-pub use edit::{BadMember, BadUnset, ConfigEdit, IndexMember, Member, Unset};
+pub use edit::{
+    BadMember, BadUnset, ConfigEdit, IndexMember, Member, RepackOptions, Repacked, Unset,
+};
 pub use error::Error;
 pub use gc::{ImageUsage, PrunePolicy, Pruned, Removed, Usage};
 pub use images::Image;

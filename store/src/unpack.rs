@@ -14,6 +14,11 @@ impl Store {
     /// Writes what `layers`, bottom first, mean together into `target`, which must be missing or empty.
     /// Interrupted, it leaves a part.
     pub fn unpack(&self, layers: &[DiffId], target: &Path) -> Result<(), Error> {
+        self.unpack_tree(layers, target).map(|_| ())
+    }
+
+    /// As [`Store::unpack`]; the tree that was written.
+    pub(crate) fn unpack_tree(&self, layers: &[DiffId], target: &Path) -> Result<Tree, Error> {
         let work = self.begin()?;
         work.want(layers.iter().map(|layer| &layer.0))?;
         match fs::create_dir(target) {
@@ -28,7 +33,7 @@ impl Store {
             return Err(Error::NotEmpty(target.to_owned()));
         }
         let Some(chain) = ChainId::of(layers) else {
-            return Ok(());
+            return Ok(Tree::new());
         };
         let mut tars = Vec::new();
         let mut trees = Vec::new();
@@ -40,9 +45,11 @@ impl Store {
         let tree = tree::flatten(&trees).map_err(|source| Error::Stack(chain, source))?;
         let tars: Vec<&File> = tars.iter().collect();
         let root = File::open(target).context("open", target)?;
-        dirs::write(&tree, &tars, root.as_fd(), dirs::Form::Plain).map_err(|source| Error::Unpack {
+        let written = dirs::write(&tree, &tars, root.as_fd(), dirs::Form::Plain);
+        written.map_err(|source| Error::Unpack {
             target: target.to_owned(),
             source,
-        })
+        })?;
+        Ok(tree)
     }
 }

@@ -8,6 +8,7 @@ mod care;
 mod change;
 mod compare;
 mod look;
+mod repack;
 
 use serde_json::Value;
 use teu_integration_tests::Scene;

@@ -160,7 +160,7 @@ pub fn unpack(store: &Store, image: &Image, request: &Request, folder: &Path) ->
         }
     }
     let rootfs = folder.join("rootfs");
-    store.unpack(&image.config.rootfs.diff_ids, &rootfs)?;
+    let tree = store.unpack_tree(&image.config.rootfs.diff_ids, &rootfs)?;
     let name = folder.file_name().map_or_else(
         || "bundle".into(),
         |name| name.to_string_lossy().into_owned(),
@@ -175,7 +175,8 @@ pub fn unpack(store: &Store, image: &Image, request: &Request, folder: &Path) ->
             id: name.clone(),
             source,
         })?;
-    write_config(folder, &config)
+    write_config(folder, &config)?;
+    store.stamp(&tree, &opened, image.manifest_digest(), folder)
 }
 
 /// The `config.json` of a container. Reads users from `rootfs` and what the host can do; touches nothing.

@@ -136,7 +136,7 @@ impl Config {
 }
 
 /// The time that reproducible builds are given (reproducible-builds.org/specs/source-date-epoch).
-fn epoch() -> Option<jiff::Timestamp> {
+pub(super) fn epoch() -> Option<jiff::Timestamp> {
     let seconds = std::env::var("SOURCE_DATE_EPOCH").ok()?;
     jiff::Timestamp::from_second(seconds.parse().ok()?).ok()
 }

@@ -145,6 +145,11 @@ impl Tree {
         })
     }
 
+    /// All nodes' ids, in the order in which they were made.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = NodeId> {
+        (0..u32::try_from(self.nodes.len()).unwrap_or(u32::MAX)).map(NodeId)
+    }
+
     /// Adds a node without a name; `None` where the tree is full.
     fn add(&mut self, node: Node) -> Option<NodeId> {
         let id = NodeId(

@@ -1,11 +1,13 @@
 //! From the upper directory of an overlay to a layer's tar: what a command changed, as image-spec, layer.md,
 //! "Representing Changes", wants it. Sorted and deterministic: the same tree gives the same bytes.
 
-use std::collections::HashMap;
+mod observed;
+
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::vec::IntoIter;
 
 use rustix::fs::{
@@ -14,10 +16,12 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::tar::{Attributes, Device, Time, Writer, Xattrs};
+use crate::edit::Changes;
+use crate::tar::{Attributes, Device, Time, Writer};
 
-/// Longest list of attribute names, and longest value, that Linux has, in bytes.
-const XATTR_BYTES_MAX: usize = 64 * 1024;
+pub(crate) use observed::Observed;
+use observed::time_of;
+
 /// How often an open is tried again when somebody renames a directory on the host meanwhile.
 const TRIES: usize = 128;
 
@@ -46,6 +50,34 @@ pub struct UpperError {
     source: io::Error,
 }
 
+impl UpperError {
+    pub(crate) fn new(action: &'static str, path: &[u8], source: io::Error) -> UpperError {
+        UpperError {
+            action,
+            path: path.to_vec(),
+            source,
+        }
+    }
+}
+
+/// Which of a directory's content is the layer.
+struct Selection<'o> {
+    changes: &'o Changes,
+    /// Directories on the way to what changed.
+    ways: BTreeSet<Vec<u8>>,
+}
+
+/// What is done with a name.
+#[derive(PartialEq, Eq)]
+enum Choice {
+    /// It is no part of the layer.
+    Pass,
+    /// It is, and what is in it may be.
+    Take,
+    /// It is not, but what is in it may be.
+    Enter,
+}
+
 /// Writes the tar of what lies in `upper` to `out` and hands that back, with the number of members written.
 /// The root itself is not among them. Sockets are left out: no archive can hold them.
 pub fn from_upper<W: Write>(
@@ -53,31 +85,41 @@ pub fn from_upper<W: Write>(
     out: W,
     options: &UpperOptions<'_>,
 ) -> Result<(W, u64), UpperError> {
-    let here = enter(upper, c".").map_err(|source| UpperError {
-        action: "open",
-        path: b".".to_vec(),
-        source,
-    })?;
+    walk(upper, out, options, None)
+}
+
+/// Writes the tar of `changes` in the directory `root` to `out` and hands that back.
+pub(crate) fn from_changes<W: Write>(
+    root: BorrowedFd<'_>,
+    out: W,
+    changes: &Changes,
+) -> Result<(W, u64), UpperError> {
+    let ways = changes.ways();
+    let selection = Selection { changes, ways };
+    walk(root, out, &UpperOptions::default(), Some(selection))
+}
+
+fn walk<W: Write>(
+    root: BorrowedFd<'_>,
+    out: W,
+    options: &UpperOptions<'_>,
+    selection: Option<Selection<'_>>,
+) -> Result<(W, u64), UpperError> {
+    let here = enter(root, c".").map_err(|source| UpperError::new("open", b".", source))?;
     let mut walk = Walk {
         here,
         path: Vec::new(),
         links: HashMap::new(),
         options,
+        selection,
         tar: Writer::new(out),
         members: 0,
     };
-    let done = walk.run();
-    done.map_err(|(action, source)| UpperError {
-        action,
-        path: walk.path,
-        source,
-    })?;
+    let done = walk.root().and_then(|()| walk.run());
+    done.map_err(|(action, source)| UpperError::new(action, &walk.path, source))?;
     let members = walk.members;
-    let out = walk.tar.finish().map_err(|source| UpperError {
-        action: "end the layer",
-        path: Vec::new(),
-        source,
-    })?;
+    let out = walk.tar.finish();
+    let out = out.map_err(|source| UpperError::new("end the layer", b"", source))?;
     Ok((out, members))
 }
 
@@ -88,6 +130,8 @@ struct Walk<'o, W> {
     /// The first path of files with several names.
     links: HashMap<(u64, u64), Vec<u8>>,
     options: &'o UpperOptions<'o>,
+    /// Of a directory of which only a part is the layer: which.
+    selection: Option<Selection<'o>>,
     tar: Writer<W>,
     members: u64,
 }
@@ -131,17 +175,61 @@ impl<W: Write> Walk<'_, W> {
                 self.path.push(b'/');
             }
             self.path.extend_from_slice(name.to_bytes());
-            if !self.options.skip.is_some_and(|skip| skip(&self.path)) && self.member(&name)? {
-                frames.push(self.frame(parent_path)?);
-                continue;
+            let is_entered = match self.choice() {
+                Choice::Pass => false,
+                Choice::Take => self.member(&name)?,
+                Choice::Enter => {
+                    self.here = enter(self.here.as_fd(), &name).doing("open")?;
+                    true
+                }
+            };
+            match is_entered {
+                true => frames.push(self.frame(parent_path)?),
+                false => self.path.truncate(parent_path),
             }
-            self.path.truncate(parent_path);
+        }
+        Ok(())
+    }
+
+    fn choice(&self) -> Choice {
+        match &self.selection {
+            Some(selection) if selection.changes.taken.contains(&self.path) => Choice::Take,
+            Some(selection) if selection.ways.contains(&self.path) => Choice::Enter,
+            Some(_) => Choice::Pass,
+            None if self.options.skip.is_some_and(|skip| skip(&self.path)) => Choice::Pass,
+            None => Choice::Take,
+        }
+    }
+
+    /// Writes the root itself, where that changed.
+    fn root(&mut self) -> Done {
+        let selection = self.selection.as_ref();
+        if let Some(attributes) = selection.and_then(|selection| selection.changes.root.as_ref()) {
+            self.members += 1;
+            self.tar.directory(b"", attributes).doing("write")?;
+        }
+        Ok(())
+    }
+
+    /// Writes which names are gone from the directory where we are. When they went is not known.
+    fn deletions(&mut self) -> Done {
+        let selection = self.selection.as_ref();
+        let removed = selection.and_then(|selection| selection.changes.removed.get(&self.path));
+        for name in removed.into_iter().flatten() {
+            let path = match self.path.as_slice() {
+                [] => name.clone(),
+                path => [path, b"/", name].concat(),
+            };
+            self.members += 1;
+            let written = self.tar.whiteout(&path, Time::default());
+            written.doing("write")?;
         }
         Ok(())
     }
 
     /// The names in the directory where we are: deletions first, as the specification asks, then by their bytes.
     fn frame(&mut self, parent_path: usize) -> Done<Frame> {
+        self.deletions()?;
         let stat = fstat(&self.here).doing("stat")?;
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.here).doing("list")? {
@@ -186,8 +274,11 @@ impl<W: Write> Walk<'_, W> {
         if kind == FileType::Socket {
             return Ok(false);
         }
-        let xattrs = self.xattrs(name)?;
-        let attributes = self.attributes(&stat, &xattrs);
+        let observed = Observed::of(self.here.as_fd(), name.to_bytes(), &stat)?;
+        let attributes = Attributes {
+            mtime: self.clamped(observed.attributes.mtime),
+            ..observed.attributes
+        };
         self.members += 1;
         if kind != FileType::Directory && stat.st_nlink > 1 {
             if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
@@ -202,7 +293,7 @@ impl<W: Write> Walk<'_, W> {
         match kind {
             FileType::Directory => {
                 self.tar.directory(&self.path, &attributes).doing("write")?;
-                if is_opaque(&xattrs) && self.hides_something()? {
+                if observed.is_opaque && self.hides_something()? {
                     let mtime = attributes.mtime;
                     self.tar.opaque(&self.path, mtime).doing("write")?;
                     self.members += 1;
@@ -248,7 +339,7 @@ impl<W: Write> Walk<'_, W> {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::CharacterDevice => Ok(stat.st_rdev == 0),
             FileType::RegularFile if stat.st_size == 0 => {
-                let xattrs = self.xattrs(name)?;
+                let xattrs = observed::xattrs(self.here.as_fd(), name.to_bytes())?;
                 Ok([&b"trusted.overlay.whiteout"[..], b"user.overlay.whiteout"]
                     .iter()
                     .any(|key| xattrs.contains_key(*key)))
@@ -275,59 +366,11 @@ impl<W: Write> Walk<'_, W> {
         Err(("look below", Errno::AGAIN.into()))
     }
 
-    fn attributes(&self, stat: &Stat, xattrs: &Xattrs) -> Attributes {
-        let mut own = xattrs.clone();
-        own.retain(|name, _| {
-            !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.")
-        });
-        Attributes {
-            mode: u16::try_from(stat.st_mode & 0o7777).unwrap_or(0),
-            uid: stat.st_uid,
-            gid: stat.st_gid,
-            mtime: self.clamped(time_of(stat)),
-            xattrs: own,
-        }
-    }
-
     fn clamped(&self, time: Time) -> Time {
         self.options
             .clamp_mtime
             .map_or(time, |latest| time.min(latest))
     }
-
-    /// All extended attributes of `name`, the overlay's among them.
-    fn xattrs(&self, name: &CStr) -> Done<Xattrs> {
-        let path = [
-            format!("/proc/self/fd/{}/", self.here.as_raw_fd()).as_bytes(),
-            name.to_bytes(),
-        ]
-        .concat();
-        let mut names = vec![0; XATTR_BYTES_MAX];
-        let length = match rustix::fs::llistxattr(path.as_slice(), &mut names[..]) {
-            Err(Errno::OPNOTSUPP) => 0,
-            other => other.doing("list attributes of")?,
-        };
-        let mut xattrs = Xattrs::new();
-        if length == 0 {
-            return Ok(xattrs);
-        }
-        let mut value = vec![0; XATTR_BYTES_MAX];
-        for name in names[..length]
-            .split(|byte| *byte == 0)
-            .filter(|name| !name.is_empty())
-        {
-            let length = rustix::fs::lgetxattr(path.as_slice(), name, &mut value[..])
-                .doing("read attributes of")?;
-            xattrs.insert(name.into(), value[..length].into());
-        }
-        Ok(xattrs)
-    }
-}
-
-fn is_opaque(xattrs: &Xattrs) -> bool {
-    [&b"trusted.overlay.opaque"[..], b"user.overlay.opaque"]
-        .iter()
-        .any(|key| xattrs.get(*key).is_some_and(|value| value.as_ref() == b"y"))
 }
 
 fn enter(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
@@ -335,17 +378,11 @@ fn enter(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
     Ok(openat(parent, name, flags, Mode::empty())?)
 }
 
-fn time_of(stat: &Stat) -> Time {
-    Time {
-        seconds: stat.st_mtime,
-        nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
+    use std::os::fd::AsRawFd as _;
     use std::os::unix::fs::symlink;
     use std::path::Path;
 
