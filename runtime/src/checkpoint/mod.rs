@@ -19,7 +19,8 @@
 //!
 //! The images hold processes and nothing that steers the host: a restored
 //! container's mounts, cgroups, namespaces and hooks come from the bundle that
-//! `restore` names, and [`protection`] compares what was mounted with it.
+//! `restore` names, [`protection`] compares what was mounted with it, and
+//! [`privileges`] what the processes may do.
 
 mod criu;
 mod dump;
@@ -27,6 +28,7 @@ mod images;
 mod mounts;
 mod outside;
 mod private;
+mod privileges;
 mod protection;
 mod quote;
 mod restore;
@@ -142,6 +144,8 @@ pub(crate) enum Error {
     Logged { log: PathBuf, error: Box<Error> },
     #[error("{0}")]
     Refused(String),
+    #[error("criu did not say when the restored processes could be compared with the bundle")]
+    Uncompared,
     #[error("create mount point for restore")]
     MountPoint(#[source] crate::init::Failure),
 }
@@ -163,9 +167,11 @@ impl Error {
                 ("check the version of criu", String::new())
             }
             Self::NoFeature { feature } => ("check the features of criu", (*feature).to_owned()),
-            Self::Talk(_) | Self::Gone { .. } | Self::Malformed(_) | Self::Unexpected { .. } => {
-                ("talk to criu", String::new())
-            }
+            Self::Talk(_)
+            | Self::Gone { .. }
+            | Self::Malformed(_)
+            | Self::Unexpected { .. }
+            | Self::Uncompared => ("talk to criu", String::new()),
             Self::Failed { kind, .. } => ("let criu work", kind.to_string()),
             Self::Exit { .. } => ("let criu work", String::new()),
             Self::Refused(_) => ("check what criu is told", String::new()),

@@ -11,6 +11,7 @@ use super::criu::{Criu, Worker, ended};
 use super::dump::{explain, open_both};
 use super::outside::{self, Joined};
 use super::private::Elsewhere;
+use super::privileges::{self, Allowed, Refusal, Verdict};
 use super::rpc::{CgroupRoot, Kind, Notify, Options, Request, Version};
 use super::{EMPTY_NAMESPACES, Wishes, mounts, protection};
 use crate::cgroup::{self, Home, systemd};
@@ -77,6 +78,7 @@ pub(crate) fn restore(request: &create::Request<'_>, wishes: &Wishes) -> Result<
             locked: &mut locked,
             state: &mut state,
             master: None,
+            compared: None,
         };
         attempt.make()
     });
@@ -117,6 +119,8 @@ struct Attempt<'a> {
     locked: &'a mut Locked,
     state: &'a mut State,
     master: Option<OwnedFd>,
+    /// What came of comparing the processes with the bundle, before they ran.
+    compared: Option<Result<Verdict, Refusal>>,
 }
 
 impl Attempt<'_> {
@@ -212,10 +216,16 @@ impl Attempt<'_> {
             }
         }
         options.cg_root = cgroup_roots(worker.pid())?;
+        let allowed = Allowed::new(
+            &self.prepared.spec.linux,
+            &self.prepared.init,
+            self.criu,
+            worker.pid(),
+        )?;
         let request = Request::with(Kind::Restore, &options);
         let mut pidfd = None;
         let answered = worker.ask(&request, &mut |notify, descriptor| {
-            self.hear(notify, descriptor, &mut pidfd)
+            self.hear(notify, descriptor, &mut pidfd, &allowed)
         });
         let answered = answered.and_then(|response| match response.kind {
             Kind::Restore => Ok(()),
@@ -228,7 +238,11 @@ impl Attempt<'_> {
             }
             Err(super::Error::Exit { how: ended(status) }.into())
         });
-        let finished = finished.and_then(|()| self.finish());
+        let finished = match self.compared.take() {
+            Some(Err(refusal)) => Err(refusal.end()),
+            Some(Ok(verdict)) => finished.and_then(|()| self.finish(verdict)),
+            None => finished.and_then(|()| Err(super::Error::Uncompared.into())),
+        };
         match (finished, pidfd) {
             (Ok(()), Some(pidfd)) => Ok(pidfd),
             (Ok(()), None) => Err(Error::State("criu named no restored process".into())),
@@ -264,6 +278,7 @@ impl Attempt<'_> {
         notify: &Notify,
         descriptor: Option<OwnedFd>,
         pidfd: &mut Option<OwnedFd>,
+        allowed: &Allowed,
     ) -> Result<(), Error> {
         self.request
             .log
@@ -274,6 +289,10 @@ impl Attempt<'_> {
         match notify.script.as_str() {
             "setup-namespaces" => run_runtime_hooks(&self.prepared.spec.hooks, self.state),
             "post-restore" => self.restored(),
+            "pre-resume" => {
+                self.compared = Some(privileges::check(self.state.pid, allowed));
+                Ok(())
+            }
             "orphan-pts-master" => self.terminal(descriptor),
             _ => Ok(()),
         }
@@ -294,7 +313,8 @@ impl Attempt<'_> {
         Ok(pidfd)
     }
 
-    /// All processes are there and stand still: the last moment to refuse them.
+    /// All processes are there and stand still: the last moment when CRIU ends
+    /// them if they are refused.
     fn restored(&mut self) -> Result<(), Error> {
         if self.prepared.init.rootfs.own_mounts {
             protection::restore(self.state.pid, &self.prepared.init.rootfs)?;
@@ -322,7 +342,11 @@ impl Attempt<'_> {
     }
 
     /// Tells the caller and the state that the container runs.
-    fn finish(&mut self) -> Result<(), Error> {
+    fn finish(&mut self, verdict: Verdict) -> Result<(), Error> {
+        if verdict == Verdict::MayGain {
+            let lost = "noNewPrivileges is not in force: this CRIU cannot restore it (3.19 can)";
+            self.request.log.warn(lost);
+        }
         self.state.phase = Phase::Running;
         self.locked.reached(Phase::Running)?;
         match &self.request.pid_file {

@@ -8,12 +8,20 @@ import json
 import os
 import signal
 import socket
+import struct
 import sys
+import threading
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 DUMP, RESTORE, PRE_DUMP, NOTIFY, FEATURES, VERSION = 1, 2, 4, 6, 9, 10
-CLONE_NEWNS, CLONE_PARENT = 0x20000, 0x8000
-SYS_CLONE = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
+CLONE_PARENT = 0x8000
+NAMESPACES = {"mnt": 0x20000, "uts": 0x4000000, "ipc": 0x8000000, "user": 0x10000000, "pid": 0x20000000,
+              "net": 0x40000000}
+SYS_CLONE, SYS_CAPSET = {"x86_64": (56, 126), "aarch64": (220, 91)}[os.uname().machine]
+PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 22, 24, 38, 47
+LIBC = ctypes.CDLL(None, use_errno=True)
+# CAP_KILL, CAP_NET_BIND_SERVICE and CAP_AUDIT_WRITE.
+USUAL = 1 << 5 | 1 << 10 | 1 << 29
 
 PAIR = {1: ("key", "text"), 2: ("val", "text")}
 OPTIONS = {
@@ -125,17 +133,67 @@ def dump(talk, request, behaviour):
     talk.answer(request["type"])
 
 
+def set_capabilities(*sets):
+    """Effective, permitted, inheritable; of this thread."""
+    halves = [one & 0xFFFFFFFF for one in sets] + [one >> 32 for one in sets]
+    assert LIBC.syscall(SYS_CAPSET, struct.pack("Ii", 0x20080522, 0), struct.pack("6I", *halves)) == 0
+
+
+def confine(has):
+    """Gives this thread the capabilities that it is to be met with; by default
+    those of the bundles, and no way to more."""
+    with open("/proc/thread-self/status") as file:
+        all = [int(line.split()[1], 16) for line in file if line.startswith("CapPrm")][0]
+    # What is not in the bounding set could not be made inheritable.
+    inheritable = has.get("inheritable", 0)
+    set_capabilities(all, all, inheritable)
+    if has.get("seccomp"):
+        allow = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0x7FFF0000))
+        program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 1, ctypes.addressof(allow)))
+        assert LIBC.prctl(PR_SET_SECCOMP, 2, program, 0, 0) == 0
+    for capability in range(64):
+        if not has.get("bounding", USUAL) >> capability & 1:
+            LIBC.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+    permitted = has.get("permitted", USUAL)
+    set_capabilities(has.get("effective", permitted), permitted, inheritable)
+    for capability in range(64):
+        if has.get("ambient", 0) >> capability & 1:
+            assert LIBC.prctl(PR_CAP_AMBIENT, 2, capability, 0, 0) == 0
+    if has.get("no_new_privs", True):
+        assert LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+
+
+def descendant(has):
+    """A process that has this and sleeps, or that has ended and is not reaped."""
+    ready, report = os.pipe()
+    if os.fork() == 0:
+        if has == "zombie":
+            os._exit(0)
+        confine(has)
+        os.write(report, b"x")
+        signal.pause()
+    if has != "zombie":
+        assert os.read(ready, 1) == b"x"
+
+
 def restored_process(behaviour):
     """A sibling of this process that runs the script once it is resumed."""
     wait, resume = os.pipe()
     ready, report = os.pipe()
-    libc = ctypes.CDLL(None, use_errno=True)
-    pid = libc.syscall(SYS_CLONE, CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)
+    made = sum(flag for name, flag in NAMESPACES.items() if name in behaviour.get("makes", "mnt uts ipc pid net"))
+    pid = LIBC.syscall(SYS_CLONE, made | CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)
     if pid == 0:
         os.close(resume)
         os.setsid()
-        assert libc.unshare(CLONE_NEWNS) == 0
-        assert os.system("mount --make-rprivate / && " + behaviour.get("mounts", "true")) == 0
+        if "mnt" in behaviour.get("makes", "mnt"):
+            assert os.system("mount --make-rprivate / && " + behaviour.get("mounts", "true")) == 0
+        for has in behaviour.get("descendants", []):
+            descendant(has)
+        if "thread" in behaviour:
+            there = threading.Event()
+            threading.Thread(target=lambda: (confine(behaviour["thread"]), there.set(), signal.pause())).start()
+            there.wait()
+        confine(behaviour.get("has", {}))
         # By a pipe: a file just written would keep its mount from being made read-only.
         os.write(report, b"x")
         os.read(wait, 1)
@@ -159,6 +217,12 @@ def restore(talk, behaviour):
     except Gone:
         os.kill(pid, signal.SIGKILL)
         raise
+    try:
+        if behaviour.get("says_when", True):
+            talk.notify("pre-resume", pid)
+    except Gone:
+        # As with CRIU: from here on it takes no refusal.
+        pass
     os.write(resume, b"x")
     talk.answer(RESTORE, (4, encode((1, pid))))
 

@@ -2,8 +2,10 @@
 //! a criu of the test's own, so that it needs neither a kernel that CRIU can
 //! work on, nor CRIU.
 
+mod edited;
 mod hostile;
 mod outside;
+mod privileges;
 mod real;
 mod requests;
 mod restores;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use teu_integration_tests::{Scene, skip_unless};
 
 /// Why CRIU cannot work on this host, if so. It is asked once.
-fn obstacle() -> Option<&'static str> {
+pub(super) fn obstacle() -> Option<&'static str> {
     static CHECKED: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
     let check = || match std::process::Command::new("criu")
         .args(["check", "--no-default-config"])
@@ -40,12 +40,19 @@ macro_rules! scene_with_criu {
     };
 }
 
+pub(super) use scene_with_criu;
+
 /// Counts up in a file of the container, so that a restored one is seen to go
 /// on where it was. Its streams are no files of the host's.
-const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i > /dev/shm/count; sleep 0.1; done";
+pub(super) const COUNT: &str =
+    "i=0; while :; do i=$((i+1)); echo $i > /dev/shm/count; sleep 0.1; done";
 
 /// A running container whose streams are its own files.
-fn running<'a>(scene: &'a Scene, script: &str, change: impl FnOnce(&mut Value)) -> Container<'a> {
+pub(super) fn running<'a>(
+    scene: &'a Scene,
+    script: &str,
+    change: impl FnOnce(&mut Value),
+) -> Container<'a> {
     let script = format!("exec </dev/null >/dev/null 2>&1; {script}");
     let container = Container::script(scene, "c", &script, change);
     detached(&container, "run --detach");
@@ -54,7 +61,7 @@ fn running<'a>(scene: &'a Scene, script: &str, change: impl FnOnce(&mut Value)) 
 
 /// Runs a verb whose container outlives it, with streams that CRIU can save:
 /// the container closes those it is given.
-fn detached(container: &Container<'_>, verb: &str) {
+pub(super) fn detached(container: &Container<'_>, verb: &str) {
     let log = container.log();
     let line = format!(
         "{} </dev/null >/dev/null 2>{}",
@@ -66,7 +73,7 @@ fn detached(container: &Container<'_>, verb: &str) {
     assert_eq!(outcome.code(), 0, "{verb}: {said}");
 }
 
-fn checkpoint(container: &Container<'_>, flags: &[&str]) {
+pub(super) fn checkpoint(container: &Container<'_>, flags: &[&str]) {
     let words: Vec<&str> = std::iter::once("checkpoint")
         .chain(flags.iter().copied())
         .collect();
@@ -79,7 +86,7 @@ fn count(container: &Container<'_>) -> u64 {
 }
 
 /// Waits until it counts, and gives how far it has come.
-fn counted(container: &Container<'_>, beyond: u64) -> u64 {
+pub(super) fn counted(container: &Container<'_>, beyond: u64) -> u64 {
     let mut seen = 0;
     container.scene.wait_until("the container counts", || {
         seen = count(container);
@@ -88,7 +95,7 @@ fn counted(container: &Container<'_>, beyond: u64) -> u64 {
     seen
 }
 
-fn gone(container: &Container<'_>) {
+pub(super) fn gone(container: &Container<'_>) {
     let _ = container
         .call(&["state"], &[])
         .fails(1, &["does not exist"]);
