@@ -180,6 +180,7 @@ impl Request {
             || cancel.stop(),
         );
         context.hashes.save(&context.root);
+        cache.log(&context.path, &executor.log());
         if cancel.is_interrupted() {
             return Err(BuildError::Interrupted);
         }

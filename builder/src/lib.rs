@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Beside them: context/ and tree/ (files that are read), pattern/ (globs and ignore rules),
-//! cache.rs (what earlier builds made), storage.rs (the store as a build uses it).
+//! cache/ (what earlier builds made), storage.rs (the store as a build uses it).
 
 pub mod build;
 pub mod cache;
@@ -21,6 +21,7 @@ pub mod dockerfile;
 pub mod environment;
 pub mod epoch;
 pub mod execute;
+pub mod explain;
 pub mod images;
 pub mod leftovers;
 pub mod modes;

@@ -1,14 +1,16 @@
 //! `teu-build`: builds an image from a Dockerfile.
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use teu_builder::build::{BuildError, Source, chain};
 use teu_builder::cancel::Cancel;
-use teu_builder::cli::{Cli, Task};
+use teu_builder::cli::{BuildTask, Cli, Task};
 use teu_builder::progress::Progress;
 use teu_builder::report::Problem;
-use teu_builder::{namespace, signals};
+use teu_builder::{explain, namespace, signals};
+use teu_store::Store;
 
 /// What a shell shows for a program that Ctrl-C ended: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -17,6 +19,15 @@ fn main() -> ExitCode {
     let task = match Cli::read(std::env::args_os()).task() {
         Ok(task) => task,
         Err(error) => return fail(&error),
+    };
+    let (task, only_plan) = match task {
+        Task::Build(task) => (task, false),
+        Task::Plan(task) => (task, true),
+        Task::Why {
+            store,
+            step,
+            context,
+        } => return why(&store, &step, &context),
     };
     let cancel = Arc::new(Cancel::default());
     // Before any thread is made: both hold for all of them.
@@ -29,7 +40,12 @@ fn main() -> ExitCode {
         Ok(source) => source,
         Err(error) => return fail(&error),
     };
-    match run(&task, &source, &cancel) {
+    let result = if only_plan {
+        plan(&task, &source)
+    } else {
+        run(&task, &source, &cancel)
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Stop::Build(BuildError::Problem(problem))) => show(&problem, &source),
         Err(Stop::Build(BuildError::Step {
@@ -74,18 +90,33 @@ fn unwritten(what: &'static str, place: impl Into<String>) -> impl FnOnce(std::i
     }
 }
 
-fn run(task: &Task, source: &Source, cancel: &Cancel) -> Result<(), Stop> {
+fn plan(task: &BuildTask, source: &Source) -> Result<(), Stop> {
     let progress = Progress::new(task.style);
-    if task.plan_only {
-        let plan = task.request.plan(source, &progress).map_err(Stop::Build)?;
-        let text = serde_json::to_string_pretty(&plan)
-            .map_err(|error| unwritten("plan", "standard output")(error.into()))?;
-        return writeln!(std::io::stdout(), "{text}").map_err(unwritten("plan", "standard output"));
+    let plan = task.request.plan(source, &progress).map_err(Stop::Build)?;
+    let text = serde_json::to_string_pretty(&plan)
+        .map_err(|error| unwritten("plan", "standard output")(error.into()))?;
+    writeln!(std::io::stdout(), "{text}").map_err(unwritten("plan", "standard output"))
+}
+
+/// Prints why a step of the last build ran.
+fn why(store: &Store, step: &str, context: &Path) -> ExitCode {
+    match explain::why(store, step, context) {
+        Ok(text) => match write!(std::io::stdout(), "{text}") {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
+        Err(error) => fail(&error),
     }
-    let id = task
-        .request
-        .build(source, &progress, cancel)
-        .map_err(Stop::Build)?;
+}
+
+fn run(task: &BuildTask, source: &Source, cancel: &Cancel) -> Result<(), Stop> {
+    let progress = Progress::new(task.style);
+    let result = task.request.build(source, &progress, cancel);
+    if task.explain {
+        let shown = explain::last_build(&task.request.store, &task.request.context);
+        shown.iter().flat_map(|text| text.lines()).for_each(say);
+    }
+    let id = result.map_err(Stop::Build)?;
     if let Some(path) = &task.iidfile {
         std::fs::write(path, id.to_string())
             .map_err(unwritten("image id", path.display().to_string()))?;

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! cache/contexts/<sha256 of the context's path>
-//!     "teu-hash-index 1\n"
-//!     entries: path length (u32), path, device, inode, size (u64), mtime, ctime (i64 s, u32 ns), sha256
+//!     "teu-hash-index 2\n"
+//!     entries: path length (u32), path, device, inode, size (u64), mtime, ctime (i64 s, u32 ns),
+//!              sha256 of the content, 1 and sha256 of the extended attributes or 0
 //!     sha256 of all that
 //! ```
 //!
@@ -22,10 +23,19 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What a file's content and extended attributes hash to.
+/// A sha256.
 pub type Fingerprint = [u8; 32];
 
-const MAGIC: &[u8] = b"teu-hash-index 1\n";
+/// What a file or directory holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Print {
+    /// Of its content; zero for a directory.
+    pub content: Fingerprint,
+    /// Of its extended attributes; none where it has none.
+    pub xattrs: Option<Fingerprint>,
+}
+
+const MAGIC: &[u8] = b"teu-hash-index 2\n";
 
 /// Largest index that is read, in bytes: some ten million files.
 const INDEX_BYTES_MAX: u64 = 1024 * 1024 * 1024;
@@ -42,7 +52,7 @@ struct Entry {
     size: u64,
     mtime: Time,
     ctime: Time,
-    hash: Fingerprint,
+    hash: Print,
 }
 
 /// The remembered hashes of one context.
@@ -80,8 +90,8 @@ impl HashIndex {
         &self,
         root: &Root,
         files: &[(&Path, Meta)],
-    ) -> Result<Vec<Fingerprint>, TreeError> {
-        let mut found = vec![Fingerprint::default(); files.len()];
+    ) -> Result<Vec<Print>, TreeError> {
+        let mut found = vec![Print::default(); files.len()];
         let mut missing = Vec::new();
         for (index, (path, meta)) in files.iter().enumerate() {
             match self.remembered(path, meta) {
@@ -106,7 +116,7 @@ impl HashIndex {
         Ok(found)
     }
 
-    fn remembered(&self, path: &Path, meta: &Meta) -> Option<Fingerprint> {
+    fn remembered(&self, path: &Path, meta: &Meta) -> Option<Print> {
         let path = path.as_os_str().as_bytes();
         let fits = |entry: &Entry| entry.fits(meta).then_some(entry.hash);
         self.known
@@ -147,7 +157,7 @@ impl HashIndex {
 }
 
 impl Entry {
-    fn new(meta: &Meta, hash: Fingerprint) -> Self {
+    fn new(meta: &Meta, hash: Print) -> Self {
         Self {
             id: meta.id,
             size: meta.size,
@@ -175,7 +185,7 @@ fn racy(meta: &Meta, now: Time) -> bool {
 ///
 /// # Errors
 /// A file that cannot be read.
-pub fn hash_files(root: &Root, files: &[(&Path, Meta)]) -> Result<Vec<Fingerprint>, TreeError> {
+pub fn hash_files(root: &Root, files: &[(&Path, Meta)]) -> Result<Vec<Print>, TreeError> {
     let paths: Vec<&Path> = files.iter().map(|(path, _)| *path).collect();
     Ok(hash_all(root, &paths)?
         .into_iter()
@@ -183,7 +193,7 @@ pub fn hash_files(root: &Root, files: &[(&Path, Meta)]) -> Result<Vec<Fingerprin
         .collect())
 }
 
-type Hashed = (Fingerprint, Time, Meta);
+type Hashed = (Print, Time, Meta);
 
 /// Hashes files on all processors. Each result carries the time before reading and what the file was after.
 fn hash_all(root: &Root, files: &[&Path]) -> Result<Vec<Hashed>, TreeError> {
@@ -226,15 +236,25 @@ fn hash(root: &Root, path: &Path, buffer: &mut [u8]) -> Result<Hashed, TreeError
         seconds: now.tv_sec,
         nanoseconds: u32::try_from(now.tv_nsec).unwrap_or(0),
     };
-    let mut file = root.open_file(path)?;
-    let hash = fingerprint(&mut file, &root.xattrs(path)?, buffer).map_err(|error| {
+    let failed = |error: std::io::Error| {
         let source = rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO);
         crate::tree::TreeError {
             action: "read",
             path: Path::new("/").join(path),
             source,
         }
-    })?;
+    };
+    let mut file = root.open_file(path)?;
+    let is_directory = file.metadata().map_err(failed)?.is_dir();
+    let content = if is_directory {
+        Fingerprint::default()
+    } else {
+        content_of(&mut file, buffer).map_err(failed)?
+    };
+    let hash = Print {
+        content,
+        xattrs: attributes_of(&root.xattrs(path)?),
+    };
     let after = root.meta(path)?;
     let none = Meta {
         kind: Kind::File,
@@ -250,31 +270,29 @@ fn hash(root: &Root, path: &Path, buffer: &mut [u8]) -> Result<Hashed, TreeError
     Ok((hash, now, after.unwrap_or(none)))
 }
 
-/// Hashes content and extended attributes, each with its length, so that none can pass for another.
-pub(crate) fn fingerprint(
-    content: &mut impl Read,
-    xattrs: &[(std::ffi::OsString, Vec<u8>)],
-    buffer: &mut [u8],
-) -> std::io::Result<Fingerprint> {
-    let mut inner = Sha256::new();
+fn content_of(content: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<Fingerprint> {
+    let mut sum = Sha256::new();
     loop {
         match content.read(buffer)? {
-            0 => break,
-            n => inner.update(&buffer[..n]),
+            0 => return Ok(sum.finalize().into()),
+            n => sum.update(&buffer[..n]),
         }
     }
+}
+
+/// Hashes extended attributes, each with its length, so that none can pass for another.
+pub(crate) fn attributes_of(xattrs: &[(std::ffi::OsString, Vec<u8>)]) -> Option<Fingerprint> {
     if xattrs.is_empty() {
-        return Ok(inner.finalize().into());
+        return None;
     }
-    let mut outer = Sha256::new();
-    outer.update(inner.finalize());
+    let mut sum = Sha256::new();
     for (name, value) in xattrs {
-        outer.update((name.len() as u64).to_le_bytes());
-        outer.update(name.as_bytes());
-        outer.update((value.len() as u64).to_le_bytes());
-        outer.update(value);
+        for part in [name.as_bytes(), value.as_slice()] {
+            sum.update((part.len() as u64).to_le_bytes());
+            sum.update(part);
+        }
     }
-    Ok(outer.finalize().into())
+    Some(sum.finalize().into())
 }
 
 fn read(path: &Path) -> Option<Vec<u8>> {
@@ -309,7 +327,9 @@ fn encode(entries: &[(&[u8], &Entry)]) -> Vec<u8> {
             out.extend(time.seconds.to_le_bytes());
             out.extend(time.nanoseconds.to_le_bytes());
         }
-        out.extend(entry.hash);
+        out.extend(entry.hash.content);
+        out.push(u8::from(entry.hash.xattrs.is_some()));
+        out.extend(entry.hash.xattrs.iter().flatten());
     }
     let sum: [u8; 32] = Sha256::digest(&out).into();
     out.extend(sum);
@@ -337,11 +357,21 @@ fn decode(bytes: &[u8]) -> Option<HashMap<Vec<u8>, Entry>> {
                 size,
                 mtime,
                 ctime,
-                hash: take(&mut rest)?,
+                hash: print(&mut rest)?,
             },
         );
     }
     Some(entries)
+}
+
+fn print(rest: &mut &[u8]) -> Option<Print> {
+    let content = take(rest)?;
+    let xattrs = match take(rest)? {
+        [0] => None,
+        [1] => Some(take(rest)?),
+        _ => return None,
+    };
+    Some(Print { content, xattrs })
 }
 
 fn time(rest: &mut &[u8]) -> Option<Time> {
@@ -369,7 +399,7 @@ mod tests {
         (dir, context, cache)
     }
 
-    fn print(context: &Path, cache: &Path) -> (Fingerprint, bool) {
+    fn print(context: &Path, cache: &Path) -> (Print, bool) {
         let index = HashIndex::load(cache, context);
         let root = Root::open(context).unwrap();
         let meta = root.meta(Path::new("f")).unwrap().unwrap();

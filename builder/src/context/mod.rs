@@ -2,7 +2,8 @@
 
 mod index;
 
-pub use index::{Fingerprint, HashIndex, hash_files};
+pub(crate) use index::attributes_of;
+pub use index::{Fingerprint, HashIndex, Print, hash_files};
 
 use crate::pattern::ignore::{BadRule, Rules};
 use crate::tree::{Root, TreeError};
@@ -15,6 +16,8 @@ const IGNORE_BYTES_MAX: u64 = 1024 * 1024;
 /// An opened context.
 #[derive(Debug)]
 pub struct Context {
+    /// The directory's path on the host, absolute.
+    pub path: PathBuf,
     /// The directory.
     pub root: Root,
     /// What is left out.
@@ -82,6 +85,7 @@ impl Context {
         };
         Ok(Self {
             hashes: HashIndex::load(cache, &full),
+            path: full,
             root,
             rules,
             ignore_file,

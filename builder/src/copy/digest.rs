@@ -4,17 +4,27 @@
 //! count; times and, where COPY resets them, owners do not.
 
 use super::CopyError;
+use super::place::{Content, Entries};
 use super::select::{Group, Item, Origin};
-use crate::context::Fingerprint;
+use crate::context::{Fingerprint, Print, attributes_of};
 use crate::modes::ModeChange;
 use crate::tree::{Kind, Meta, Root, TreeError};
 use sha2::{Digest as _, Sha256};
+use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where the fingerprints of files come from: an index, or reading them.
-pub type Fingerprints<'a> =
-    &'a dyn Fn(&Root, &[(&Path, Meta)]) -> Result<Vec<Fingerprint>, TreeError>;
+pub type Fingerprints<'a> = &'a dyn Fn(&Root, &[(&Path, Meta)]) -> Result<Vec<Print>, TreeError>;
+
+/// What was selected, digested.
+#[derive(Debug)]
+pub struct Digested {
+    /// One digest of all.
+    pub sum: Fingerprint,
+    /// Each file's and directory's own, in the order of the groups' items.
+    pub prints: Vec<Print>,
+}
 
 /// What of an item counts besides its content.
 #[derive(Debug)]
@@ -23,6 +33,18 @@ pub struct View<'a> {
     pub mode: Option<&'a ModeChange>,
     /// Owners stay as the origin has them.
     pub owners: bool,
+}
+
+impl View<'_> {
+    /// The permissions that the layer will show.
+    pub fn mode(&self, meta: &Meta) -> u32 {
+        match self.mode {
+            Some(change) if meta.kind != Kind::Symlink => {
+                change.apply(meta.mode, meta.is_directory())
+            }
+            _ => meta.mode,
+        }
+    }
 }
 
 /// Digests groups.
@@ -34,14 +56,13 @@ pub fn digest(
     groups: &[Group],
     view: &View<'_>,
     fingerprints: Fingerprints<'_>,
-) -> Result<Fingerprint, CopyError> {
-    let items = || groups.iter().flat_map(Group::items);
-    let files: Vec<(&Path, Meta)> = items()
-        .filter(|item| item.meta.kind == Kind::File)
+) -> Result<Digested, CopyError> {
+    let files: Vec<(&Path, Meta)> = printed(groups)
         .map(|item| (item.source.as_path(), item.meta))
         .collect();
+    let prints = fingerprints(origin.root, &files)?;
     // In the order of the items, as the files are.
-    let mut prints = fingerprints(origin.root, &files)?.into_iter();
+    let mut next = prints.iter();
     let mut hash = Hash::default();
     for group in groups {
         match group {
@@ -53,15 +74,27 @@ pub fn digest(
             }
         }
         for item in group.items() {
-            let print = if item.meta.kind == Kind::File {
-                prints.next()
-            } else {
-                None
-            };
+            let print = if has_print(item) { next.next() } else { None };
             hash.item(origin.root, item, view, print)?;
         }
     }
-    Ok(hash.finish())
+    Ok(Digested {
+        sum: hash.finish(),
+        prints,
+    })
+}
+
+/// Whether an item has content or extended attributes of its own.
+fn has_print(item: &Item) -> bool {
+    matches!(item.meta.kind, Kind::File | Kind::Directory)
+}
+
+/// The items that [`Digested::prints`] is about, in its order.
+pub fn printed(groups: &[Group]) -> impl Iterator<Item = &Item> {
+    groups
+        .iter()
+        .flat_map(Group::items)
+        .filter(|item| has_print(item))
 }
 
 impl Group {
@@ -108,15 +141,9 @@ impl Hash {
         root: &Root,
         item: &Item,
         view: &View<'_>,
-        print: Option<Fingerprint>,
+        print: Option<&Print>,
     ) -> Result<(), CopyError> {
-        let directory = item.meta.is_directory();
-        let mode = match view.mode {
-            Some(change) if item.meta.kind != Kind::Symlink => {
-                change.apply(item.meta.mode, directory)
-            }
-            _ => item.meta.mode,
-        };
+        let mode = view.mode(&item.meta);
         self.field(b"path", item.relative.as_os_str().as_bytes());
         self.field(b"mode", &mode.to_le_bytes());
         if view.owners {
@@ -125,8 +152,11 @@ impl Hash {
                 &[item.meta.uid.to_le_bytes(), item.meta.gid.to_le_bytes()].concat(),
             );
         }
+        if let Some(xattrs) = print.and_then(|print| print.xattrs) {
+            self.field(b"xattrs", &xattrs);
+        }
         match item.meta.kind {
-            Kind::File => self.field(b"content", &print.unwrap_or_default()),
+            Kind::File => self.field(b"content", &print.copied().unwrap_or_default().content),
             Kind::Directory => self.field(b"directory", b""),
             Kind::Symlink => self.field(
                 b"symlink",
@@ -141,6 +171,97 @@ impl Hash {
                 b"character",
                 &[major.to_le_bytes(), minor.to_le_bytes()].concat(),
             ),
+        }
+        Ok(())
+    }
+}
+
+/// Digests entries: all that their layer will show but for times, which an older layer of the
+/// same entries may have earlier.
+///
+/// # Errors
+/// A link or attribute that cannot be read.
+pub fn placed(
+    entries: &Entries,
+    prints: &HashMap<&Path, &Print>,
+    origin: Option<&Root>,
+    below: Option<&Root>,
+) -> Result<Fingerprint, CopyError> {
+    let mut hash = Hash::default();
+    for (path, entry) in entries {
+        hash.field(b"path", path.as_os_str().as_bytes());
+        hash.field(b"mode", &entry.mode.to_le_bytes());
+        let owner = [entry.owner.uid.to_le_bytes(), entry.owner.gid.to_le_bytes()];
+        hash.field(b"owner", &owner.concat());
+        hash.content(path, &entry.content, prints, (origin, below))?;
+    }
+    Ok(hash.finish())
+}
+
+impl Hash {
+    fn content(
+        &mut self,
+        path: &Path,
+        content: &Content,
+        prints: &HashMap<&Path, &Print>,
+        (origin, below): (Option<&Root>, Option<&Root>),
+    ) -> Result<(), CopyError> {
+        let print = |source: &PathBuf| prints.get(source.as_path()).copied().copied();
+        let own = match content {
+            Content::Directory(source) => {
+                self.field(b"directory", b"");
+                source.as_ref().and_then(print)
+            }
+            Content::Existing => {
+                self.field(b"directory", b"");
+                let xattrs = match below {
+                    Some(below) => attributes_of(&below.xattrs(path)?),
+                    None => None,
+                };
+                Some(Print {
+                    xattrs,
+                    ..Print::default()
+                })
+            }
+            Content::File(source) => {
+                self.field(b"file", &print(source).unwrap_or_default().content);
+                print(source)
+            }
+            Content::Archive(source) => {
+                self.field(b"archive", &print(source).unwrap_or_default().content);
+                None
+            }
+            Content::Inline(text) => {
+                self.field(b"inline", text.as_bytes());
+                None
+            }
+            Content::Symlink(source) => {
+                let target = origin.map(|origin| origin.read_link(source)).transpose()?;
+                self.field(
+                    b"symlink",
+                    target.unwrap_or_default().as_os_str().as_bytes(),
+                );
+                None
+            }
+            Content::HardLink(first) => {
+                self.field(b"hard link", first.as_os_str().as_bytes());
+                None
+            }
+            Content::Fifo => {
+                self.field(b"fifo", b"");
+                None
+            }
+            Content::Device(block, major, minor) => {
+                self.field(b"device", &[u8::from(*block)]);
+                self.field(
+                    b"number",
+                    &[major.to_le_bytes(), minor.to_le_bytes()].concat(),
+                );
+                None
+            }
+        };
+        if let Some(xattrs) = own.and_then(|print| print.xattrs) {
+            self.field(b"xattrs", &xattrs);
         }
         Ok(())
     }
@@ -188,6 +309,7 @@ mod tests {
                 index.fingerprints(root, files)
             })
             .unwrap()
+            .sum
         };
         let permit =
             |mode| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();

@@ -1,8 +1,10 @@
 //! COPY, ADD and WORKDIR: layers written without a snapshot.
 
+use super::inputs::copy_view;
 use super::{Executor, StepError};
-use crate::context::Fingerprint;
-use crate::copy::digest::{View, digest};
+use crate::cache::{Key, Outcome};
+use crate::context::Print;
+use crate::copy::digest::{Digested, View, digest, placed, printed};
 use crate::copy::place::{Entries, Placing};
 use crate::copy::select::{Group, Origin as SelectOrigin, select};
 use crate::copy::{CopyError, archive, layer};
@@ -10,6 +12,7 @@ use crate::pattern::ignore::Rules;
 use crate::plan::{Copy, CopySource, Directory, Origin, Step, Tree};
 use crate::tree::owner;
 use crate::tree::{Meta, Root, TreeError};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use teu_store::DiffId;
@@ -19,7 +22,12 @@ static NO_RULES: std::sync::LazyLock<Rules> = std::sync::LazyLock::new(Rules::de
 
 impl Executor<'_> {
     /// `COPY` or `ADD`.
-    pub(super) fn copy(&self, step: &Step, copy: &Copy) -> Result<(DiffId, bool), StepError> {
+    pub(super) fn copy(
+        &self,
+        index: usize,
+        step: &Step,
+        copy: &Copy,
+    ) -> Result<(DiffId, bool), StepError> {
         // A linked layer is the same above anything, unless names must be looked up in what is below.
         let names = copy
             .owner
@@ -32,15 +40,11 @@ impl Executor<'_> {
         };
         let Origin::Tree(tree) = copy.origin else {
             let origin = self.context_origin();
-            let groups = self.select(&origin, copy)?;
-            let content = self.content(&origin, copy, &groups)?;
-            let key = self.copy_content_key(copy, &content, parent)?;
-            return self.cached(&[key], || {
-                self.copy_layer(&origin, copy, &groups, step.parent)
-            });
+            return self.copy_from(index, step, copy, &origin, parent, Vec::new());
         };
         let definition = self.copy_definition_key(copy, self.layers(tree), parent)?;
         if let Some(layer) = self.find(std::slice::from_ref(&definition))? {
+            self.note(index, Outcome::Reused);
             return Ok((layer, true));
         }
         let view = self.view(tree)?;
@@ -58,11 +62,25 @@ impl Executor<'_> {
             ignore_file: None,
             name: "the stage or image",
         };
-        let groups = self.select(&origin, copy)?;
-        let content = self.content(&origin, copy, &groups)?;
-        let key = self.copy_content_key(copy, &content, parent)?;
-        self.cached(&[definition, key], || {
-            self.copy_layer(&origin, copy, &groups, step.parent)
+        self.copy_from(index, step, copy, &origin, parent, vec![definition])
+    }
+
+    /// Copies from an opened origin, known under further `keys` too.
+    fn copy_from(
+        &self,
+        index: usize,
+        step: &Step,
+        copy: &Copy,
+        origin: &SelectOrigin<'_>,
+        parent: &[DiffId],
+        mut keys: Vec<Key>,
+    ) -> Result<(DiffId, bool), StepError> {
+        let groups = self.select(origin, copy)?;
+        let content = self.content(origin, copy, &groups)?;
+        keys.push(self.copy_content_key(copy, &content.sum, parent)?);
+        let inputs = || self.copy_inputs(step, copy, origin, &groups, &content);
+        self.cached(index, &keys, inputs, || {
+            self.copy_layer(origin, copy, &groups, &content, step.parent)
         })
     }
 
@@ -94,14 +112,11 @@ impl Executor<'_> {
         origin: &SelectOrigin<'_>,
         copy: &Copy,
         groups: &[Group],
-    ) -> Result<Fingerprint, CopyError> {
-        let view = View {
-            mode: copy.mode.as_ref(),
-            owners: copy.origin != Origin::Context,
-        };
+    ) -> Result<Digested, CopyError> {
+        let view = copy_view(copy);
         let context = copy.origin == Origin::Context;
         let fingerprints =
-            |root: &Root, files: &[(&Path, Meta)]| -> Result<Vec<Fingerprint>, TreeError> {
+            |root: &Root, files: &[(&Path, Meta)]| -> Result<Vec<Print>, TreeError> {
                 if context {
                     self.context.hashes.fingerprints(root, files)
                 } else {
@@ -111,8 +126,8 @@ impl Executor<'_> {
         digest(origin, groups, &view, &fingerprints)
     }
 
-    /// The digest of a file or directory of the context, for a RUN that mounts it.
-    pub(super) fn context_digest(&self, path: &Path) -> Result<Fingerprint, CopyError> {
+    /// What a file or directory of the context holds, for a RUN that mounts it.
+    pub(super) fn context_content(&self, path: &Path) -> Result<(Vec<Group>, Digested), CopyError> {
         let origin = self.context_origin();
         let source = CopySource::Path {
             path: path.to_string_lossy().into_owned(),
@@ -123,9 +138,10 @@ impl Executor<'_> {
             mode: None,
             owners: false,
         };
-        digest(&origin, &groups, &view, &|root, files| {
+        let digested = digest(&origin, &groups, &view, &|root, files| {
             self.context.hashes.fingerprints(root, files)
-        })
+        })?;
+        Ok((groups, digested))
     }
 
     fn copy_layer(
@@ -133,8 +149,9 @@ impl Executor<'_> {
         origin: &SelectOrigin<'_>,
         copy: &Copy,
         groups: &[Group],
+        content: &Digested,
         parent: Tree,
-    ) -> Result<DiffId, StepError> {
+    ) -> Result<(DiffId, bool), StepError> {
         let below = self.view(parent)?;
         let owner = copy
             .owner
@@ -150,7 +167,11 @@ impl Executor<'_> {
         };
         placing.place(groups, &copy.destination, &is_archive)?;
         let entries = placing.finish()?;
-        self.write(&entries, Some(origin.root), below)
+        let prints: HashMap<&Path, &Print> = printed(groups)
+            .map(|item| item.source.as_path())
+            .zip(&content.prints)
+            .collect();
+        self.write(&entries, &prints, Some(origin.root), below)
     }
 
     /// `WORKDIR`: a layer with the directories that are missing.
@@ -158,25 +179,30 @@ impl Executor<'_> {
         &self,
         directory: &Directory,
         parent: Tree,
-    ) -> Result<DiffId, StepError> {
+    ) -> Result<(DiffId, bool), StepError> {
         let below = self.view(parent)?;
         let owner = owner::resolve(&directory.owner, below.as_deref()).map_err(CopyError::Owner)?;
         let mut placing = Placing::new(below.as_deref(), Some(owner), false, None, self.epoch.0);
         placing.make_directories(Path::new(&directory.path))?;
         let entries = placing.finish()?;
-        self.write(&entries, None, below.as_deref())
+        self.write(&entries, &HashMap::new(), None, below.as_deref())
     }
 
+    /// The layer of these entries. The same entries make the same layer, above whatever tree.
     fn write(
         &self,
         entries: &Entries,
+        prints: &HashMap<&Path, &Print>,
         origin: Option<&Root>,
         below: Option<&Root>,
-    ) -> Result<DiffId, StepError> {
+    ) -> Result<(DiffId, bool), StepError> {
+        let key = self.placed_key(&placed(entries, prints, origin, below)?)?;
         let latest = self.epoch.0;
-        self.storage.write_layer(|out| {
-            layer::write(out, entries, layer::Sources { origin, below }, latest)
-                .map_err(StepError::from)
+        self.known_or(&key, || {
+            self.storage.write_layer(|out| {
+                layer::write(out, entries, layer::Sources { origin, below }, latest)
+                    .map_err(StepError::from)
+            })
         })
     }
 }

@@ -64,8 +64,8 @@ impl Executor<'_> {
                 source,
                 writable,
             } => {
-                let content = self.context_digest(Path::new(source))?;
-                json!(["context", mount.target, writable, hex(&content)])
+                let (_, content) = self.context_content(Path::new(source))?;
+                json!(["context", mount.target, writable, hex(&content.sum)])
             }
             MountKind::Bind {
                 origin: Origin::Tree(tree),
@@ -111,6 +111,11 @@ impl Executor<'_> {
             json!({ "copy": placing(copy), "content": hex(content) }),
             parent,
         )
+    }
+
+    /// A layer by all that will be in it.
+    pub(super) fn placed_key(&self, placed: &Fingerprint) -> Result<Key, StepError> {
+        self.key(json!({ "placed": hex(placed) }), &[])
     }
 }
 

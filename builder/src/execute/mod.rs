@@ -3,6 +3,7 @@
 mod config;
 mod container;
 mod copy;
+mod inputs;
 mod key;
 mod mounts;
 mod rootfs;
@@ -11,7 +12,7 @@ mod upper;
 
 pub use run::RunError;
 
-use crate::cache::{Key, StepCache};
+use crate::cache::{BuildLog, Inputs, Key, LoggedStep, Outcome, StepCache};
 use crate::cancel::Cancel;
 use crate::context::Context;
 use crate::copy::CopyError;
@@ -21,7 +22,7 @@ use crate::progress::{Ending, Progress, Shown};
 use crate::storage::{Storage, StorageError};
 use crate::tree::TreeError;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use teu_store::DiffId;
 
 /// What the command line says about executing steps.
@@ -35,6 +36,8 @@ pub struct Settings {
     pub secrets: Vec<(String, SecretSource)>,
     /// Run every step, whatever is remembered.
     pub no_cache: bool,
+    /// The Dockerfile's name as the user gave it: what has the same place in it is compared.
+    pub dockerfile: String,
 }
 
 /// Where a secret's value is.
@@ -94,6 +97,7 @@ pub struct Executor<'a> {
     pub(crate) progress: &'a Progress,
     pub(crate) cancel: &'a Cancel,
     results: Vec<OnceLock<Vec<DiffId>>>,
+    log: Mutex<Vec<LoggedStep>>,
 }
 
 impl<'a> Executor<'a> {
@@ -123,7 +127,33 @@ impl<'a> Executor<'a> {
             progress,
             cancel,
             results,
+            log: Mutex::default(),
         }
+    }
+
+    /// What became of the steps so far, by their numbers.
+    pub fn log(&self) -> BuildLog {
+        let mut steps = self
+            .log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        steps.sort_by_key(|step| step.number);
+        BuildLog { steps }
+    }
+
+    fn note(&self, index: usize, outcome: Outcome) {
+        let step = &self.plan.steps[index];
+        let logged = LoggedStep {
+            number: index + 1,
+            place: step.place.clone(),
+            text: step.text.clone(),
+            outcome,
+        };
+        self.log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(logged);
     }
 
     /// The layers of a tree, bottom first. Those of a step are known once it is done.
@@ -177,41 +207,85 @@ impl<'a> Executor<'a> {
         step: &Step,
         shown: &Shown<'_>,
     ) -> Result<(DiffId, bool), StepError> {
+        let parent = self.layers(step.parent);
         match &step.operation {
-            Operation::Copy(copy) => self.copy(step, copy),
+            Operation::Copy(copy) => self.copy(index, step, copy),
             Operation::Directory(directory) => {
-                let key = self.directory_key(directory, self.layers(step.parent))?;
-                self.cached(&[key], || self.make_directory(directory, step.parent))
+                let key = self.directory_key(directory, parent)?;
+                let inputs = || Ok(self.directory_inputs(step, directory));
+                self.cached(index, &[key], inputs, || {
+                    self.make_directory(directory, step.parent)
+                })
             }
             Operation::Run(run) => {
-                let key = self.run_key(run, self.layers(step.parent))?;
-                self.cached(&[key], || self.run(index, step, run, shown))
+                let key = self.run_key(run, parent)?;
+                let inputs = || self.run_inputs(step, run);
+                self.cached(index, &[key], inputs, || {
+                    Ok((self.run(index, step, run, shown)?, false))
+                })
             }
         }
     }
 
-    /// The layer of an earlier build under one of `keys`, else what `make` makes, remembered under all of them.
+    /// The layer of an earlier build under one of `keys`, else what `make` makes or finds,
+    /// remembered under all of them; and whether it was found.
     fn cached(
         &self,
+        index: usize,
         keys: &[Key],
-        make: impl FnOnce() -> Result<DiffId, StepError>,
+        inputs: impl FnOnce() -> Result<Inputs, StepError>,
+        make: impl FnOnce() -> Result<(DiffId, bool), StepError>,
     ) -> Result<(DiffId, bool), StepError> {
         let Some(last) = keys.last() else {
-            return Ok((make()?, false));
+            return make();
         };
         if let Some(layer) = self.find(keys)? {
+            self.note(index, Outcome::Reused);
             return Ok((layer, true));
         }
         let _turn = self.cache.take_turn(last, &|| self.cancel.is_stopped());
         // Whoever had the turn before may have done the work.
         if let Some(layer) = self.find(keys)? {
+            self.note(index, Outcome::Reused);
             return Ok((layer, true));
         }
         if self.cancel.is_stopped() {
             return Err(StepError::Cancelled);
         }
-        let layer = make()?;
+        let lost = self.cache.find(last).is_some();
+        let (layer, found) = make()?;
         keys.iter().for_each(|key| self.cache.remember(key, &layer));
+        if found {
+            self.note(index, Outcome::Reused);
+            return Ok((layer, true));
+        }
+        let inputs = inputs()?;
+        let outcome = if self.settings.no_cache {
+            Outcome::Forced
+        } else if lost {
+            Outcome::Lost
+        } else {
+            Outcome::Ran {
+                key: last.clone(),
+                near: self.cache.near(last, &inputs),
+            }
+        };
+        self.cache.explain(last, &inputs);
+        self.note(index, outcome);
+        Ok((layer, false))
+    }
+
+    /// A layer that is known by what is in it, whatever led to it; else the one that `make` makes.
+    fn known_or(
+        &self,
+        content: &Key,
+        make: impl FnOnce() -> Result<DiffId, StepError>,
+    ) -> Result<(DiffId, bool), StepError> {
+        if let Some(layer) = self.find(std::slice::from_ref(content))? {
+            return Ok((layer, true));
+        }
+        let layer = make()?;
+        self.cache.remember(content, &layer);
         Ok((layer, false))
     }
 

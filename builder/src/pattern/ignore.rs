@@ -122,6 +122,11 @@ impl Rules {
         self.rules.is_empty()
     }
 
+    /// The rules as they are written.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().map(|rule| rule.text.as_str())
+    }
+
     /// The rule that decides about `path` (relative, `/` between elements), parents considered.
     /// The path is excluded if that rule is not a re-including one.
     pub fn deciding(&self, path: &str) -> Option<&Rule> {

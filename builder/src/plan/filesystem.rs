@@ -64,6 +64,7 @@ impl Evaluator<'_, '_> {
         let operation = Run {
             args,
             env: self.state.variables.to_strings(),
+            arguments: self.state.arguments.clone(),
             proxies: self.proxies(),
             cwd: clean_absolute("/", &self.state.config.config.working_dir),
             user: self.state.config.config.user.clone(),

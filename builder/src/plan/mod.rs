@@ -142,6 +142,9 @@ pub struct Run {
     pub args: Vec<String>,
     /// The environment, `NAME=value`.
     pub env: Vec<String>,
+    /// Which of the variables were declared by ARG.
+    #[serde(skip)]
+    pub arguments: Vec<String>,
     /// Proxies of the build, `NAME=value`: in the environment, not in the cache key.
     #[serde(skip)]
     pub proxies: Vec<String>,

@@ -1,0 +1,256 @@
+//! The command line.
+
+mod build;
+
+use crate::build::Request;
+use crate::epoch::BadEpoch;
+use crate::progress::Style;
+use build::BuildArguments;
+use clap::{Parser, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use teu_store::{Backend, Store};
+
+/// The flags that may stand before a command.
+const GLOBAL_FLAGS: [&str; 2] = ["--root", "--backend"];
+
+/// Builds an image from a Dockerfile, without a daemon.
+#[derive(Debug, Parser)]
+#[command(name = "teu-build", version)]
+pub struct Cli {
+    /// The store that base images come from and the result goes to.
+    #[arg(long, value_name = "DIR", global = true)]
+    root: Option<PathBuf>,
+    /// Back-end for layers, instead of the one that works best here.
+    #[arg(long, value_enum, global = true)]
+    backend: Option<BackendName>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Builds an image; `build` may be left out.
+    Build(BuildArguments),
+    /// Prints the steps of a build as JSON, without doing them.
+    Plan(BuildArguments),
+    /// Says why a step of the last build ran.
+    Why {
+        /// Its number, its place such as "build 2/5", or the beginning of the instruction.
+        step: String,
+        /// The context that was built.
+        #[arg(value_name = "CONTEXT", default_value = ".")]
+        context: PathBuf,
+    },
+}
+
+/// The words that stand for a command, after flags for all of them.
+const COMMANDS: [&str; 8] = [
+    "build",
+    "plan",
+    "why",
+    "help",
+    "-h",
+    "--help",
+    "-V",
+    "--version",
+];
+
+/// The store's back-ends by name.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum BackendName {
+    /// Layers as EROFS views of their tars.
+    Erofs,
+    /// Layers as directories.
+    Directory,
+}
+
+/// A command line that cannot be followed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CliError {
+    /// `--tag`.
+    #[error("name the image {name:?}")]
+    Tag {
+        /// The name.
+        name: String,
+        /// Why it is none.
+        source: teu_store::reference::BadReference,
+    },
+    /// `--secret`.
+    #[error("--secret {0:?} is not id=NAME[,src=FILE] or id=NAME,env=VARIABLE")]
+    Secret(String),
+    /// `--root`.
+    #[error(transparent)]
+    Store(Box<teu_store::Error>),
+    /// The environment.
+    #[error(transparent)]
+    Epoch(#[from] BadEpoch),
+}
+
+/// What to do, ready to be done.
+#[derive(Debug)]
+pub enum Task {
+    /// Build.
+    Build(Box<BuildTask>),
+    /// Print the plan of a build.
+    Plan(Box<BuildTask>),
+    /// Say why a step of the last build ran.
+    Why {
+        /// The store with the cache.
+        store: Store,
+        /// Which step.
+        step: String,
+        /// The context that was built.
+        context: PathBuf,
+    },
+}
+
+/// A build and how it is reported.
+#[derive(Debug)]
+pub struct BuildTask {
+    /// The build.
+    pub request: Request,
+    /// How progress is shown.
+    pub style: Style,
+    /// Where the id goes besides standard output.
+    pub iidfile: Option<PathBuf>,
+    /// Say of each step that ran what had changed.
+    pub explain: bool,
+}
+
+impl Cli {
+    /// Reads a command line; exits with usage or help where it asks for that.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Self {
+        Self::parse_from(with_command(arguments.into_iter().collect()))
+    }
+
+    /// Checks the arguments and opens the store.
+    ///
+    /// # Errors
+    /// Whatever [`CliError`] lists.
+    pub fn task(self) -> Result<Task, CliError> {
+        let root = self.root.unwrap_or_else(default_root);
+        let mut store = Store::open(root).map_err(|error| CliError::Store(Box::new(error)))?;
+        match self.backend {
+            Some(BackendName::Erofs) => store.force_backend(Backend::Erofs),
+            Some(BackendName::Directory) => store.force_backend(Backend::Directory),
+            None => {}
+        }
+        Ok(match self.command {
+            Command::Plan(arguments) => Task::Plan(Box::new(build_task(arguments, store)?)),
+            Command::Build(arguments) => Task::Build(Box::new(build_task(arguments, store)?)),
+            Command::Why { step, context } => Task::Why {
+                store,
+                step,
+                context,
+            },
+        })
+    }
+}
+
+fn build_task(arguments: BuildArguments, store: Store) -> Result<BuildTask, CliError> {
+    Ok(BuildTask {
+        style: arguments.style(),
+        iidfile: arguments.iidfile.clone(),
+        explain: arguments.explain,
+        request: arguments.request(store)?,
+    })
+}
+
+/// Inserts `build` where no command stands: what follows the flags that any command has.
+fn with_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let mut at = 1;
+    while let Some(text) = arguments
+        .get(at)
+        .and_then(|argument| argument.to_str())
+        .filter(|text| GLOBAL_FLAGS.iter().any(|flag| text.starts_with(flag)))
+    {
+        at += if text.contains('=') { 1 } else { 2 };
+    }
+    let is_command = |argument: Option<&OsString>| {
+        argument
+            .and_then(|argument| argument.to_str())
+            .is_some_and(|text| COMMANDS.contains(&text))
+    };
+    let after = arguments.get(at + 1).filter(|next| !next.is_empty());
+    if arguments.get(at).is_some_and(|first| first == "build")
+        && after.is_some_and(|next| is_command(Some(next)) && next != "build")
+    {
+        // `teu build why`: the command of a command.
+        arguments.remove(at);
+    } else if !is_command(arguments.get(at)) {
+        arguments.insert(at.min(arguments.len()), "build".into());
+    }
+    arguments
+}
+
+/// /var/lib/teu/store, or below the user's own data directory.
+fn default_root() -> PathBuf {
+    let home = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let data = match (
+        rustix::process::geteuid().is_root(),
+        home("XDG_DATA_HOME"),
+        home("HOME"),
+    ) {
+        (true, ..) | (false, None, None) => PathBuf::from("/var/lib"),
+        (false, Some(data), _) => data,
+        (false, None, Some(home)) => home.join(".local/share"),
+    };
+    data.join("teu/store")
+}
+
+/// A program of the same installation: beside this one, else wherever PATH has it.
+fn sibling(name: &str) -> PathBuf {
+    let own = std::env::current_exe().ok();
+    let beside = own
+        .and_then(|path| Some(path.parent()?.join(name)))
+        .filter(|path| path.exists());
+    beside.unwrap_or_else(|| PathBuf::from(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn command_lines() {
+        let parse = |line: &str| {
+            Cli::try_parse_from(with_command(
+                line.split_whitespace().map(OsString::from).collect(),
+            ))
+        };
+        let cli = parse(
+            "teu-build -t a -t b:1 --build-arg X=1 --target s --no-cache --progress plain dir",
+        )
+        .unwrap();
+        assert!(
+            matches!(cli.command, Command::Build(build) if build.tags.len() == 2 && build.context == Path::new("dir"))
+        );
+        assert!(matches!(
+            parse("teu-build --root r plan -f - .").unwrap().command,
+            Command::Plan(_)
+        ));
+        assert!(matches!(
+            parse("teu-build --root r build -t x ctx").unwrap().command,
+            Command::Build(_)
+        ));
+        assert!(
+            matches!(parse("teu-build --root=r ctx").unwrap().command, Command::Build(build) if build.context == Path::new("ctx"))
+        );
+        assert!(matches!(
+            parse("teu-build").unwrap().command,
+            Command::Build(_)
+        ));
+        assert!(matches!(
+            parse("teu-build --root r build why 2").unwrap().command,
+            Command::Why { .. }
+        ));
+        assert!(parse("teu-build --nope").is_err());
+    }
+}
