@@ -26,6 +26,11 @@ const METHOD: &str = "Forward";
 const NAMESPACE_HEADER: &str = "containerd-namespace-ttrpc";
 /// How long a containerd that is away is left alone, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// How long a containerd that was away and came back is given before it gets the events that waited
+/// for it. It keeps none for those who listen to it, and they have to find it again first: dockerd
+/// would otherwise take for running what ended in between. Its attempts to connect lie up to three
+/// seconds apart, and a fifth more by chance.
+const RETURN: Duration = Duration::from_secs(4);
 /// How often an event that containerd refuses is sent again, each time a second later. One that
 /// it will never take must not hold up all others.
 const REFUSALS_MAX: u32 = 5;
@@ -51,6 +56,8 @@ pub struct Publisher {
     refusals: u32,
     pause: Duration,
     not_before: Option<Instant>,
+    /// [`RETURN`].
+    patience: Duration,
 }
 
 impl Publisher {
@@ -65,6 +72,7 @@ impl Publisher {
             refusals: 0,
             pause: PAUSE.0,
             not_before: None,
+            patience: RETURN,
         }
     }
 
@@ -118,7 +126,15 @@ impl Publisher {
             && is_time
             && !self.client.is_busy()
         {
-            self.not_before = None;
+            self.not_before = self
+                .client
+                .was_lost()
+                .then(|| still_returning(&self.address, self.patience))
+                .flatten()
+                .map(|rest| now + rest);
+            if self.not_before.is_some() {
+                return self.client.settle(watch);
+            }
             let request = request(&self.namespace, &entry.envelope);
             if self
                 .client
@@ -197,6 +213,15 @@ impl Publisher {
     }
 }
 
+/// How much longer than now a containerd that came back is to be left alone. It makes its socket anew
+/// when it begins.
+fn still_returning(socket: &Path, patience: Duration) -> Option<Duration> {
+    let changed = std::fs::metadata(socket).ok()?.modified().ok()?;
+    // A time to come is a clock's that was set back: nothing is known then.
+    let age = changed.elapsed().ok()?;
+    patience.checked_sub(age).filter(|rest| !rest.is_zero())
+}
+
 fn request(namespace: &str, envelope: &[u8]) -> Request {
     // `ForwardRequest { envelope }` with the envelope as the bytes that it already is.
     let mut payload = Vec::with_capacity(envelope.len() + 8);
@@ -228,7 +253,11 @@ pub fn replay(
     except: &[&str],
     until: Instant,
 ) -> Result<(), Error> {
-    let mut publisher = Publisher::new(address, namespace);
+    // Who has no loop has no time to lose either.
+    let mut publisher = Publisher {
+        patience: Duration::ZERO,
+        ..Publisher::new(address, namespace)
+    };
     for envelope in journal::read(bundle)? {
         let event = Envelope::decode(&envelope[..]);
         if event.is_ok_and(|event| !except.contains(&event.topic.as_str())) {
@@ -259,4 +288,23 @@ pub fn replay(
         publisher.expire(now);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_came_back_a_while_ago_is_not_waited_for() {
+        let socket = tempfile::NamedTempFile::new().unwrap();
+        let rest = still_returning(socket.path(), RETURN).unwrap();
+        assert!(rest <= RETURN && rest > RETURN / 2, "{rest:?}");
+        assert_eq!(still_returning(socket.path(), Duration::ZERO), None);
+        let now = std::time::SystemTime::now();
+        for changed in [now - RETURN, now + RETURN] {
+            socket.as_file().set_modified(changed).unwrap();
+            assert_eq!(still_returning(socket.path(), RETURN), None);
+        }
+        assert_eq!(still_returning(Path::new("/nosuch"), RETURN), None);
+    }
 }

@@ -33,6 +33,8 @@ pub struct Client {
     last_stream: u32,
     /// The call that waits for its answer: its stream, and until when.
     waiting: Option<(u32, Instant)>,
+    /// There was a connection, or there should have been.
+    lost: bool,
 }
 
 impl Client {
@@ -48,10 +50,11 @@ impl Client {
         connected: impl FnOnce(&OwnedFd) -> std::io::Result<()>,
     ) -> std::io::Result<()> {
         if self.wire.is_none() {
-            let fd = dial(path)?;
+            let fd = dial(path).inspect_err(|_| self.lost = true)?;
             connected(&fd)?;
             self.wire = Some(Wire::new(fd));
             self.last_stream = 0;
+            self.lost = false;
         }
         let stream = self
             .last_stream
@@ -69,6 +72,12 @@ impl Client {
         self.last_stream = stream;
         self.waiting = Some((stream, Instant::now() + ANSWER_LIMIT));
         Ok(())
+    }
+
+    /// Whether containerd was away since it was last spoken to.
+    #[must_use]
+    pub fn was_lost(&self) -> bool {
+        self.lost
     }
 
     /// Whether an answer is awaited.
@@ -145,6 +154,7 @@ impl Client {
     fn hang_up(&mut self) {
         self.wire = None;
         self.waiting = None;
+        self.lost = true;
     }
 }
 
