@@ -14,7 +14,7 @@ VM ?= ../shared/tools/vm
 
 BUILD_PACKAGES := gcc libc6-dev
 DEMO_PACKAGES := $(BUILD_PACKAGES) busybox-static containernetworking-plugins curl iptables iproute2
-TEST_PACKAGES := $(DEMO_PACKAGES) apache2-utils attr buildah containerd crun docker-registry docker.io \
+TEST_PACKAGES := $(DEMO_PACKAGES) apache2-utils attr buildah containerd crun docker-compose docker-registry docker.io \
 	erofs-utils git jq mmdebstrap openssl podman python3 python3-grpcio runc skopeo strace uidmap umoci xz-utils zstd
 
 # Another processor to compile the runtime for, and to run its unit tests on in

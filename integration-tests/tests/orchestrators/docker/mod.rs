@@ -1,18 +1,39 @@
 //! Under dockerd.
 
-use super::{Daemon, Shim, archive, as_runc, path, remove_cgroups, under_both_shims};
-use teu_integration_tests::{Outcome, Scene, missing_command, readme, skip_unless};
+mod build;
+mod compose;
+mod files;
+mod life;
+mod limits;
+mod run;
+mod streams;
+mod survival;
+mod swarm;
 
-under_both_shims! { runs_containers lives_with_a_container builds_through_the_runtime }
+use std::process::{Child, Command, Output};
+
+use super::{Daemon, Shim, archive, as_runc, path, remove_cgroups};
+use teu_integration_tests::{Outcome, Scene, missing_command, readme, skip_unless, skipped};
 
 /// dockerd whose only runtime is ours, with busybox loaded.
-pub(crate) struct Docker<'a> {
-    pub(crate) scene: &'a Scene,
-    pub(crate) daemon: Option<Daemon>,
+struct Docker<'a> {
+    scene: &'a Scene,
+    daemon: Option<Daemon>,
+    /// Whether containers live on without the daemon, which a swarm does not allow.
+    live_restore: bool,
 }
 
 impl<'a> Docker<'a> {
-    pub(crate) fn start(scene: &'a Scene, shim: Shim) -> Self {
+    /// `None`, and said so, where there is no docker.
+    fn new(scene: &'a Scene, shim: Shim) -> Option<Self> {
+        if missing_command("dockerd") {
+            skipped(scene.name(), "no dockerd");
+            return None;
+        }
+        Some(Self::start(scene, shim, true))
+    }
+
+    fn start(scene: &'a Scene, shim: Shim, live_restore: bool) -> Self {
         as_runc(scene, shim);
         let config = readme::block("\"default-runtime\": \"teu\"");
         let installed = "/usr/local/bin/teu-runtime";
@@ -22,6 +43,7 @@ impl<'a> Docker<'a> {
         let mut docker = Self {
             scene,
             daemon: None,
+            live_restore,
         };
         docker.resume();
         archive(scene, "docker-archive", "busybox.tar");
@@ -30,9 +52,9 @@ impl<'a> Docker<'a> {
     }
 
     /// Starts the daemon on what there is.
-    pub(crate) fn resume(&mut self) {
+    fn resume(&mut self) {
         let at = |name: &str| self.scene.path(name).display().to_string();
-        let args = [
+        let mut args = vec![
             format!("--config-file={}", at("docker.json")),
             format!("--data-root={}", at("docker")),
             format!("--exec-root={}", at("docker-run")),
@@ -41,13 +63,15 @@ impl<'a> Docker<'a> {
             format!("--cgroup-parent={}", self.scene.cgroup()),
             "--exec-opt=native.cgroupdriver=cgroupfs".to_owned(),
             "--storage-driver=overlay2".to_owned(),
-            "--live-restore".to_owned(),
         ];
+        if self.live_restore {
+            args.push("--live-restore".to_owned());
+        }
         let ready = || self.call(&["version"]).code() == 0;
         self.daemon = Some(Daemon::start(self.scene, "dockerd", &args, ready));
     }
 
-    pub(crate) fn call(&self, words: &[&str]) -> Outcome {
+    fn call(&self, words: &[&str]) -> Outcome {
         self.call_with("DOCKER_BUILDKIT=0", words)
     }
 
@@ -58,25 +82,82 @@ impl<'a> Docker<'a> {
             .run("env", [&[variable], &own[..], words].concat())
     }
 
-    /// For `env`: variables, and the client.
-    pub(crate) fn own_words(&self) -> [String; 3] {
+    /// For `env`: variables, and the client, which must be the daemon's.
+    fn own_words(&self) -> [String; 3] {
         let path = format!("PATH={}", path(self.scene));
         let socket = self.scene.path("docker.sock");
         let host = format!("DOCKER_HOST=unix://{}", socket.display());
-        [path, host, "/usr/bin/docker".to_owned()]
+        [path, host, "docker".to_owned()]
     }
 
+    /// The client with the words of `line`, blanks between them.
+    fn line(&self, line: &str) -> Outcome {
+        self.call(&line.split(' ').collect::<Vec<_>>())
+    }
+
+    /// `docker LINE sh -c SCRIPT`.
+    fn script(&self, line: &str, script: &str) -> Outcome {
+        let words = line.split(' ').chain(["sh", "-c", script]);
+        self.call(&words.collect::<Vec<_>>())
+    }
+
+    /// A container without network that is removed at its end.
     fn run(&self, flags: &[&str], program: &[&str]) -> Outcome {
-        let words = [
-            &["run", "--rm", "--network", "none"],
-            flags,
-            &["busybox"],
-            program,
-        ]
-        .concat();
-        self.call(&words)
+        let own = ["run", "--rm", "--network", "none"];
+        self.call(&[&own[..], flags, &["busybox"], program].concat())
+    }
+
+    /// [`Docker::run`] of a shell with this script.
+    fn shell(&self, flags: &str, script: &str) -> Outcome {
+        let flags: Vec<&str> = flags.split_whitespace().collect();
+        self.run(&flags, &["sh", "-c", script])
+    }
+
+    /// A container without network that stays.
+    fn detached(&self, name: &str, flags: &str, script: &str) {
+        let line = format!("run -d --network none --name {name} {flags} busybox");
+        let line = line.replace("  ", " ");
+        self.script(&line, script).succeeds();
+    }
+
+    /// What `docker inspect` says of a container: `{{.FIELD}}`.
+    fn inspect(&self, name: &str, field: &str) -> String {
+        let field = format!("{{{{.{field}}}}}");
+        self.call(&["inspect", "-f", &field, name]).succeeds()
+    }
+
+    /// What docker heard until the last full second: an attribute of all events of this kind.
+    fn events(&self, kind: &str, attribute: &str) -> Vec<String> {
+        let filter = format!("event={kind}");
+        let format = format!("{{{{.Actor.Attributes.{attribute}}}}}");
+        let own = ["events", "--since", "1h", "--until", "0s", "--filter"];
+        let out = self.call(&[&own[..], &[&filter, "--format", &format]].concat());
+        out.succeeds().lines().map(str::to_owned).collect()
+    }
+
+    /// The pid of a container's first process.
+    fn pid(&self, name: &str) -> i32 {
+        self.inspect(name, "State.Pid").parse().unwrap()
+    }
+
+    /// A client that goes on beside the test.
+    fn spawn(&self, words: &[&str]) -> Command {
+        let own = self.own_words();
+        let own = own.iter().map(String::as_str);
+        let words = own.chain(words.iter().copied());
+        self.scene.command("env", words.collect::<Vec<_>>())
+    }
+
+    /// Waits for a client that has little to say.
+    fn end_of(&self, mut client: Child) -> Output {
+        self.scene
+            .wait_until("the client ends", || client.try_wait().unwrap().is_some());
+        client.wait_with_output().unwrap()
     }
 }
+
+/// What goes on until it is told to end.
+const LOOP: &str = "while :; do sleep 0.1; done";
 
 impl Drop for Docker<'_> {
     fn drop(&mut self) {
@@ -92,121 +173,32 @@ impl Drop for Docker<'_> {
     }
 }
 
-fn runs_containers(shim: Shim) {
-    let scene = Scene::new(&format!("docker run {shim:?}"));
-    skip_unless!(scene, !missing_command("dockerd"), "no dockerd");
-    let docker = Docker::start(&scene, shim);
+#[test]
+fn the_readmes_lines() {
+    let scene = Scene::new("docker readme");
+    let Some(docker) = Docker::new(&scene, Shim::Ours) else {
+        return;
+    };
+    let link =
+        "ln -s /usr/local/bin/containerd-shim-teu-v2 /usr/local/sbin/containerd-shim-runc-v2";
+    let peers = scene.path("peers").display().to_string();
+    let line = readme::block(link)
+        .replace("/usr/local/bin", &peers)
+        .replace("/usr/local/sbin", &peers);
+    scene.shell(&format!("rm peers/containerd-shim-runc-v2 && {line}"));
     assert_eq!(docker.run(&[], &["echo", "hello"]).succeeds(), "hello");
-    let _ = docker.run(&[], &["sh", "-c", "exit 7"]).exits(7);
-    // dockerd reads these out of the runtime's words.
-    let _ = docker
-        .run(&[], &["nosuch"])
-        .fails(127, &["executable file not found"]);
-    let _ = docker
-        .run(&[], &["/etc/passwd"])
-        .fails(126, &["permission denied"]);
-    let flags = [
-        "-m",
-        "64m",
-        "--pids-limit",
-        "50",
-        "--read-only",
-        "--tmpfs",
-        "/scratch",
-        "-u",
-        "1000:1000",
-        "-e",
-        "A=b",
-        "--cap-drop",
-        "ALL",
-        "--security-opt",
-        "no-new-privileges",
-        "--init",
-    ];
-    let script = "id -u; echo $A; grep CapBnd /proc/self/status; touch /scratch/x; touch /x 2>&1";
-    let out = docker.run(&flags, &["sh", "-c", script]).exits(1).stdout;
-    for part in [
-        "1000\n",
-        "\nb\n",
-        "\t0000000000000000\n",
-        "Read-only file system",
-    ] {
-        assert!(out.contains(part), "{part:?} in {out}");
-    }
-    let out = docker.run(&["-t"], &["tty"]).succeeds();
-    assert_eq!(out.trim_end(), "/dev/pts/0");
-    let info = docker.call(&["info"]).succeeds();
-    assert!(info.contains("Default Runtime: teu"), "{info}");
-}
 
-fn lives_with_a_container(shim: Shim) {
-    let scene = Scene::new(&format!("docker lifecycle {shim:?}"));
-    skip_unless!(scene, !missing_command("dockerd"), "no dockerd");
-    let docker = Docker::start(&scene, shim);
-    let words = [
-        "run", "-d", "--name", "one", "-m", "64m", "busybox", "sleep", "1000",
-    ];
-    docker.call(&words).succeeds();
-    let state = |field: &str| docker.call(&["inspect", "-f", field, "one"]).succeeds();
-    let _ = docker.call(&["exec", "one", "sh", "-c", "exit 3"]).exits(3);
-    let _ = docker
-        .call(&["exec", "one", "nosuch"])
-        .prints("executable file not found");
-    docker.call(&["pause", "one"]).succeeds();
-    assert_eq!(state("{{.State.Status}}"), "paused");
-    docker.call(&["unpause", "one"]).succeeds();
-    assert!(
-        docker
-            .call(&["top", "one"])
-            .succeeds()
-            .contains("sleep 1000")
-    );
-    docker
-        .call(&["update", "-m", "128m", "--memory-swap", "256m", "one"])
+    let line = "docker run --rm --network none --runtime io.containerd.teu.v2 busybox echo hello";
+    let line = readme::block(line);
+    let words: Vec<&str> = line.split(' ').skip(1).collect();
+    let version = docker
+        .call(&["version", "-f", "{{.Server.Version}}"])
         .succeeds();
-    let stats = ["stats", "--no-stream", "--format", "{{.MemUsage}}", "one"];
-    assert!(docker.call(&stats).succeeds().ends_with("/ 128MiB"));
-    docker.call(&["stop", "-t", "1", "one"]).succeeds();
-    assert_eq!(state("{{.State.ExitCode}}"), "137");
-    docker.call(&["start", "one"]).succeeds();
-    assert_eq!(state("{{.State.Status}}"), "running");
-    docker.call(&["kill", "-s", "KILL", "one"]).succeeds();
-    docker.call(&["rm", "-f", "one"]).succeeds();
-    let fill = "x=$(yes | head -c 100000000); echo no";
-    let words = [
-        "run", "--name", "two", "-m", "8m", "busybox", "sh", "-c", fill,
-    ];
-    let _ = docker.call(&words).exits(137);
-    let killed = docker
-        .call(&["inspect", "-f", "{{.State.OOMKilled}}", "two"])
-        .succeeds();
-    assert_eq!(killed, "true");
-}
-
-fn builds_through_the_runtime(shim: Shim) {
-    let scene = Scene::new(&format!("docker build {shim:?}"));
-    skip_unless!(scene, !missing_command("dockerd"), "no dockerd");
-    let docker = Docker::start(&scene, shim);
-    scene.write(
-        "context/Dockerfile",
-        "FROM busybox\nRUN echo built > /x\nUSER 1000\nRUN test $(id -u) = 1000\nCMD [\"cat\", \"/x\"]\n",
+    let major: u32 = version.split('.').next().unwrap().parse().unwrap();
+    skip_unless!(
+        scene,
+        major >= 23,
+        "docker {version} knows its own shims only"
     );
-    // The classic builder asks for the default runtime, BuildKit for `runc` in PATH.
-    for kit in ["0", "1"] {
-        let words = [
-            "build",
-            "-q",
-            "--network",
-            "none",
-            "--no-cache",
-            "-t",
-            "built",
-            "context",
-        ];
-        docker
-            .call_with(&format!("DOCKER_BUILDKIT={kit}"), &words)
-            .succeeds();
-        let words = ["run", "--rm", "--network", "none", "built"];
-        assert_eq!(docker.call(&words).succeeds(), "built");
-    }
+    assert_eq!(docker.call(&words).succeeds(), "hello");
 }
