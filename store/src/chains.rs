@@ -79,9 +79,14 @@ impl Store {
             .collect()
     }
 
+    /// Whether a plain overlay of the layers shows what they mean.
+    pub(crate) fn is_plain_stack(&self, layers: &[DiffId]) -> Result<bool, Error> {
+        Ok(Dependence::is_plain_stack(&self.dependences(layers)?))
+    }
+
     /// Whether it is known what the chain needs.
     fn is_settled(&self, chain: &ChainId, layers: &[DiffId]) -> Result<bool, Error> {
-        if Dependence::is_plain_stack(&self.dependences(layers)?) {
+        if self.is_plain_stack(layers)? {
             return Ok(true);
         }
         let image = fs::metadata(self.corrections_path(chain)).ok();
@@ -98,7 +103,7 @@ impl Store {
         let Some(chain) = ChainId::of(layers) else {
             return Ok(None);
         };
-        if Dependence::is_plain_stack(&self.dependences(layers)?) {
+        if self.is_plain_stack(layers)? {
             return Ok(None);
         }
         let image = self.corrections_path(&chain);

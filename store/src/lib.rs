@@ -59,4 +59,4 @@ pub use report::{Difference, DifferenceKind, SharedLayer, Step};
 pub use roots::Root;
 pub use store::Store;
 pub use transaction::{BlobWriter, Transaction};
-pub use verify::Problem;
+pub use verify::{Checked, Damage, Fetch, Problem, Repaired};

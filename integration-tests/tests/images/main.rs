@@ -8,10 +8,16 @@ mod care;
 mod change;
 mod compare;
 mod look;
+#[path = "../peers/mod.rs"]
+mod peers;
 mod repack;
+mod verify;
 
 use serde_json::Value;
 use teu_integration_tests::Scene;
+
+/// What can differ between the back-ends is tried on each.
+const BACKENDS: [&str; 2] = ["erofs", "directory"];
 
 /// Runs `teu-store`, which must succeed; its output.
 fn store<const N: usize>(scene: &Scene, arguments: [&str; N]) -> String {

@@ -1,13 +1,16 @@
 //! `gc`, `prune`, `verify`: the store itself.
 
+use std::error::Error;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use teu_store::{PrunePolicy, Pruned, Removed, Store};
+use teu_store::image::Platform;
+use teu_store::{Checked, Problem, PrunePolicy, Pruned, Reference, Removed, Store, transfer};
 
 use super::format::{self, Format, Listed};
+use super::transfer::{Failed, ProgressArgs, RegistryArgs};
 use super::{Outcome, people_bytes, quantity};
 
 /// Remove what no image, container or cached build step needs
@@ -123,34 +126,74 @@ impl Prune {
 /// Read everything in the store again and check it against its digest
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
-    /// Print problems only
-    #[arg(short, long)]
-    quiet: bool,
+    /// Put right what is wrong: from what is here, or by pulling the image again by its digest
+    #[arg(long)]
+    repair: bool,
+    /// How to print problems: table, json for a line each, or a text with fields in it such as '{kind} {name}'
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    format: Format,
+    #[command(flatten)]
+    registry: RegistryArgs,
+    #[command(flatten)]
+    progress: ProgressArgs,
+}
+
+impl Listed for Problem {
+    const HEAD: &'static [&'static str] = &["KIND", "NAME", "PROBLEM"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.kind.to_owned(), self.name.clone(), self.why.clone()]
+    }
 }
 
 impl Verify {
     pub(crate) fn run(self, store: &Store) -> Outcome {
-        let found = store.verify()?;
-        let mut out = std::io::stdout().lock();
-        for problem in &found.problems {
-            writeln!(out, "{} {}: {}", problem.kind, problem.name, problem.why)?;
+        let mut found = store.verify()?;
+        if self.repair && !found.problems.is_empty() {
+            found = self.repair(store, &found)?;
         }
-        if !self.quiet {
-            let problems = found.problems.len();
-            writeln!(
-                out,
-                "read {} files, {}: {problems} problems",
+        if !found.problems.is_empty() || self.format != Format::Table {
+            format::print(&self.format, found.problems.clone())?;
+        }
+        if !self.progress.is_quiet() && self.format == Format::Table {
+            println!(
+                "read {} files, {}: {} problems",
                 found.files,
-                people_bytes(found.bytes)
-            )?;
+                people_bytes(found.bytes),
+                found.problems.len()
+            );
         }
+        let hint = match self.repair {
+            true => "pull, import or build the image again",
+            false => "--repair puts right what can be",
+        };
         match found.problems.as_slice() {
             [] => Ok(ExitCode::SUCCESS),
-            [only] => Err(format!("1 problem: {} {}", only.kind, only.name).into()),
+            [only] => Err(format!("1 problem: {} {}; {hint}", only.kind, only.name).into()),
             [first, ..] => {
                 let count = found.problems.len();
-                Err(format!("{count} problems, the first: {} {}", first.kind, first.name).into())
+                let first = format!("{} {}", first.kind, first.name);
+                Err(format!("{count} problems, the first: {first}; {hint}").into())
             }
         }
+    }
+
+    /// Puts right what was found; what is still wrong then.
+    fn repair(&self, store: &Store, found: &Checked) -> Result<Checked, Box<dyn Error>> {
+        let options = self.registry.clone().options();
+        let progress = self.progress.progress();
+        let mut fetch = |name: &Reference, platform: &Platform| -> Result<(), Box<dyn Error>> {
+            let pulled = transfer::pull(store, name, platform, &options, &progress);
+            pulled.map_err(|source| Failed::new("pull", name, source))?;
+            Ok(())
+        };
+        let repaired = store.repair(found, &mut fetch)?;
+        for done in repaired.done {
+            eprintln!("{done}");
+        }
+        for (name, why) in repaired.failed {
+            eprintln!("{} could not be fetched again: {why}", name.familiar());
+        }
+        Ok(store.verify()?)
     }
 }

@@ -14,7 +14,7 @@ use teu_store::{Reference, Store};
 use super::Outcome;
 
 /// How a registry is reached; the same for all commands that do.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct RegistryArgs {
     /// Credentials, instead of those that `podman login`, `skopeo login` or `docker login` stored
     #[arg(long, value_name = "USER:PASSWORD", value_parser = credentials)]
@@ -64,6 +64,10 @@ pub(crate) struct ProgressArgs {
 }
 
 impl ProgressArgs {
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     pub(crate) fn progress(&self) -> Progress {
         if self.quiet {
             Progress::quiet()

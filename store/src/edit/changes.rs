@@ -31,6 +31,16 @@ impl Changes {
         self.root.is_none() && self.taken.is_empty() && self.removed.is_empty()
     }
 
+    /// One of them, if there are any.
+    pub(crate) fn first(&self) -> Option<Vec<u8>> {
+        let root = self.root.as_ref().map(|_| b"/".to_vec());
+        let gone = || {
+            let (directory, names) = self.removed.iter().next()?;
+            Some([directory, &b"/"[..], names.first()?].concat())
+        };
+        root.or_else(|| self.taken.first().cloned()).or_else(gone)
+    }
+
     /// The directories on the way to what changed.
     pub(crate) fn ways(&self) -> BTreeSet<Vec<u8>> {
         let mut ways = BTreeSet::new();
@@ -172,7 +182,9 @@ impl Search<'_> {
             other => Some(other.map_err(|errno| ("stat", errno.into()))?),
         };
         let Some(stat) = stat else {
-            if was.is_some() {
+            // A hard link into a lower layer is nothing in a layer's own directory.
+            let was = was.map(|(_, (_, id))| &self.before.tree.node(id).content);
+            if was.is_some_and(|was| !matches!(was, Content::LowerLink(_))) {
                 let directory = self.path[..parent_path].to_vec();
                 let removed = self.changes.removed.entry(directory).or_default();
                 removed.push(name.to_vec());
@@ -200,6 +212,10 @@ impl Search<'_> {
 
     /// Whether file and node are the same in all that a layer can say.
     fn is_like(&self, name: &[u8], stat: &Stat, node: &Node) -> Result<bool, Failed> {
+        if node.content == Content::Whiteout {
+            let kind = FileType::from_raw_mode(stat.st_mode);
+            return Ok(kind == FileType::CharacterDevice && stat.st_rdev == 0);
+        }
         let observed = Observed::of(self.descent.here(), name, stat)?;
         let (is, was) = (observed.attributes, &node.attributes);
         let same_attributes = is_described_alike(&is, was) && same_time(is.mtime, was.mtime);

@@ -8,7 +8,8 @@ mod index;
 mod repack;
 mod stamps;
 
-pub(crate) use changes::Changes;
+pub(crate) use changes::{Before, Changes, find as find_changes};
 pub use config::{BadUnset, ConfigEdit, Unset};
 pub use index::{BadMember, IndexMember, Member};
 pub use repack::{RepackOptions, Repacked};
+pub(crate) use stamps::Stamps;

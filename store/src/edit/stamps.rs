@@ -90,13 +90,22 @@ struct Head {
 #[derive(Debug)]
 pub(crate) struct Stamps {
     /// The image that was unpacked.
-    pub(crate) manifest: Digest,
+    manifest: Option<Digest>,
     stamps: Vec<Stamp>,
     /// For each directory of the tree, the number of its first name's stamp.
     first: Vec<usize>,
 }
 
 impl Stamps {
+    /// No stamps: nothing is vouched for.
+    pub(crate) fn none() -> Stamps {
+        Stamps {
+            manifest: None,
+            stamps: Vec::new(),
+            first: Vec::new(),
+        }
+    }
+
     /// Takes the stamps of `root`, into which `tree` has just been unpacked.
     pub(crate) fn take(tree: &Tree, root: BorrowedFd<'_>, manifest: Digest) -> io::Result<Stamps> {
         let (first, count) = numbers(tree);
@@ -129,7 +138,7 @@ impl Stamps {
             }
         }
         Ok(Stamps {
-            manifest,
+            manifest: Some(manifest),
             stamps,
             first,
         })
@@ -137,9 +146,12 @@ impl Stamps {
 
     /// Writes them into `bundle`.
     pub(crate) fn write(&self, bundle: &Path) -> Result<(), Error> {
+        let Some(manifest) = self.manifest else {
+            return Ok(());
+        };
         let head = Head {
             version: VERSION,
-            manifest: self.manifest,
+            manifest,
             stamps: self.stamps.len(),
         };
         let mut bytes = super::config::json("the record of what was unpacked", &head)?;
@@ -188,7 +200,7 @@ impl Stamps {
             .filter_map(Stamp::from_bytes)
             .collect();
         stamps.resize(count, Stamp::default());
-        let manifest = head.manifest;
+        let manifest = Some(head.manifest);
         Ok((
             Stamps {
                 manifest,

@@ -1,29 +1,86 @@
 //! Checks all that is in the store against its names: blobs and tars against their digests, indexes against their
-//! records, images for being whole. Nothing else that the store does re-reads what it once checked.
+//! records, directories and corrections against the tars they were made of, images for being whole.
+//! Nothing else that the store does re-reads what it once checked.
+
+mod layers;
+mod repair;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::digest::{Algorithm, DiffId, Digest, Hasher};
+use serde::Serialize;
+
+use crate::digest::{Algorithm, ChainId, DiffId, Digest, Hasher};
 use crate::error::{Context, Error};
-use crate::layers::Index;
+use crate::images::Image;
+use crate::reference::Reference;
 use crate::store::Store;
 
-/// What a check found.
+pub use repair::{Fetch, Repaired};
+
+/// What is damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Damage {
+    /// A blob.
+    Blob(Digest),
+    /// A layer's tar.
+    Tar(DiffId),
+    /// A layer's EROFS index.
+    Index(DiffId),
+    /// A layer's directory.
+    Directory(DiffId),
+    /// What lies over an image's stack of layers.
+    Corrections(Vec<DiffId>),
+    /// An image, of which something is missing or wrong.
+    Image(Reference),
+}
+
+impl Damage {
+    /// `blob`, `tar`, `index`, `directory`, `corrections`, `image`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Damage::Blob(_) => "blob",
+            Damage::Tar(_) => "tar",
+            Damage::Index(_) => "index",
+            Damage::Directory(_) => "directory",
+            Damage::Corrections(_) => "corrections",
+            Damage::Image(_) => "image",
+        }
+    }
+
+    /// Its digest or name.
+    pub fn name(&self) -> String {
+        match self {
+            Damage::Blob(digest) => digest.to_string(),
+            Damage::Tar(layer) | Damage::Index(layer) | Damage::Directory(layer) => {
+                layer.to_string()
+            }
+            Damage::Corrections(layers) => {
+                ChainId::of(layers).map_or_else(String::new, |chain| chain.to_string())
+            }
+            Damage::Image(name) => name.familiar(),
+        }
+    }
+}
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// Of what kind: `blob`, `tar`, `index`, `layer`, `image`.
+    /// Of what kind: see [`Damage::kind`].
     pub kind: &'static str,
     /// Its digest or name.
     pub name: String,
-    /// What is wrong, and what to do.
+    /// What is wrong.
     pub why: String,
+    /// The same, for [`Store::repair`].
+    #[serde(skip)]
+    pub damage: Damage,
 }
 
 /// The result of a check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Verified {
+pub struct Checked {
     /// How many files were read.
     pub files: u64,
     /// How many bytes.
@@ -32,31 +89,29 @@ pub struct Verified {
     pub problems: Vec<Problem>,
 }
 
-const AGAIN: &str = "pull, import or build the image again to replace it";
-
 impl Store {
     /// Checks everything. What is removed meanwhile is passed over. The time goes into hashing.
-    pub fn verify(&self) -> Result<Verified, Error> {
-        let mut found = Verified::default();
-        for (kind, folder) in [("blob", "blobs"), ("tar", "tars")] {
-            self.each(folder, |digest, path| {
-                found.check_digest(kind, digest, path)
-            })?;
-        }
+    pub fn verify(&self) -> Result<Checked, Error> {
+        let mut found = Checked::default();
+        self.each("blobs", |digest, path| {
+            found.check_digest(Damage::Blob(digest), digest, path)
+        })?;
+        self.each("tars", |digest, path| {
+            found.check_digest(Damage::Tar(DiffId(digest)), digest, path)
+        })?;
         self.each("layers", |digest, _| {
             self.check_layer(&DiffId(digest), &mut found)
         })?;
         for record in self.list_refs()? {
-            let whole = self
-                .image(&record.name)
-                .and_then(|image| self.check_image(&image));
+            let images = self.images_of(&record.target);
+            let whole = images.and_then(|images| {
+                images.iter().try_for_each(|image| {
+                    self.check_image(image)?;
+                    self.check_corrections(&image.config.rootfs.diff_ids, &mut found)
+                })
+            });
             if let Err(err) = whole {
-                let why = format!("{}; {AGAIN}", crate::error::chain(&err));
-                found.problems.push(Problem {
-                    kind: "image",
-                    name: record.name.familiar(),
-                    why,
-                });
+                found.problem(Damage::Image(record.name), &crate::error::chain(&err));
             }
         }
         Ok(found)
@@ -83,38 +138,8 @@ impl Store {
         Ok(())
     }
 
-    /// The files that a layer's record speaks of.
-    fn check_layer(&self, layer: &DiffId, found: &mut Verified) -> Result<(), Error> {
-        let Some(record) = self.record(layer)? else {
-            return Ok(());
-        };
-        let mut problem = |kind, why: &str| {
-            found.problems.push(Problem {
-                kind,
-                name: layer.to_string(),
-                why: format!("{why}; {AGAIN}"),
-            });
-        };
-        if !fs::metadata(self.tar_path(layer)).is_ok_and(|tar| tar.len() == record.tar_size) {
-            problem("layer", "its tar is missing or of another size");
-        }
-        if record.directory && !self.dir_path(layer).is_dir() {
-            problem("layer", "its directory is missing");
-        }
-        if let Some(index) = record.erofs {
-            match File::open(self.index_path(layer)).and_then(|file| Index::of(&file)) {
-                Ok(here) if here == index => {}
-                Ok(_) => problem("index", "its content is not what was written"),
-                Err(err) => problem("index", &err.to_string()),
-            }
-            found.files += 1;
-            found.bytes += index.size;
-        }
-        Ok(())
-    }
-
     /// All blobs and layers of an image are here.
-    fn check_image(&self, image: &crate::images::Image) -> Result<(), Error> {
+    fn check_image(&self, image: &Image) -> Result<(), Error> {
         for layer in &image.config.rootfs.diff_ids {
             if self.record(layer)?.is_none() {
                 return Err(Error::NoSuchLayer(*layer));
@@ -132,13 +157,21 @@ impl Store {
     }
 }
 
-impl Verified {
-    fn check_digest(
-        &mut self,
-        kind: &'static str,
-        digest: Digest,
-        path: &Path,
-    ) -> Result<(), Error> {
+impl Checked {
+    fn problem(&mut self, damage: Damage, why: &str) {
+        let problem = Problem {
+            kind: damage.kind(),
+            name: damage.name(),
+            why: why.to_owned(),
+            damage,
+        };
+        // Images share layers; each is found once.
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
+    }
+
+    fn check_digest(&mut self, damage: Damage, digest: Digest, path: &Path) -> Result<(), Error> {
         let mut file = match File::open(path) {
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other.context("open", path)?,
@@ -159,13 +192,11 @@ impl Verified {
         };
         let why = why.or_else(|| {
             let here = hasher.finish();
-            (here != digest).then(|| format!("its content has digest {here}; {AGAIN}"))
+            (here != digest).then(|| format!("its content has digest {here}"))
         });
-        self.problems.extend(why.map(|why| Problem {
-            kind,
-            name: digest.to_string(),
-            why,
-        }));
+        if let Some(why) = why {
+            self.problem(damage, &why);
+        }
         Ok(())
     }
 }
@@ -182,7 +213,7 @@ mod tests {
         let blob = work.put_bytes("text/plain", b"hello").unwrap();
         assert_eq!(
             store.verify().unwrap(),
-            Verified {
+            Checked {
                 files: 1,
                 bytes: 5,
                 problems: vec![]
@@ -190,6 +221,7 @@ mod tests {
         );
         fs::write(store.blob_path(&blob.digest), "hallo").unwrap();
         let problems = store.verify().unwrap().problems;
+        assert_eq!(problems[0].damage, Damage::Blob(blob.digest));
         assert_eq!(
             (problems[0].kind, problems[0].name.as_str()),
             ("blob", blob.digest.to_string().as_str())
