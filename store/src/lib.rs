@@ -29,6 +29,7 @@ mod layers;
 mod lock;
 mod mount;
 mod packed;
+mod partial;
 mod probe;
 mod put;
 mod refs;

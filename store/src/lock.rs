@@ -34,6 +34,16 @@ impl Lock {
         Ok(Lock { _file: file })
     }
 
+    /// Takes the lock at `path` for this process alone, making the file where there is none; `None` where another one holds it.
+    pub(crate) fn try_or_make(path: &Path) -> Result<Option<Lock>, Error> {
+        let file = open(path)?;
+        match retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
+            Ok(()) => Ok(Some(Lock { _file: file })),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(errno) => Err(errno).context("lock", path),
+        }
+    }
+
     /// Takes the lock at `path`, whose file must be there, for this process alone; `None` where another one holds it.
     pub(crate) fn try_exclusive(path: &Path) -> Result<Option<Lock>, Error> {
         let file = OpenOptions::new()

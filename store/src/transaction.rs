@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Context, Error};
@@ -26,6 +27,8 @@ pub struct Transaction {
     folder: PathBuf,
     _lock: Lock,
     wants: Mutex<File>,
+    /// Blobs that broke off stay for the next transaction (see `partial.rs`).
+    pub(crate) keeps_partials: AtomicBool,
 }
 
 impl Store {
@@ -46,6 +49,7 @@ impl Store {
             folder,
             _lock: lock,
             wants: Mutex::new(wants),
+            keeps_partials: AtomicBool::new(false),
         })
     }
 }
@@ -53,7 +57,7 @@ impl Store {
 impl Drop for Transaction {
     fn drop(&mut self) {
         // What stays is removed by the next gc.
-        let _ = crate::dirs::remove(&self.folder);
+        self.end();
     }
 }
 

@@ -11,7 +11,8 @@ use teu_store::image::Platform;
 use teu_store::registry::{Credentials, Options, TrustOptions};
 
 use super::Outcome;
-use super::transfer::{Failed, ProgressArgs, RegistryArgs, credentials};
+use super::registry::{ForeignArgs, RegistryArgs, credentials};
+use super::transfer::{Failed, ProgressArgs};
 
 /// The docker daemon's socket.
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
@@ -40,6 +41,8 @@ pub(crate) struct Copy {
     /// The docker daemon, as unix:///PATH [default: $DOCKER_HOST, then /var/run/docker.sock]
     #[arg(long, value_name = "ADDRESS")]
     daemon_host: Option<String>,
+    #[command(flatten)]
+    foreign: ForeignArgs,
     #[command(flatten)]
     registry: RegistryArgs,
     #[command(flatten)]
@@ -85,7 +88,7 @@ struct Sides {
 
 impl Copy {
     pub(crate) fn run(self, store: &Store) -> Outcome {
-        let both = self.registry.options();
+        let both = self.foreign.with(self.registry.options());
         let sides = self.sides;
         let one = |creds: Option<Credentials>, authfile, plain, verify: Option<bool>, cert_dir| {
             let unverified = verify.map_or(both.trust.unverified, |verify| !verify);

@@ -11,6 +11,7 @@ mod inspect;
 mod mounts;
 mod names;
 mod quantity;
+mod registry;
 mod report;
 mod transfer;
 

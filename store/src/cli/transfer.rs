@@ -1,59 +1,16 @@
 //! `pull`, `push`: between the store and registries.
 
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgAction, Args};
+use clap::Args;
 use teu_store::image::Platform;
 use teu_store::progress::Progress;
-use teu_store::registry::{Credentials, Options, TrustOptions};
 use teu_store::transfer::{self, PushOptions};
 use teu_store::{Reference, Store};
 
 use super::Outcome;
-
-/// How a registry is reached; the same for all commands that do.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct RegistryArgs {
-    /// Credentials, instead of those that `podman login`, `skopeo login` or `docker login` stored
-    #[arg(long, value_name = "USER:PASSWORD", value_parser = credentials)]
-    creds: Option<Credentials>,
-    /// File with stored credentials [default: $REGISTRY_AUTH_FILE, then podman's and docker's]
-    #[arg(long, value_name = "FILE")]
-    authfile: Option<PathBuf>,
-    /// Speak http without TLS (a registry on this machine is asked which of the two it speaks)
-    #[arg(long)]
-    plain_http: bool,
-    /// Whether the registry's certificate must be good
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
-    tls_verify: bool,
-    /// Folder with authorities (*.crt) and own certificates (*.cert, *.key), besides /etc/containers/certs.d/HOST and /etc/docker/certs.d/HOST
-    #[arg(long, value_name = "DIR")]
-    cert_dir: Option<PathBuf>,
-    /// Accept this host as token server, though it is of another site than the registry; may be repeated
-    #[arg(long, value_name = "HOST")]
-    allow_realm: Vec<String>,
-}
-
-impl RegistryArgs {
-    pub(crate) fn options(self) -> Options {
-        Options {
-            plain_http: self.plain_http,
-            trust: TrustOptions {
-                unverified: !self.tls_verify,
-                cert_dir: self.cert_dir,
-            },
-            credentials: self.creds,
-            authfile: self.authfile,
-            allowed_realms: self.allow_realm,
-        }
-    }
-}
-
-pub(crate) fn credentials(text: &str) -> Result<Credentials, String> {
-    Credentials::from_pair(text).ok_or_else(|| "want USER:PASSWORD".to_owned())
-}
+use super::registry::{ForeignArgs, RegistryArgs};
 
 /// Whether progress is shown.
 #[derive(Debug, Args)]
@@ -86,6 +43,8 @@ pub(crate) struct Pull {
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
     #[command(flatten)]
+    foreign: ForeignArgs,
+    #[command(flatten)]
     registry: RegistryArgs,
     #[command(flatten)]
     progress: ProgressArgs,
@@ -94,7 +53,7 @@ pub(crate) struct Pull {
 impl Pull {
     pub(crate) fn run(self, store: &Store) -> Outcome {
         let platform = self.platform.unwrap_or_else(Platform::host);
-        let options = self.registry.options();
+        let options = self.foreign.with(self.registry.options());
         let progress = self.progress.progress();
         let pulled = transfer::pull(store, &self.name, &platform, &options, &progress)
             .map_err(|source| Failed::new("pull", &self.name, source))?;

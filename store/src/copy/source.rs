@@ -192,6 +192,10 @@ impl Origin for Source {
         }
     }
 
+    fn is_remote(&self) -> bool {
+        matches!(self.kind, Kind::Registry(_))
+    }
+
     fn foreign(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
         match &self.kind {
             Kind::Registry(client) => client.foreign(blob),

@@ -161,14 +161,27 @@ impl Platform {
         }
     }
 
-    /// Whether an image for `offered` runs where `self` is wanted. A variant that either leaves open matches.
+    /// Whether an image for `offered` runs where `self` is wanted. A variant that either leaves open matches; of
+    /// processors whose versions build on each other (`arm/v7`, `amd64/v3`) an earlier one does, too.
     pub fn accepts(&self, offered: &Platform) -> bool {
         let variant = match (&self.variant, &offered.variant) {
-            (Some(wanted), Some(offered)) => wanted == offered,
+            (Some(wanted), Some(offered)) => {
+                let builds_on = matches!(&*self.architecture, "arm" | "arm64" | "amd64");
+                wanted == offered
+                    || builds_on
+                        && version(wanted)
+                            .zip(version(offered))
+                            .is_some_and(|(wanted, offered)| offered < wanted)
+            }
             _ => true,
         };
         self.os == offered.os && self.architecture == offered.architecture && variant
     }
+}
+
+/// The number of a variant: 7 of `v7`.
+pub(super) fn version(variant: &str) -> Option<u32> {
+    variant.strip_prefix('v')?.parse().ok()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::descriptor::{Descriptor, Platform};
+use super::descriptor::{Descriptor, Platform, version};
 use super::{media_type, null_is_default};
 
 /// Largest manifest, index or configuration we read, in bytes. Registries refuse manifests above 4 MiB
@@ -202,33 +202,31 @@ fn index(bytes: &[u8]) -> Result<Document, BadDocument> {
 }
 
 impl Index {
-    /// The first manifest that runs on `wanted`. Entries without a platform match nothing,
-    /// unless the index has a single entry.
+    /// The manifest that runs best on `wanted`: of the very variant, else of the latest earlier one, else of none; of
+    /// several equals the first. Entries without a platform match nothing, unless the index has a single entry.
     pub fn select(&self, wanted: &Platform) -> Option<&Descriptor> {
-        let fits = |entry: &&Descriptor| {
-            entry
-                .platform
-                .as_ref()
-                .is_some_and(|offered| wanted.accepts(offered))
+        let rank = |entry: &Descriptor| {
+            let offered = entry.platform.as_ref().filter(|one| wanted.accepts(one))?;
+            let version = offered.variant.as_deref().and_then(version);
+            Some((
+                offered.variant == wanted.variant,
+                wanted.variant.is_some().then_some(version).flatten(),
+            ))
         };
-        let exact = |entry: &&Descriptor| {
-            entry
-                .platform
-                .as_ref()
-                .is_some_and(|offered| wanted.accepts(offered) && offered.variant == wanted.variant)
-        };
-        let single = || {
-            if let [only] = self.manifests.as_slice() {
-                Some(only).filter(|only| only.platform.is_none())
-            } else {
-                None
+        let mut best: Option<(_, &Descriptor)> = None;
+        for entry in &self.manifests {
+            let Some(rank) = rank(entry) else {
+                continue;
+            };
+            if best.as_ref().is_none_or(|(other, _)| rank > *other) {
+                best = Some((rank, entry));
             }
-        };
-        self.manifests
-            .iter()
-            .find(exact)
-            .or_else(|| self.manifests.iter().find(fits))
-            .or_else(single)
+        }
+        match (best, self.manifests.as_slice()) {
+            (Some((_, entry)), _) => Some(entry),
+            (None, [only]) => Some(only).filter(|only| only.platform.is_none()),
+            (None, _) => None,
+        }
     }
 }
 
@@ -285,30 +283,62 @@ mod tests {
     }
 
     #[test]
-    fn an_exact_variant_is_preferred() {
-        let entry = |variant: Option<&str>| {
-            let mut entry = Descriptor::new(
-                media_type::OCI_MANIFEST,
-                Digest::of(variant.unwrap_or("").as_bytes()),
-                1,
-            );
-            entry.platform = Some(Platform {
-                variant: variant.map(str::to_owned),
-                architecture: "arm64".into(),
-                os: "linux".into(),
-                os_version: None,
-                os_features: vec![],
-            });
-            entry
-        };
-        let index = Index {
+    fn the_best_variant_is_chosen() {
+        let platform = |text: &str| text.parse::<Platform>().unwrap();
+        let index = |platforms: &[&str]| Index {
             schema_version: 2,
             media_type: None,
-            manifests: vec![entry(None), entry(Some("v8"))],
+            manifests: platforms
+                .iter()
+                .map(|text| {
+                    let digest = Digest::of(text.as_bytes());
+                    let mut entry = Descriptor::new(media_type::OCI_MANIFEST, digest, 1);
+                    entry.platform = Some(platform(text));
+                    entry
+                })
+                .collect(),
             annotations: BTreeMap::new(),
             other: Map::new(),
         };
-        let wanted = entry(Some("v8")).platform.unwrap();
-        assert_eq!(index.select(&wanted), Some(&index.manifests[1]));
+        for (offered, wanted, chosen) in [
+            (
+                &["linux/arm64", "linux/arm64/v8"][..],
+                "linux/arm64/v8",
+                Some("linux/arm64/v8"),
+            ),
+            (
+                &["linux/arm/v5", "linux/arm/v6"],
+                "linux/arm/v7",
+                Some("linux/arm/v6"),
+            ),
+            (
+                &["linux/arm/v7", "linux/arm/v5"],
+                "linux/arm/v6",
+                Some("linux/arm/v5"),
+            ),
+            (&["linux/arm/v7"], "linux/arm/v6", None),
+            (
+                &["linux/amd64/v3", "linux/amd64"],
+                "linux/amd64",
+                Some("linux/amd64"),
+            ),
+            (
+                &["linux/amd64", "linux/amd64/v2"],
+                "linux/amd64/v3",
+                Some("linux/amd64/v2"),
+            ),
+            (
+                &["linux/amd64", "linux/amd64/v4"],
+                "linux/amd64/v3",
+                Some("linux/amd64"),
+            ),
+            (&["windows/amd64", "linux/s390x"], "linux/amd64", None),
+        ] {
+            let index = index(offered);
+            let found = index
+                .select(&platform(wanted))
+                .and_then(|entry| entry.platform.clone());
+            assert_eq!(found, chosen.map(platform), "{wanted} of {offered:?}");
+        }
     }
 }

@@ -17,6 +17,7 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 /// Hands the blob's bytes on, hashes and keeps them.
 pub(super) struct BlobTee<'p, R> {
+    transaction: &'p Transaction,
     inner: R,
     hasher: Hasher,
     kept: Option<(PathBuf, File)>,
@@ -29,19 +30,20 @@ pub(super) struct BlobTee<'p, R> {
 
 impl<'p, R: Read> BlobTee<'p, R> {
     pub(super) fn new(
-        transaction: &Transaction,
+        transaction: &'p Transaction,
         inner: R,
         expected: &Descriptor,
         keep: bool,
         progress: &'p mut dyn FnMut(u64),
     ) -> Result<BlobTee<'p, R>, Error> {
         let kept = if keep {
-            Some(transaction.new_file("blob")?)
+            Some(transaction.partial_file(&expected.digest)?)
         } else {
             None
         };
         let hasher = Hasher::new(expected.digest.algorithm());
         Ok(BlobTee {
+            transaction,
             inner,
             hasher,
             kept,
@@ -93,8 +95,34 @@ impl<'p, R: Read> BlobTee<'p, R> {
             }
         }
         if let Some(err) = self.failed.take() {
+            self.give_up(&err);
             return Err(err);
         }
+        if let Err(err) = self.check() {
+            self.give_up(&err);
+            return Err(err);
+        }
+        let Some((path, file)) = self.kept else {
+            return Ok(None);
+        };
+        file.sync_all().context("sync", &path)?;
+        Ok(Some(path))
+    }
+
+    /// What was kept of a blob that broke off is right as far as it goes; of any other it is worth nothing.
+    fn give_up(&self, err: &Error) {
+        let Some((path, _)) = &self.kept else {
+            return;
+        };
+        let length = match err {
+            Error::Read { .. } => self.read,
+            _ => 0,
+        };
+        self.transaction.leave_partial(path, length);
+    }
+
+    /// The blob is as long, and has the digest, as promised.
+    fn check(&mut self) -> Result<(), Error> {
         let (what, expected) = (self.what(), &self.expected);
         if self.read != expected.size {
             return Err(Error::SizeMismatch {
@@ -103,7 +131,7 @@ impl<'p, R: Read> BlobTee<'p, R> {
                 found: self.read,
             });
         }
-        let found = self.hasher.finish();
+        let found = self.hasher.clone().finish();
         if found != expected.digest {
             return Err(Error::DigestMismatch {
                 what,
@@ -111,11 +139,7 @@ impl<'p, R: Read> BlobTee<'p, R> {
                 found: Box::new(found),
             });
         }
-        let Some((path, file)) = self.kept else {
-            return Ok(None);
-        };
-        file.sync_all().context("sync", &path)?;
-        Ok(Some(path))
+        Ok(())
     }
 }
 

@@ -39,7 +39,7 @@ struct Granted {
 pub(super) struct Authorization {
     /// The registry as the user names it, for messages.
     pub(super) host: String,
-    pub(super) repository: String,
+    repository: String,
     /// What a token must permit: `repository:a/b:pull,push`.
     scopes: Vec<String>,
     credentials: Option<Credentials>,
@@ -123,10 +123,9 @@ impl Authorization {
                 });
                 Ok(())
             }
-            _ => {
-                Err(self
-                    .refused(&http::read_body(response, TOKEN_BODY_BYTES_MAX).unwrap_or_default()))
-            }
+            _ => Err(self.refused(
+                &http::read_body(response, TOKEN_BODY_BYTES_MAX, &http.limits).unwrap_or_default(),
+            )),
         }
     }
 
@@ -168,7 +167,9 @@ impl Authorization {
             })?;
         let scopes = merge_scopes(&self.scopes, bearer.scope.as_deref());
         let asked = Instant::now();
-        let body = retry::run(|| self.ask_token_server(http, &realm, bearer, &scopes))?;
+        let body = retry::run(&http.limits, || {
+            self.ask_token_server(http, &realm, bearer, &scopes)
+        })?;
         let (token, life) = parse_token(&body).ok_or_else(|| Error::Answer {
             action: "get a token".into(),
             host: http::authority(&realm),
@@ -212,13 +213,13 @@ impl Authorization {
         let mut response = http.send(&uri, &call, basic.as_deref())?;
         let status = response.status().as_u16();
         let host = http::authority(realm);
-        let body = http::read_body(&mut response, TOKEN_BODY_BYTES_MAX).map_err(|source| {
-            Error::Transport {
+        let body = http::read_body(&mut response, TOKEN_BODY_BYTES_MAX, &http.limits).map_err(
+            |source| Error::Transport {
                 action: "get a token".into(),
                 host: host.clone(),
                 source: Transport::from(&source),
-            }
-        })?;
+            },
+        )?;
         match status {
             200 => Ok(body),
             400 | 401 | 403 => Err(self.refused(&body)),

@@ -4,12 +4,16 @@ use super::auth::{self, Authorization};
 use super::credentials::{self, Credentials};
 use super::error::{self, Error, Transport};
 use super::http::{self, Call, Http};
+use super::limits::Limits;
+use super::places::{self, Endpoint, Files, Serves};
 use super::trust::TrustOptions;
 use super::{realm, retry};
 use crate::digest::{Digest, Hasher};
 use crate::image::{DOCUMENT_BYTES_MAX, media_type};
 use crate::reference::Reference;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use ureq::Body;
 use ureq::http::{Method, Response, Uri, header};
 
@@ -28,6 +32,12 @@ const ERROR_BODY_BYTES_MAX: u64 = 64 * 1024;
 /// token that another scope or its end made useless.
 const AUTH_ROUNDS_MAX: usize = 2;
 
+/// How often a mirror is tried: behind it is another.
+const MIRROR_ATTEMPTS_MAX: u32 = 2;
+
+/// Connections beside the first that all blobs of one client may open together for their ranges.
+const SPARE_CONNECTIONS: usize = 3;
+
 /// What the user decides about registries.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -41,6 +51,12 @@ pub struct Options {
     pub authfile: Option<PathBuf>,
     /// Hosts of token servers that are accepted though they are of another site than the registry.
     pub allowed_realms: Vec<String>,
+    /// What says where images are.
+    pub files: Files,
+    /// How patient we are.
+    pub limits: Limits,
+    /// Layers that are not stored with their image are fetched from where it says they are.
+    pub foreign_layers: bool,
 }
 
 /// What is going to be done with a repository; a token is asked for just that.
@@ -63,12 +79,25 @@ pub struct Fetched {
     pub media_type: Option<String>,
 }
 
-/// A repository at a registry. Requests may run in parallel.
+/// A repository at a registry. Requests may run in parallel; a clone shares all with its original.
+#[derive(Clone)]
 pub struct Client {
-    http: Http,
+    pub(super) http: Arc<Http>,
     /// Scheme and host with port.
     base: Uri,
-    authorization: Authorization,
+    /// What stands before the repository in addresses: `v2`.
+    path: String,
+    repository: String,
+    authorization: Arc<Authorization>,
+    /// Who is asked before, for reading.
+    mirrors: Vec<Client>,
+    /// As a mirror: when it is asked.
+    serves: Serves,
+    /// As a mirror: the registry it stands for.
+    stands_for: Option<String>,
+    foreign_layers: bool,
+    /// Connections that large blobs may still open beside their first.
+    pub(super) spare: Arc<AtomicUsize>,
 }
 
 impl std::fmt::Debug for Client {
@@ -79,63 +108,138 @@ impl std::fmt::Debug for Client {
 
 impl Client {
     /// Prepares to talk about `reference`'s repository. Only registries on this
-    /// machine are contacted, to see whether they speak TLS. For a push,
-    /// `mount_from` names repositories that blobs may be mounted from.
+    /// machine, and those said to be insecure, are contacted, to see whether they
+    /// speak TLS. For a push, `mount_from` names repositories that blobs may be mounted from.
     ///
     /// # Errors
-    /// Unreadable credentials or certificates.
+    /// Unreadable credentials, certificates or configuration; a registry that is blocked.
     pub fn connect(
         reference: &Reference,
         access: Access,
         mount_from: &[String],
         options: &Options,
     ) -> Result<Self, Error> {
-        let host = api_host(reference.registry());
-        let http = Http::new(options.trust.clone(), host);
+        let plan = places::plan(reference, &options.files)?;
+        let scopes = |repository: &str| {
+            let actions = match access {
+                Access::Pull => "pull",
+                Access::Push => "pull,push",
+            };
+            let others = mount_from
+                .iter()
+                .map(|other| format!("repository:{other}:pull"));
+            let mut scopes = vec![format!("repository:{repository}:{actions}")];
+            scopes.extend(others);
+            scopes
+        };
+        let home = &plan.home;
+        let mut client = Self::at(
+            home,
+            reference.registry(),
+            scopes(&home.repository),
+            options,
+        )?;
+        if access == Access::Push {
+            return Ok(client);
+        }
+        // What the user says of the registry is not said of its mirrors.
+        let for_mirrors = Options {
+            plain_http: false,
+            trust: TrustOptions::default(),
+            credentials: None,
+            limits: Limits {
+                attempts: options.limits.attempts.min(MIRROR_ATTEMPTS_MAX),
+                ..options.limits
+            },
+            ..options.clone()
+        };
+        for mirror in &plan.mirrors {
+            let scopes = scopes(&mirror.repository);
+            // One that cannot even be asked what it speaks is one that is down.
+            match Self::at(mirror, &mirror.host, scopes, &for_mirrors) {
+                Err(Error::Transport { .. }) => {}
+                other => client.mirrors.push(other?),
+            }
+        }
+        Ok(client)
+    }
+
+    /// Talks to a registry as such, not about one of its repositories: `scopes`
+    /// is what a token must permit.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub(super) fn to_registry(
+        host: &str,
+        scopes: Vec<String>,
+        options: &Options,
+    ) -> Result<Self, Error> {
+        // A name that nobody asks for: only its registry matters.
+        let reference: Reference = format!("{host}/x")
+            .parse()
+            .map_err(|_| Error::BadHost(host.to_owned()))?;
+        let plan = places::plan(&reference, &options.files)?;
+        let home = Endpoint {
+            repository: String::new(),
+            ..plan.home
+        };
+        Self::at(&home, reference.registry(), scopes, options)
+    }
+
+    /// One host; `registry` is what the user calls it.
+    fn at(
+        endpoint: &Endpoint,
+        registry: &str,
+        scopes: Vec<String>,
+        options: &Options,
+    ) -> Result<Self, Error> {
+        let host = endpoint.host.as_str();
+        let trust = TrustOptions {
+            unverified: options.trust.unverified || endpoint.insecure,
+            ..options.trust.clone()
+        };
+        let http = Http::new(trust, endpoint.files.clone(), options.limits, host);
         let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
         let on_this_machine = realm::is_loopback(host) || realm::is_loopback(name);
-        let plain = options.plain_http || (on_this_machine && !http.speaks_tls(host)?);
+        let may_be_plain = on_this_machine || endpoint.insecure;
+        let plain = match endpoint.scheme {
+            Some(scheme) => scheme == "http",
+            None => options.plain_http || (may_be_plain && !http.speaks_tls(host)?),
+        };
         let scheme = if plain { "http" } else { "https" };
         let base = format!("{scheme}://{host}/")
             .parse()
             .map_err(|_| Error::BadHost(host.to_owned()))?;
+        let repository = &endpoint.repository;
         let credentials = match &options.credentials {
             Some(given) => Some(given.clone()),
-            None => credentials::find(
-                options.authfile.as_deref(),
-                reference.registry(),
-                reference.repository(),
-            )?,
+            None => credentials::find(options.authfile.as_deref(), registry, repository)?,
         };
-        let repository = reference.repository();
-        let actions = match access {
-            Access::Pull => "pull",
-            Access::Push => "pull,push",
-        };
-        let mut scopes = vec![format!("repository:{repository}:{actions}")];
-        scopes.extend(
-            mount_from
-                .iter()
-                .map(|other| format!("repository:{other}:pull")),
-        );
-        let authorization = Authorization::new(
-            reference.registry(),
-            repository,
-            scopes,
-            credentials,
-            options.allowed_realms.clone(),
-        );
+        let realms = options.allowed_realms.clone();
         Ok(Self {
-            http,
+            http: Arc::new(http),
             base,
-            authorization,
+            path: endpoint.path.trim_matches('/').to_owned(),
+            repository: repository.clone(),
+            authorization: Arc::new(Authorization::new(
+                registry,
+                repository,
+                scopes,
+                credentials,
+                realms,
+            )),
+            mirrors: Vec::new(),
+            serves: endpoint.serves,
+            stands_for: endpoint.stands_for.clone(),
+            foreign_layers: options.foreign_layers,
+            spare: Arc::new(AtomicUsize::new(SPARE_CONNECTIONS)),
         })
     }
 
     /// The repository's path: `library/alpine`.
     #[must_use]
     pub fn repository(&self) -> &str {
-        &self.authorization.repository
+        &self.repository
     }
 
     /// The registry as the user names it.
@@ -144,21 +248,67 @@ impl Client {
         &self.authorization.host
     }
 
+    /// Whether layers that are stored elsewhere are fetched from there.
+    pub(crate) fn foreign_layers(&self) -> bool {
+        self.foreign_layers
+    }
+
+    /// Who may be asked for something, the mirrors first; `by_digest` says how it is asked for.
+    pub(super) fn sources(&self, by_digest: bool) -> Vec<&Client> {
+        let serves = |mirror: &&Client| match mirror.serves {
+            Serves::All => true,
+            Serves::Digests => by_digest,
+            Serves::Tags => !by_digest,
+        };
+        self.mirrors.iter().filter(serves).chain([self]).collect()
+    }
+
+    /// Asks one after another until one answers.
+    pub(super) fn first_of<T>(
+        sources: &[&Client],
+        ask: impl Fn(&Client) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut mirrors = Vec::new();
+        for (place, source) in sources.iter().enumerate() {
+            match ask(source) {
+                Ok(answer) => return Ok(answer),
+                Err(error) if place + 1 < sources.len() => {
+                    mirrors.push(format!("{}: {}", source.host(), error::chain(&error)));
+                }
+                Err(error) if mirrors.is_empty() => return Err(error),
+                Err(error) => {
+                    return Err(Error::AlsoMirrors {
+                        mirrors: mirrors.join("; "),
+                        source: Box::new(error),
+                    });
+                }
+            }
+        }
+        Err(Error::BadHost(String::new()))
+    }
+
     /// Reads the manifest or index that `wanted` (a tag or a digest) names.
     /// What comes under a digest has that digest.
     ///
     /// # Errors
     /// As for every request; besides, an answer that is too long or not what was asked for.
     pub fn manifest(&self, wanted: &str) -> Result<Fetched, Error> {
+        let by_digest = wanted.contains(':');
+        Self::first_of(&self.sources(by_digest), |source| {
+            source.manifest_here(wanted)
+        })
+    }
+
+    fn manifest_here(&self, wanted: &str) -> Result<Fetched, Error> {
         let what = self.named(wanted);
         let action = format!("read manifest {what}");
         let uri = self.address(&format!("manifests/{wanted}"))?;
         let call = Call::new(Method::GET, action.clone())
             .header(header::ACCEPT, ACCEPT_MANIFESTS.join(", "));
-        let (bytes, media_type) = retry::run(|| {
+        let (bytes, media_type) = retry::run(&self.http.limits, || {
             let mut response = self.expect(&uri, &call, &[200], &what)?;
             let kind = http::header_text(&response, &header::CONTENT_TYPE).map(media_type_alone);
-            let bytes = http::read_body(&mut response, DOCUMENT_BYTES_MAX)
+            let bytes = http::read_body(&mut response, DOCUMENT_BYTES_MAX, &self.http.limits)
                 .map_err(|error| self.unreadable(&action, &error))?;
             Ok((bytes, kind))
         })?;
@@ -189,7 +339,16 @@ impl Client {
 
     /// The address of something below the repository.
     pub(super) fn address(&self, path: &str) -> Result<Uri, Error> {
-        let text = format!("{}v2/{}/{path}", self.base, self.repository());
+        self.address_of(&format!("{}/{path}", self.repository))
+    }
+
+    /// The address of something below the API's root.
+    pub(super) fn address_of(&self, path: &str) -> Result<Uri, Error> {
+        let mut text = format!("{}{}/{path}", self.base, self.path);
+        if let Some(registry) = &self.stands_for {
+            let separator = if text.contains('?') { '&' } else { '?' };
+            text.push_str(&format!("{separator}ns={}", http::query_value(registry)));
+        }
         text.parse().map_err(|_| Error::BadHost(text.clone()))
     }
 
@@ -207,7 +366,8 @@ impl Client {
         if expected.contains(&status) {
             return Ok(response);
         }
-        let body = http::read_body(&mut response, ERROR_BODY_BYTES_MAX).unwrap_or_default();
+        let body = http::read_body(&mut response, ERROR_BODY_BYTES_MAX, &self.http.limits)
+            .unwrap_or_default();
         let said = error::said(&body);
         let (host, action) = (self.host().to_owned(), call.action.clone());
         Err(match status {
@@ -262,14 +422,6 @@ impl Client {
             host,
             source: Transport::from(error),
         }
-    }
-}
-
-/// Where a registry's API is: Docker Hub's is not at its own name.
-fn api_host(registry: &str) -> &str {
-    match registry {
-        "docker.io" => "registry-1.docker.io",
-        other => other,
     }
 }
 

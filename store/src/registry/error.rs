@@ -105,6 +105,25 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// An administrator's word.
+    #[error("registry {host} is blocked by the rule for {prefix:?} in registries.conf")]
+    Blocked {
+        /// The registry.
+        host: String,
+        /// The rule's prefix.
+        prefix: String,
+    },
+    /// Neither the registry nor a mirror could serve it.
+    #[error("no mirror served it ({mirrors}), nor the registry")]
+    AlsoMirrors {
+        /// What each mirror answered.
+        mirrors: String,
+        /// What the registry answered.
+        source: Box<Error>,
+    },
+    /// A configuration file.
+    #[error(transparent)]
+    Place(#[from] super::places::PlaceError),
     /// The address cannot be formed.
     #[error("{0:?} is not the host of a registry")]
     BadHost(String),
@@ -128,6 +147,7 @@ impl Error {
                 retry_after,
                 ..
             } => retry::is_passing(*status).then_some(*retry_after),
+            Self::AlsoMirrors { source, .. } => source.passing(),
             _ => None,
         }
     }
@@ -259,6 +279,17 @@ pub(super) fn said(body: &[u8]) -> String {
     } else {
         format!(" ({clean})")
     }
+}
+
+/// An error and its causes on one line.
+pub(super) fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// The text of a plain answer, such as a balancer's; pages for browsers say nothing here.

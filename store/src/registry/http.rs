@@ -2,9 +2,10 @@
 //! by our own rules, and no knowledge of registries.
 
 use super::error::Transport;
+use super::limits::{Limits, Paced};
 use super::proxy;
 use super::resolve::HostResolver;
-use super::trust::{self, TrustOptions};
+use super::trust::{self, OwnFiles, TrustOptions};
 use super::{Error, realm};
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -18,12 +19,13 @@ use ureq::{Agent, AsSendBody, Body, SendBody};
 /// How long a connection may take, name and TLS included.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long the other side may be silent in the middle of an answer.
-const STALL_LIMIT: Duration = Duration::from_secs(60);
-
 /// How long a registry may think before it answers: after the last byte of a
 /// large blob some hash it, or copy it to an object store, before they confirm.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// How many times the stall limit a registry may take to begin an answer to a question that
+/// changes nothing: some fetch what they are asked for from elsewhere first.
+const THINKING_STALLS: u32 = 5;
 
 /// Longest head of an answer; addresses with signatures in them reach 4 KiB.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -86,6 +88,8 @@ impl<'a> Call<'a> {
 /// Agents by the host they talk to.
 pub(super) struct Http {
     trust: TrustOptions,
+    files: OwnFiles,
+    pub(super) limits: Limits,
     /// The host whose client certificate may come from `--cert-dir`.
     home: String,
     agents: Mutex<HashMap<String, Agent>>,
@@ -100,9 +104,11 @@ impl std::fmt::Debug for Http {
 }
 
 impl Http {
-    pub(super) fn new(trust: TrustOptions, home: &str) -> Self {
+    pub(super) fn new(trust: TrustOptions, files: OwnFiles, limits: Limits, home: &str) -> Self {
         Self {
             trust,
+            files,
+            limits,
             home: home.to_owned(),
             agents: Mutex::default(),
         }
@@ -212,12 +218,17 @@ impl Http {
             .max_idle_connections(IDLE_CONNECTIONS_MAX)
             .timeout_connect(Some(CONNECT_LIMIT))
             .timeout_resolve(Some(CONNECT_LIMIT))
-            .timeout_recv_response(Some(ANSWER_LIMIT))
-            .timeout_per_write(Some(STALL_LIMIT))
-            .timeout_per_read(Some(STALL_LIMIT))
+            .timeout_recv_response(Some(self.limits.stall * THINKING_STALLS))
+            .timeout_per_write(Some(self.limits.stall))
+            .timeout_per_read(Some(self.limits.stall))
             .proxy(proxy::for_uri(uri));
         if secure {
-            config = config.tls_config(trust::tls_config(&self.trust, &host, host == self.home)?);
+            config = config.tls_config(trust::tls_config(
+                &self.trust,
+                &self.files,
+                &host,
+                host == self.home,
+            )?);
         }
         let agent = Agent::with_parts(
             config.build(),
@@ -236,6 +247,7 @@ fn patiently(
 ) -> Result<Response<Body>, ureq::Error> {
     let request = agent
         .configure_request(request)
+        .timeout_recv_response(Some(ANSWER_LIMIT))
         .timeout_per_read(Some(ANSWER_LIMIT))
         .build();
     agent.run(request)
@@ -331,11 +343,13 @@ pub(super) fn header_text<'r>(
 }
 
 /// The body of an answer, if it has at most `limit` bytes.
-pub(super) fn read_body(response: &mut Response<Body>, limit: u64) -> io::Result<Vec<u8>> {
+pub(super) fn read_body(
+    response: &mut Response<Body>,
+    limit: u64,
+    limits: &Limits,
+) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    response
-        .body_mut()
-        .as_reader()
+    Paced::new(response.body_mut().as_reader(), limits)
         .take(limit + 1)
         .read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {

@@ -1,13 +1,8 @@
 //! When a request is made again, and how long to wait before.
 
 use super::Error;
+use super::limits::Limits;
 use std::time::Duration;
-
-/// How often one request, or one range of a blob, is tried in all.
-pub(super) const ATTEMPTS_MAX: u32 = 6;
-
-/// Wait before the second attempt; doubled with each further one.
-const FIRST_DELAY: Duration = Duration::from_millis(500);
 
 /// Longest wait of our own choosing.
 const DELAY_MAX: Duration = Duration::from_secs(20);
@@ -31,17 +26,22 @@ pub(super) fn is_passing(status: u16) -> bool {
 /// spreads clients that failed together: the wait is between half and all of
 /// its doubling time.
 #[must_use]
-pub(super) fn delay(attempt: u32, asked: Option<Duration>, random: u32) -> Option<Duration> {
-    if attempt > ATTEMPTS_MAX {
+pub(super) fn delay(
+    limits: &Limits,
+    attempt: u32,
+    asked: Option<Duration>,
+    random: u32,
+) -> Option<Duration> {
+    if attempt > limits.attempts {
         return None;
     }
-    let doubled = FIRST_DELAY * 2_u32.saturating_pow(attempt.saturating_sub(2).min(16));
+    let doubled = limits.first_delay * 2_u32.saturating_pow(attempt.saturating_sub(2).min(16));
     let whole = doubled.min(DELAY_MAX);
     let jittered = whole / 2 + (whole / 2).mul_f64(f64::from(random) / f64::from(u32::MAX));
     match asked {
         Some(asked) if asked > RETRY_AFTER_MAX => None,
         // The jitter is added: who was told the same second should not come back together.
-        Some(asked) => Some(asked + jittered.min(FIRST_DELAY)),
+        Some(asked) => Some(asked + jittered.min(limits.first_delay)),
         None => Some(jittered),
     }
 }
@@ -71,7 +71,10 @@ pub(super) fn random() -> u32 {
 ///
 /// # Errors
 /// The last failure.
-pub(super) fn run<T>(mut once: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+pub(super) fn run<T>(
+    limits: &Limits,
+    mut once: impl FnMut() -> Result<T, Error>,
+) -> Result<T, Error> {
     let mut attempt = 1;
     loop {
         let error = match once() {
@@ -81,7 +84,7 @@ pub(super) fn run<T>(mut once: impl FnMut() -> Result<T, Error>) -> Result<T, Er
         attempt += 1;
         let wait = error
             .passing()
-            .and_then(|asked| delay(attempt, asked, random()));
+            .and_then(|asked| delay(limits, attempt, asked, random()));
         match wait {
             Some(wait) => std::thread::sleep(wait),
             None => return Err(error),
@@ -93,22 +96,32 @@ pub(super) fn run<T>(mut once: impl FnMut() -> Result<T, Error>) -> Result<T, Er
 mod tests {
     use super::*;
 
+    const LIMITS: Limits = Limits {
+        attempts: 6,
+        first_delay: Duration::from_millis(500),
+        stall: Duration::from_secs(60),
+        rate_min: 1024,
+    };
+
     #[test]
     fn waits_double_and_stay_within_bounds() {
         let longest: Vec<u64> = (2..=6)
-            .filter_map(|attempt| delay(attempt, None, u32::MAX))
+            .filter_map(|attempt| delay(&LIMITS, attempt, None, u32::MAX))
             .map(|wait| wait.as_millis() as u64)
             .collect();
         assert_eq!(longest, [500, 1000, 2000, 4000, 8000]);
-        assert_eq!(delay(2, None, 0), Some(Duration::from_millis(250)));
-        assert_eq!(delay(7, None, 0), None);
+        assert_eq!(delay(&LIMITS, 2, None, 0), Some(Duration::from_millis(250)));
+        assert_eq!(delay(&LIMITS, 7, None, 0), None);
     }
 
     #[test]
     fn the_registry_may_ask_for_a_wait_but_not_for_hours() {
         let asked = Some(Duration::from_secs(7));
-        assert_eq!(delay(2, asked, 0), Some(Duration::from_millis(7250)));
-        assert_eq!(delay(2, Some(Duration::from_secs(21600)), 0), None);
+        assert_eq!(
+            delay(&LIMITS, 2, asked, 0),
+            Some(Duration::from_millis(7250))
+        );
+        assert_eq!(delay(&LIMITS, 2, Some(Duration::from_secs(21600)), 0), None);
     }
 
     #[test]

@@ -21,7 +21,11 @@ const BUNDLES: [&str; 4] = [
 ];
 
 /// Folders that hold one folder a registry.
-const CERTS_D: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
+const CERTS_D: [&str; 3] = [
+    "/etc/containers/certs.d",
+    "/etc/docker/certs.d",
+    "/etc/containerd/certs.d",
+];
 
 /// A file of certificates that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +33,15 @@ const CERTS_D: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
 pub struct TrustError {
     path: PathBuf,
     source: io::Error,
+}
+
+/// What a configuration file says of one host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct OwnFiles {
+    /// Files with authorities.
+    pub(super) authorities: Vec<PathBuf>,
+    /// Our certificate for it, and its key.
+    pub(super) client: Option<(PathBuf, PathBuf)>,
 }
 
 /// What the user decides about TLS.
@@ -48,6 +61,7 @@ pub struct TrustOptions {
 /// When a file that is there cannot be read or holds no PEM.
 pub(super) fn tls_config(
     options: &TrustOptions,
+    files: &OwnFiles,
     host: &str,
     is_registry: bool,
 ) -> Result<TlsConfig, TrustError> {
@@ -64,6 +78,14 @@ pub(super) fn tls_config(
         roots.extend(authorities);
         if is_registry || is_usual(&folder) {
             own = client.or(own);
+        }
+    }
+    if is_registry {
+        for path in &files.authorities {
+            roots.extend(certificates(path)?);
+        }
+        if let Some((certificate, key)) = &files.client {
+            own = Some(client_certificate(certificate, key)?);
         }
     }
     Ok(TlsConfig::builder()
@@ -122,15 +144,22 @@ fn from_folder(folder: &Path) -> Result<FolderContent, TrustError> {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("crt") => authorities.extend(certificates(&path)?),
             Some("cert") => {
-                let chain = certificates(&path)?;
-                let key_path = path.with_extension("key");
-                let key = private_key(&key_path).map_err(in_file(&key_path))?;
-                client = Some(ClientCert::new_with_certs(&chain, key));
+                client = Some(client_certificate(&path, &path.with_extension("key"))?);
             }
             _ => {}
         }
     }
     Ok((authorities, client))
+}
+
+/// What we show of ourselves.
+fn client_certificate(certificate: &Path, key: &Path) -> Result<ClientCert, TrustError> {
+    let chain = certificates(certificate)?;
+    let key = private_key(key).map_err(|source| TrustError {
+        path: key.to_owned(),
+        source,
+    })?;
+    Ok(ClientCert::new_with_certs(&chain, key))
 }
 
 fn is_usual(folder: &Path) -> bool {
@@ -178,10 +207,32 @@ mod tests {
             unverified: true,
             cert_dir: Some(cert_dir),
         };
-        assert!(tls_config(&options(folder.path().join("nosuch")), "h.test", true).is_err());
-        assert!(tls_config(&options(folder.path().to_owned()), "h.test", true).is_ok());
+        assert!(
+            tls_config(
+                &options(folder.path().join("nosuch")),
+                &OwnFiles::default(),
+                "h.test",
+                true
+            )
+            .is_err()
+        );
+        assert!(
+            tls_config(
+                &options(folder.path().to_owned()),
+                &OwnFiles::default(),
+                "h.test",
+                true
+            )
+            .is_ok()
+        );
         fs::write(folder.path().join("ca.crt"), "not PEM").unwrap();
-        let error = tls_config(&options(folder.path().to_owned()), "h.test", true).unwrap_err();
+        let error = tls_config(
+            &options(folder.path().to_owned()),
+            &OwnFiles::default(),
+            "h.test",
+            true,
+        )
+        .unwrap_err();
         assert!(error.to_string().contains("ca.crt"), "{error}");
     }
 
@@ -189,6 +240,6 @@ mod tests {
     fn a_host_is_never_a_path() {
         let options = TrustOptions::default();
         assert!(folders(&options, "../../tmp").is_empty());
-        assert_eq!(folders(&options, "h.test:5000").len(), 2);
+        assert_eq!(folders(&options, "h.test:5000").len(), 3);
     }
 }

@@ -72,7 +72,7 @@ impl Client {
         }
         let mut mount = mount_from.filter(|from| *from != self.repository());
         let mut piece = u64::MAX;
-        retry::run(|| {
+        retry::run(&self.http.limits, || {
             let Some(mut session) = self.begin(digest, mount.take())? else {
                 return Ok(Uploaded::Mounted);
             };
@@ -93,7 +93,9 @@ impl Client {
     pub fn has_blob(&self, digest: &Digest) -> Result<bool, Error> {
         let uri = self.address(&format!("blobs/{digest}"))?;
         let call = Call::new(Method::HEAD, format!("look for blob {digest}"));
-        let response = retry::run(|| self.expect(&uri, &call, &[200, 404], "blob"))?;
+        let response = retry::run(&self.http.limits, || {
+            self.expect(&uri, &call, &[200, 404], "blob")
+        })?;
         Ok(response.status().as_u16() == 200)
     }
 
@@ -109,7 +111,9 @@ impl Client {
         )
         .header(header::CONTENT_TYPE, media_type)
         .payload(Payload::Bytes(bytes));
-        let response = retry::run(|| self.expect(&uri, &call, &[200, 201, 202], "repository"))?;
+        let response = retry::run(&self.http.limits, || {
+            self.expect(&uri, &call, &[200, 201, 202], "repository")
+        })?;
         let digest = Digest::of(bytes);
         let stored = response
             .headers()

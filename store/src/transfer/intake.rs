@@ -30,6 +30,11 @@ pub(crate) trait Origin: Sync {
         skip(self.open(blob)?, blob, offset)
     }
 
+    /// Whether it is far away: what was begun is worth keeping, and nothing is fetched twice at a time.
+    fn is_remote(&self) -> bool {
+        false
+    }
+
     /// Opens a layer that is not stored with its image but at addresses of its own.
     fn foreign(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
         Err(Error::ForeignLayer(blob.digest))
@@ -277,22 +282,97 @@ fn layer(
     stop: &parallel::Stop,
 ) -> Result<Option<Layer>, Error> {
     let name = format!("layer {}", blob.digest.short());
-    if work.has_packed_layer(blob, diff_id)? {
+    let is_here = || work.has_packed_layer(blob, diff_id);
+    if is_here()? {
         progress.reused(&name, blob.size, "already here");
         return Ok(None);
     }
-    let is_foreign = !blob.urls.is_empty() && !media_type::is_distributable(&blob.media_type);
-    let content = if is_foreign {
-        origin.foreign(blob)?
+    let _fetch = if origin.is_remote() {
+        let waits = || progress.note(format_args!("{name}  another process fetches it"));
+        let fetch = work.fetch(blob, waits)?;
+        if is_here()? {
+            progress.reused(&name, blob.size, "fetched by another process");
+            return Ok(None);
+        }
+        Some(fetch)
     } else {
-        origin.open(blob)?
+        None
     };
-    let task = progress.task(name, blob.size);
-    let content = stop.watch(content);
-    let layer = work.ingest_layer(content, blob, Some(diff_id), &mut |read| task.reach(read))?;
+    let begun = if origin.is_remote() {
+        work.take_partial(blob)?
+    } else {
+        None
+    };
+    let task = progress.task(name.clone(), blob.size);
+    let take = |content: Box<dyn Read + Send + '_>| {
+        let content = stop.watch(content);
+        work.ingest_layer(content, blob, Some(diff_id), &mut |read| task.reach(read))
+    };
+    let taken = match begun {
+        None => take(open(origin, blob, 0)?),
+        Some(begun) => {
+            progress.note(format_args!(
+                "{name}  goes on after {} bytes of an earlier attempt",
+                begun.length
+            ));
+            let resumed = begun.file.chain(Later {
+                origin,
+                blob,
+                offset: begun.length,
+                inner: None,
+            });
+            match take(Box::new(resumed)) {
+                // The beginning was damaged where it lay: all of it again.
+                Err(crate::Error::DigestMismatch { .. } | crate::Error::SizeMismatch { .. }) => {
+                    take(open(origin, blob, 0)?)
+                }
+                other => other,
+            }
+        }
+    };
+    let layer = taken?;
     work.note_packed(blob, &layer.diff_id)?;
     task.finish("done");
     Ok(Some(layer))
+}
+
+/// A layer from where it is stored.
+fn open<'o>(
+    origin: &'o dyn Origin,
+    blob: &Descriptor,
+    offset: u64,
+) -> Result<Box<dyn Read + Send + 'o>, Error> {
+    if !blob.urls.is_empty() && !media_type::is_distributable(&blob.media_type) {
+        return skip(origin.foreign(blob)?, blob, offset);
+    }
+    if offset == 0 {
+        return origin.open(blob);
+    }
+    origin.open_at(blob, offset)
+}
+
+/// The rest of a blob, asked for when its beginning is read.
+struct Later<'a> {
+    origin: &'a dyn Origin,
+    blob: &'a Descriptor,
+    offset: u64,
+    inner: Option<Box<dyn Read + Send + 'a>>,
+}
+
+impl Read for Later<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.offset >= self.blob.size {
+            return Ok(0);
+        }
+        if self.inner.is_none() {
+            let opened = open(self.origin, self.blob, self.offset).map_err(io::Error::other)?;
+            self.inner = Some(opened);
+        }
+        match &mut self.inner {
+            Some(inner) => inner.read(buffer),
+            None => Ok(0),
+        }
+    }
 }
 
 /// A document from the store if it is there, else from its origin, checked.

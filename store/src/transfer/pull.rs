@@ -66,6 +66,17 @@ impl Origin for Client {
         Ok(Box::new(self.blob(&blob.digest, blob.size)?))
     }
 
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    fn foreign(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send + '_>, Error> {
+        if !self.foreign_layers() {
+            return Err(Error::ForeignLayer(blob.digest));
+        }
+        Ok(Box::new(self.foreign_layer(blob)?))
+    }
+
     fn open_at(&self, blob: &Descriptor, offset: u64) -> Result<Box<dyn Read + Send + '_>, Error> {
         Ok(Box::new(self.blob_at(&blob.digest, blob.size, offset)?))
     }
