@@ -28,12 +28,32 @@ pub(crate) fn stored(scene: &Scene, name: &str) -> Value {
 /// A registry; ended when dropped.
 pub(crate) struct Registry {
     process: Child,
+    host: String,
 }
 
 impl Registry {
     /// Plain http, for everyone.
     pub(crate) fn http(scene: &Scene) -> Self {
         Self::start(scene, &json!({}), &json!({}))
+    }
+
+    /// Plain http, for everyone, at an address of the scene's own (`[::1]:5007`); its content in a folder of its own.
+    pub(crate) fn http_at(scene: &Scene, address: &str) -> Self {
+        Self::start_at(scene, address, &json!({}), &json!({}))
+    }
+
+    /// TLS at an address, for those alone whose certificate the authority has signed; ours is in `own/`.
+    pub(crate) fn with_client_certificates(scene: &Scene, address: &str) -> Self {
+        certificates(scene);
+        scene.shell(
+            "mkdir own && openssl req -newkey rsa:2048 -nodes -subj /CN=client -keyout own/us.key -out client.csr 2>/dev/null\n\
+             openssl x509 -req -in client.csr -CA authority/ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out own/us.cert 2>/dev/null",
+        );
+        let tls = json!({
+            "certificate": scene.path("server.crt"), "key": scene.path("server.key"),
+            "clientcas": [scene.path("authority/ca.crt")],
+        });
+        Self::start_at(scene, address, &json!({}), &tls)
     }
 
     /// TLS by an authority in `authority/ca.crt`, for one user.
@@ -55,11 +75,23 @@ impl Registry {
     }
 
     fn start(scene: &Scene, auth: &Value, tls: &Value) -> Self {
+        let mut registry = Self::start_at(scene, &format!("127.0.0.1:{PORT}"), auth, tls);
+        registry.host = format!("localhost:{PORT}");
+        registry
+    }
+
+    fn start_at(scene: &Scene, address: &str, auth: &Value, tls: &Value) -> Self {
+        let port = address.rsplit(':').next().unwrap();
+        let folder = if port == PORT.to_string() {
+            "registry".to_owned()
+        } else {
+            format!("registry-{port}")
+        };
         let mut config = json!({
             "version": "0.1",
             "log": {"level": "error"},
-            "storage": {"filesystem": {"rootdirectory": scene.path("registry")}},
-            "http": {"addr": format!("127.0.0.1:{PORT}")},
+            "storage": {"filesystem": {"rootdirectory": scene.path(&folder)}},
+            "http": {"addr": address},
         });
         if auth.as_object().is_some_and(|auth| !auth.is_empty()) {
             config["auth"] = auth.clone();
@@ -68,8 +100,8 @@ impl Registry {
             config["http"]["tls"] = tls.clone();
         }
         // JSON is YAML.
-        let path = scene.write("registry.yml", config.to_string());
-        let log = std::fs::File::create(scene.path("registry.log")).unwrap();
+        let path = scene.write(format!("{folder}.yml"), config.to_string());
+        let log = std::fs::File::create(scene.path(format!("{folder}.log"))).unwrap();
         let process = scene
             .command("docker-registry", ["serve".as_ref(), path.as_os_str()])
             .stdout(log.try_clone().unwrap())
@@ -78,14 +110,17 @@ impl Registry {
             .spawn()
             .expect("start docker-registry (package docker-registry)");
         scene.wait_until("the registry listens", || {
-            TcpStream::connect(("127.0.0.1", PORT)).is_ok()
+            TcpStream::connect(address).is_ok()
         });
-        Self { process }
+        Self {
+            process,
+            host: address.to_owned(),
+        }
     }
 
     /// Host and port.
     pub(crate) fn host(&self) -> String {
-        format!("localhost:{PORT}")
+        self.host.clone()
     }
 
     /// A full name at this registry.
@@ -145,7 +180,7 @@ fn certificates(scene: &Scene) {
         "mkdir -p authority\n\
          openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out authority/ca.crt 2>/dev/null\n\
          openssl req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr 2>/dev/null\n\
-         printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\\nbasicConstraints=CA:FALSE\\n' > extensions\n\
+         printf 'subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1\\nbasicConstraints=CA:FALSE\\n' > extensions\n\
          openssl x509 -req -in server.csr -CA authority/ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out server.crt 2>/dev/null",
     );
 }

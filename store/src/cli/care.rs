@@ -10,7 +10,8 @@ use teu_store::image::Platform;
 use teu_store::{Checked, Problem, PrunePolicy, Pruned, Reference, Removed, Store, transfer};
 
 use super::format::{self, Format, Listed};
-use super::transfer::{Failed, ProgressArgs, RegistryArgs};
+use super::registry::RegistryArgs;
+use super::transfer::{Failed, ProgressArgs};
 use super::{Outcome, people_bytes, quantity};
 
 /// Remove what no image, container or cached build step needs

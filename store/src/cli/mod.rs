@@ -8,10 +8,12 @@ mod exchange;
 pub(crate) mod format;
 mod images;
 mod inspect;
+mod login;
 mod mounts;
 mod names;
 mod quantity;
 mod registry;
+mod remote;
 mod report;
 mod transfer;
 
@@ -76,47 +78,68 @@ enum Command {
     Pull(transfer::Pull),
     Push(transfer::Push),
     Copy(Box<copy::Copy>),
+    Login(Box<login::Login>),
+    Logout(login::Logout),
+    ListTags(Box<remote::ListTags>),
+    Search(Box<remote::Search>),
+    Referrers(Box<remote::Referrers>),
+    Attach(Box<remote::Attach>),
+    VerifySignature(Box<remote::VerifySignature>),
     Import(exchange::Import),
     Export(exchange::Export),
 }
 
 impl Cli {
-    /// Opens the store and runs the command.
+    /// Runs the command; those that need the store open it.
     pub(crate) fn run(self) -> Outcome {
-        let root = self.root.map_or_else(default_root, Ok)?;
-        let mut store = Store::open(root)?;
-        match self.backend {
-            Some(BackendName::Erofs) => store.force_backend(Backend::Erofs),
-            Some(BackendName::Directory) => store.force_backend(Backend::Directory),
-            None => {}
-        }
+        let store = || open_store(self.root, self.backend);
         match self.command {
-            Command::Images(command) => command.run(&store),
-            Command::Tag(command) => command.run(&store),
-            Command::Untag(command) => command.run(&store),
-            Command::Rmi(command) => command.run(&store),
-            Command::Inspect(command) => command.run(&store),
-            Command::History(command) => command.run(&store),
-            Command::Diff(command) => command.run(&store),
-            Command::Layers(command) => command.run(&store),
-            Command::Df(command) => command.run(&store),
-            Command::Config(command) => command.run(&store),
-            Command::Index(command) => command.run(&store),
-            Command::Bundle(command) => command.run(&store),
-            Command::Unpack(command) => command.run(&store),
-            Command::Repack(command) => command.run(&store),
-            Command::Mount(command) => command.run(&store),
-            Command::Umount(command) => command.run(&store),
-            Command::Verify(command) => command.run(&store),
-            Command::Gc(command) => command.run(&store),
-            Command::Prune(command) => command.run(&store),
-            Command::Pull(command) => command.run(&store),
-            Command::Push(command) => command.run(&store),
-            Command::Copy(command) => command.run(&store),
-            Command::Import(command) => command.run(&store),
-            Command::Export(command) => command.run(&store),
+            Command::Images(command) => command.run(&store()?),
+            Command::Tag(command) => command.run(&store()?),
+            Command::Untag(command) => command.run(&store()?),
+            Command::Rmi(command) => command.run(&store()?),
+            Command::Inspect(command) => command.run(&store()?),
+            Command::History(command) => command.run(&store()?),
+            Command::Diff(command) => command.run(&store()?),
+            Command::Layers(command) => command.run(&store()?),
+            Command::Df(command) => command.run(&store()?),
+            Command::Config(command) => command.run(&store()?),
+            Command::Index(command) => command.run(&store()?),
+            Command::Bundle(command) => command.run(&store()?),
+            Command::Unpack(command) => command.run(&store()?),
+            Command::Repack(command) => command.run(&store()?),
+            Command::Mount(command) => command.run(&store()?),
+            Command::Umount(command) => command.run(&store()?),
+            Command::Verify(command) => command.run(&store()?),
+            Command::Gc(command) => command.run(&store()?),
+            Command::Prune(command) => command.run(&store()?),
+            Command::Pull(command) => command.run(&store()?),
+            Command::Push(command) => command.run(&store()?),
+            Command::Copy(command) => command.run(&store()?),
+            Command::Login(command) => command.run(),
+            Command::Logout(command) => command.run(),
+            Command::ListTags(command) => command.run(),
+            Command::Search(command) => command.run(),
+            Command::Referrers(command) => command.run(),
+            Command::Attach(command) => command.run(),
+            Command::VerifySignature(command) => command.run(),
+            Command::Import(command) => command.run(&store()?),
+            Command::Export(command) => command.run(&store()?),
         }
     }
+}
+
+fn open_store(
+    root: Option<PathBuf>,
+    backend: Option<BackendName>,
+) -> Result<Store, Box<dyn Error>> {
+    let mut store = Store::open(root.map_or_else(default_root, Ok)?)?;
+    match backend {
+        Some(BackendName::Erofs) => store.force_backend(Backend::Erofs),
+        Some(BackendName::Directory) => store.force_backend(Backend::Directory),
+        None => {}
+    }
+    Ok(store)
 }
 
 fn default_root() -> Result<PathBuf, Box<dyn Error>> {

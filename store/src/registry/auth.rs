@@ -66,6 +66,14 @@ impl Authorization {
         }
     }
 
+    /// Whether the registry has asked who we are.
+    pub(super) fn was_asked(&self) -> bool {
+        self.granted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
+    }
+
     /// What to send now; a token at its end is renewed first.
     pub(super) fn current(&self, http: &Http, registry: &Uri) -> Result<Option<String>, Error> {
         let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);

@@ -133,12 +133,10 @@ impl Client {
             scopes
         };
         let home = &plan.home;
-        let mut client = Self::at(
-            home,
-            reference.registry(),
-            scopes(&home.repository),
-            options,
-        )?;
+        // Behind mirrors even a registry that is down is no reason to stop.
+        let must_answer = access == Access::Push || plan.mirrors.is_empty();
+        let own_scopes = scopes(&home.repository);
+        let mut client = Self::at(home, reference.registry(), own_scopes, options, must_answer)?;
         if access == Access::Push {
             return Ok(client);
         }
@@ -155,11 +153,9 @@ impl Client {
         };
         for mirror in &plan.mirrors {
             let scopes = scopes(&mirror.repository);
-            // One that cannot even be asked what it speaks is one that is down.
-            match Self::at(mirror, &mirror.host, scopes, &for_mirrors) {
-                Err(Error::Transport { .. }) => {}
-                other => client.mirrors.push(other?),
-            }
+            // One that is down says so when it is asked for something.
+            let mirror = Self::at(mirror, &mirror.host, scopes, &for_mirrors, false)?;
+            client.mirrors.push(mirror);
         }
         Ok(client)
     }
@@ -183,15 +179,17 @@ impl Client {
             repository: String::new(),
             ..plan.home
         };
-        Self::at(&home, reference.registry(), scopes, options)
+        Self::at(&home, reference.registry(), scopes, options, true)
     }
 
-    /// One host; `registry` is what the user calls it.
+    /// One host; `registry` is what the user calls it. One that does not answer when it is
+    /// asked what it speaks is an error if it `must_answer`.
     fn at(
         endpoint: &Endpoint,
         registry: &str,
         scopes: Vec<String>,
         options: &Options,
+        must_answer: bool,
     ) -> Result<Self, Error> {
         let host = endpoint.host.as_str();
         let trust = TrustOptions {
@@ -204,7 +202,12 @@ impl Client {
         let may_be_plain = on_this_machine || endpoint.insecure;
         let plain = match endpoint.scheme {
             Some(scheme) => scheme == "http",
-            None => options.plain_http || (may_be_plain && !http.speaks_tls(host)?),
+            None if options.plain_http => true,
+            None if may_be_plain => match http.speaks_tls(host) {
+                Err(Error::Transport { .. }) if !must_answer => false,
+                other => !other?,
+            },
+            None => false,
         };
         let scheme = if plain { "http" } else { "https" };
         let base = format!("{scheme}://{host}/")
@@ -246,6 +249,11 @@ impl Client {
     #[must_use]
     pub fn host(&self) -> &str {
         &self.authorization.host
+    }
+
+    /// Whether the registry has asked who we are.
+    pub(super) fn was_asked(&self) -> bool {
+        self.authorization.was_asked()
     }
 
     /// Whether layers that are stored elsewhere are fetched from there.

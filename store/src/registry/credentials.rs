@@ -23,7 +23,7 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 const HELPER_BYTES_MAX: u64 = 1 << 20;
 
 /// The key docker keeps Docker Hub's password under.
-const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
+pub(super) const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
 /// What to show a registry or its token server. Never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -98,15 +98,32 @@ pub enum CredentialsError {
 /// The part of docker's `config.json` and podman's `auth.json` that matters here.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct AuthFile {
-    auths: HashMap<String, Entry>,
-    cred_helpers: HashMap<String, String>,
+pub(super) struct AuthFile {
+    pub(super) auths: HashMap<String, Entry>,
+    pub(super) cred_helpers: HashMap<String, String>,
     creds_store: Option<String>,
+}
+
+impl AuthFile {
+    /// The helper for this registry alone.
+    fn own_helper(&self, registry: &str) -> Option<&str> {
+        self.cred_helpers
+            .iter()
+            .find(|(key, _)| normal_key(key) == registry)
+            .map(|(_, helper)| helper.as_str())
+    }
+
+    /// The helper that keeps this registry's password: its own, else the one for all.
+    pub(super) fn helper(&self, registry: &str) -> Option<&str> {
+        self.own_helper(registry)
+            .or(self.creds_store.as_deref())
+            .filter(|helper| !helper.is_empty())
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Entry {
+pub(super) struct Entry {
     auth: Option<String>,
     username: Option<String>,
     password: Option<String>,
@@ -123,10 +140,7 @@ pub(super) fn find(
     registry: &str,
     repository: &str,
 ) -> Result<Option<Credentials>, CredentialsError> {
-    let named = authfile
-        .map(Path::to_owned)
-        .or_else(|| variable("REGISTRY_AUTH_FILE"));
-    if let Some(path) = named {
+    if let Some(path) = named_file(authfile) {
         let file = read(&path).map_err(|source| CredentialsError::File { path, source })?;
         return from_file(&file, registry, repository);
     }
@@ -150,13 +164,21 @@ pub(super) fn find(
     Ok(None)
 }
 
+/// The file that the user named, by an option or by a variable.
+pub(super) fn named_file(authfile: Option<&Path>) -> Option<PathBuf> {
+    authfile
+        .map(Path::to_owned)
+        .or_else(|| variable("REGISTRY_AUTH_FILE"))
+}
+
 fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name)
         .filter(|value| !value.is_empty())
         .map(PathBuf::from)
 }
 
-fn usual_files() -> Vec<PathBuf> {
+/// Where log-ins usually are, in the order of their weight.
+pub(super) fn usual_files() -> Vec<PathBuf> {
     let uid = rustix::process::getuid().as_raw();
     let runtime = variable("XDG_RUNTIME_DIR")
         .map(|folder| folder.join("containers/auth.json"))
@@ -170,7 +192,7 @@ fn usual_files() -> Vec<PathBuf> {
     [runtime, podman, docker].into_iter().flatten().collect()
 }
 
-fn read(path: &Path) -> io::Result<AuthFile> {
+pub(super) fn read(path: &Path) -> io::Result<AuthFile> {
     let mut bytes = Vec::new();
     File::open(path)?
         .take(FILE_BYTES_MAX)
@@ -188,12 +210,7 @@ fn from_file(
     } else {
         registry
     };
-    let helper = file
-        .cred_helpers
-        .iter()
-        .find(|(key, _)| normal_key(key) == registry)
-        .map(|(_, helper)| helper);
-    if let Some(helper) = helper {
+    if let Some(helper) = file.own_helper(registry) {
         return ask_helper(helper, asked);
     }
     let entry = keys(registry, repository)
@@ -224,7 +241,7 @@ fn keys(registry: &str, repository: &str) -> Vec<String> {
 
 /// A key as host with an optional path: docker writes addresses
 /// (`https://index.docker.io/v1/`), older versions `https://host/v1/`.
-fn normal_key(key: &str) -> String {
+pub(super) fn normal_key(key: &str) -> String {
     let bare = key
         .strip_prefix("https://")
         .or_else(|| key.strip_prefix("http://"));
@@ -266,11 +283,7 @@ fn ask_helper(helper: &str, registry: &str) -> Result<Option<Credentials>, Crede
         registry: registry.to_owned(),
         source,
     };
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if helper.is_empty() || !helper.chars().all(plain) {
-        return Err(failed(io::Error::other("that is no helper's name")));
-    }
-    let output = run_helper(helper, registry).map_err(failed)?;
+    let output = run_helper(helper, "get", registry).map_err(failed)?;
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Answer {
@@ -293,15 +306,19 @@ fn ask_helper(helper: &str, registry: &str) -> Result<Option<Credentials>, Crede
     }
 }
 
-/// The helper's answer; none when it says that it has no such entry.
-fn run_helper(helper: &str, registry: &str) -> io::Result<Option<Vec<u8>>> {
+/// The helper's answer to `verb` with `message`; none when it says that it has no such entry.
+pub(super) fn run_helper(helper: &str, verb: &str, message: &str) -> io::Result<Option<Vec<u8>>> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if helper.is_empty() || !helper.chars().all(plain) {
+        return Err(io::Error::other("that is no helper's name"));
+    }
     let mut child = Command::new(format!("docker-credential-{helper}"))
-        .arg("get")
+        .arg(verb)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(registry.as_bytes())?;
+        stdin.write_all(message.as_bytes())?;
     }
     let mut answer = Vec::new();
     if let Some(stdout) = child.stdout.take() {

@@ -33,7 +33,7 @@ pub enum Error {
     },
     /// No credentials were given, and the registry wants some.
     #[error(
-        "registry {host} wants a log-in for {repository}: log in with `podman login {host}` or `docker login {host}`, or give --creds USER:PASSWORD (private or missing repositories look the same)"
+        "registry {host} wants a log-in for {repository}: log in with `teu-store login {host}`, or give --creds USER:PASSWORD (private or missing repositories look the same)"
     )]
     LogIn {
         /// The registry.
@@ -43,7 +43,7 @@ pub enum Error {
     },
     /// The credentials are not good for this registry.
     #[error(
-        "registry {host} refuses the credentials of {user}{said}: log in again with `podman login {host}` or `docker login {host}`, or give --creds USER:PASSWORD"
+        "registry {host} refuses the credentials of {user}{said}: log in again with `teu-store login {host}`, or give --creds USER:PASSWORD"
     )]
     Rejected {
         /// The registry.

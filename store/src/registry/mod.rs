@@ -6,6 +6,7 @@
 //! (what a 401 asks for), `realm` (where we go for a token), `retry` (when to
 //! try again), `proxy`, `credentials`.
 
+mod attach;
 mod auth;
 mod challenge;
 mod client;
@@ -15,6 +16,8 @@ mod download;
 mod error;
 mod http;
 mod limits;
+mod listing;
+mod logins;
 mod places;
 mod proxy;
 mod ranges;
@@ -23,17 +26,21 @@ mod resolve;
 mod retry;
 #[cfg(test)]
 mod scenes;
+mod signature;
 mod trust;
 mod upload;
 
 pub(crate) use http::query_value;
 
+pub use attach::Artifact;
 pub use client::{Access, Client, Fetched, Options};
 pub use credentials::{Credentials, CredentialsError};
 pub use download::BlobReader;
 pub use error::{Error, Transport};
 pub use limits::Limits;
+pub use logins::{Kept, erase as erase_login, store as store_login};
 pub use places::{Files, PlaceError};
 pub use realm::BadRealm;
+pub use signature::{PublicKey, Verdict};
 pub use trust::{TrustError, TrustOptions};
 pub use upload::{Source, Uploaded};

@@ -3,6 +3,7 @@
 //! podman's convention: `*.crt` is an authority, `*.cert` with `*.key` is what
 //! we show of ourselves).
 
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -159,7 +160,31 @@ fn client_certificate(certificate: &Path, key: &Path) -> Result<ClientCert, Trus
         path: key.to_owned(),
         source,
     })?;
+    // The HTTP library takes for granted that they are good, and belong together.
+    check_client(&chain, &key).map_err(|error| TrustError {
+        path: certificate.to_owned(),
+        source: io::Error::other(format!("it cannot be shown to a registry: {error}")),
+    })?;
     Ok(ClientCert::new_with_certs(&chain, key))
+}
+
+fn check_client(
+    chain: &[Certificate<'static>],
+    key: &PrivateKey<'static>,
+) -> Result<(), rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let chain = chain
+        .iter()
+        .map(|one| CertificateDer::from(one.der()).into_owned())
+        .collect();
+    let key = PrivateKeyDer::try_from(key.der())
+        .map_err(|why| rustls::Error::General(why.to_owned()))?
+        .clone_key();
+    rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_client_auth_cert(chain, key)
+        .map(|_| ())
 }
 
 fn is_usual(folder: &Path) -> bool {

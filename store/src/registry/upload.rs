@@ -104,6 +104,17 @@ impl Client {
     /// # Errors
     /// As for every request; a registry that stored something else.
     pub fn put_manifest(&self, wanted: &str, media_type: &str, bytes: &[u8]) -> Result<(), Error> {
+        self.put_manifest_with_subject(wanted, media_type, bytes)
+            .map(|_| ())
+    }
+
+    /// [`Client::put_manifest`]; whether the registry lists it among what refers to its subject.
+    pub(super) fn put_manifest_with_subject(
+        &self,
+        wanted: &str,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<bool, Error> {
         let uri = self.address(&format!("manifests/{wanted}"))?;
         let call = Call::new(
             Method::PUT,
@@ -127,7 +138,7 @@ impl Client {
                     why: format!("stored it as {other} instead of {digest}"),
                 })
             }
-            _ => Ok(()),
+            _ => Ok(response.headers().contains_key("oci-subject")),
         }
     }
 

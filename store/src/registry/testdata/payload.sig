@@ -1,0 +1,1 @@
+MEUCIQDYhx79vTQnc7hsKbpN2rk+m/xE9nHZ/49BD/ir796vggIgEN1B3xZAvSEnQ3ea9XnWi+j2Ag9rZvwXNba1hb9WZws=
