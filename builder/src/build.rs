@@ -8,6 +8,7 @@ use crate::epoch::Epoch;
 use crate::execute::{Executor, Failure, RunError, Settings, StepError};
 use crate::images::StoreImages;
 use crate::leftovers;
+use crate::output::{Built, OutputError, Outputs, Sending, Sent};
 use crate::plan::{self, Plan};
 use crate::progress::Progress;
 use crate::report::Problem;
@@ -15,7 +16,7 @@ use crate::schedule;
 use crate::storage::{Storage, StorageError};
 use std::io::Read;
 use std::path::PathBuf;
-use teu_store::{Digest, Reference, Store};
+use teu_store::{Reference, Store};
 
 /// Steps that run at once, beyond the number of processors: most of them wait for a network or a disk.
 const WORKERS_MIN: usize = 4;
@@ -31,6 +32,8 @@ pub struct Request {
     pub dockerfile: Option<PathBuf>,
     /// Names for the result.
     pub names: Vec<Reference>,
+    /// Where the result goes.
+    pub outputs: Outputs,
     /// What shapes the plan.
     pub options: plan::Options,
     /// What shapes its execution.
@@ -90,6 +93,9 @@ pub enum BuildError {
     /// The store.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// An output.
+    #[error(transparent)]
+    Output(#[from] OutputError),
 }
 
 impl Request {
@@ -140,7 +146,7 @@ impl Request {
         plan::plan(&file, &self.options, &mut images).map_err(BuildError::Problem)
     }
 
-    /// Builds; the image's id.
+    /// Builds, and sends the result where it is wanted.
     ///
     /// # Errors
     /// The first thing that failed. What was finished by then is remembered for the next build.
@@ -149,7 +155,7 @@ impl Request {
         source: &Source,
         progress: &Progress,
         cancel: &Cancel,
-    ) -> Result<Digest, BuildError> {
+    ) -> Result<Sent, BuildError> {
         leftovers::put_away(&self.store, &self.settings.runtime);
         let plan = self.plan(source, progress)?;
         plan.warnings
@@ -185,11 +191,28 @@ impl Request {
             return Err(BuildError::Interrupted);
         }
         done.map_err(|failure| step_error(&plan, failure))?;
-        Ok(storage.put_image(
-            self.finished_config(&plan),
-            executor.layers(plan.tree),
-            &self.names,
-        )?)
+        let built = Built {
+            platform: self.options.platform.clone(),
+            config: self.finished_config(&plan),
+            layers: executor.layers(plan.tree).to_vec(),
+        };
+        self.send(&storage, &[built], progress)
+    }
+
+    fn send(
+        &self,
+        storage: &Storage,
+        built: &[Built],
+        progress: &Progress,
+    ) -> Result<Sent, BuildError> {
+        let sending = Sending {
+            storage,
+            built,
+            names: &self.names,
+            annotations: &self.outputs.annotations,
+            progress: &progress.of_transfers(),
+        };
+        Ok(sending.all(&self.outputs.list)?)
     }
 
     /// The configuration with the times that only now are needed: those of our own instructions.

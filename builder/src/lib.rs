@@ -5,7 +5,8 @@
 //! plan/        instructions -> a graph of steps, a plain value
 //! schedule.rs  the graph -> as many steps at once as possible
 //! execute/     a step -> a layer in the store; copy/ without a snapshot, RUN by the runtime
-//! build.rs     all of that in order, and the image at the end
+//! build.rs     all of that in order
+//! output/      the result -> the store, registries, archives, files
 //! ```
 //!
 //! Beside them: context/ and tree/ (files that are read), pattern/ (globs and ignore rules),
@@ -26,6 +27,7 @@ pub mod images;
 pub mod leftovers;
 pub mod modes;
 pub mod namespace;
+pub mod output;
 pub mod pattern;
 pub mod plan;
 pub mod progress;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use teu_builder::build::{BuildError, Source, chain};
 use teu_builder::cancel::Cancel;
 use teu_builder::cli::{BuildTask, Cli, Task};
+use teu_builder::output::{Sent, metadata};
 use teu_builder::progress::Progress;
 use teu_builder::report::Problem;
 use teu_builder::{explain, namespace, signals};
@@ -116,10 +117,22 @@ fn run(task: &BuildTask, source: &Source, cancel: &Cancel) -> Result<(), Stop> {
         let shown = explain::last_build(&task.request.store, &task.request.context);
         shown.iter().flat_map(|text| text.lines()).for_each(say);
     }
-    let id = result.map_err(Stop::Build)?;
+    deliver(task, &result.map_err(Stop::Build)?)
+}
+
+/// Says what was made: the image's id, or the index's digest.
+fn deliver(task: &BuildTask, sent: &Sent) -> Result<(), Stop> {
+    if let Some(path) = &task.metadata_file {
+        let text = format!("{:#}\n", metadata(sent, &task.request.names));
+        std::fs::write(path, text).map_err(unwritten("metadata", path.display().to_string()))?;
+    }
+    let Some(id) = sent.id() else { return Ok(()) };
     if let Some(path) = &task.iidfile {
         std::fs::write(path, id.to_string())
             .map_err(unwritten("image id", path.display().to_string()))?;
+    }
+    if task.request.outputs.takes_stdout() {
+        return Ok(());
     }
     writeln!(std::io::stdout(), "{id}").map_err(unwritten("image id", "standard output"))
 }

@@ -6,8 +6,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use teu_store::image::ImageConfig;
-use teu_store::{DiffId, Digest, Layer, Reference, Store, Transaction, UpperPlace};
+use teu_store::image::{Descriptor, ImageConfig};
+use teu_store::transfer::Packing;
+use teu_store::{DiffId, Layer, Reference, Store, Transaction, UpperPlace};
 
 /// What the store could not do for the build.
 #[derive(Debug, thiserror::Error)]
@@ -192,7 +193,7 @@ impl Storage {
         })
     }
 
-    /// Stores the image and gives it its names; its id. Names that already mean it are left alone.
+    /// Stores the image and gives it its names. Names that already mean it are left alone.
     ///
     /// # Errors
     /// As [`Transaction::put_image`].
@@ -201,23 +202,15 @@ impl Storage {
         mut config: ImageConfig,
         layers: &[DiffId],
         names: &[Reference],
-    ) -> Result<Digest, StorageError> {
+    ) -> Result<teu_store::Image, StorageError> {
         config.rootfs.diff_ids = layers.to_vec();
-        let mut stored = Vec::new();
-        for layer in layers {
-            let known = lock(&self.layers).get(layer).cloned();
-            let found = match known {
-                Some(layer) => Some(layer),
-                None => self.work.layer(layer)?,
-            };
-            stored.push(found.ok_or(teu_store::Error::NoSuchLayer(*layer))?);
-        }
+        let stored = self.stored(layers)?;
         let mut missing = names
             .iter()
             .filter(|name| !self.is_already(name, &config))
             .peekable();
         if !names.is_empty() && missing.peek().is_none() {
-            return Ok(self.work.store().image(&names[0])?.id());
+            return Ok(self.work.store().image(&names[0])?);
         }
         let mut manifest = None;
         for name in missing {
@@ -227,7 +220,66 @@ impl Storage {
             Some(manifest) => manifest,
             None => self.work.put_image(config, &stored, None)?,
         };
-        Ok(self.work.store().image_by_manifest(&manifest)?.id())
+        Ok(self.work.store().image_by_manifest(&manifest)?)
+    }
+
+    /// Layers of the store, as manifests name them; bottom first.
+    ///
+    /// # Errors
+    /// One that is not here.
+    pub fn stored(&self, layers: &[DiffId]) -> Result<Vec<Layer>, StorageError> {
+        let mut stored = Vec::new();
+        for layer in layers {
+            let known = lock(&self.layers).get(layer).cloned();
+            let found = match known {
+                Some(layer) => Some(layer),
+                None => self.work.layer(layer)?,
+            };
+            stored.push(found.ok_or(teu_store::Error::NoSuchLayer(*layer))?);
+        }
+        Ok(stored)
+    }
+
+    /// Describes a layer in a packing; it is in the store afterwards.
+    ///
+    /// # Errors
+    /// As [`Transaction::pack_layer`].
+    pub fn pack(
+        &self,
+        layer: &Layer,
+        packing: Packing,
+        progress: &teu_store::progress::Progress,
+    ) -> Result<Descriptor, teu_store::transfer::Error> {
+        self.work
+            .pack_layer(&layer.blob, &layer.diff_id, packing, progress)
+    }
+
+    /// Stores a manifest, an index or a configuration.
+    ///
+    /// # Errors
+    /// As [`Transaction::put_bytes`].
+    pub fn put_document(&self, kind: &str, bytes: &[u8]) -> Result<Descriptor, StorageError> {
+        Ok(self.work.put_bytes(kind, bytes)?)
+    }
+
+    /// Makes the image of a manifest whole.
+    ///
+    /// # Errors
+    /// As [`Transaction::finish_image`].
+    pub fn finish(&self, manifest: &Descriptor) -> Result<(), StorageError> {
+        Ok(self.work.finish_image(manifest, &[], None, None)?)
+    }
+
+    /// Gives a manifest or an index that is whole a name, unless it has it.
+    ///
+    /// # Errors
+    /// As [`Store::set_ref`].
+    pub fn name(&self, name: &Reference, target: &Descriptor) -> Result<(), StorageError> {
+        let now = self.store().get_ref(name)?;
+        if now.is_some_and(|record| record.target.digest == target.digest) {
+            return Ok(());
+        }
+        Ok(self.store().set_ref(name, target)?)
     }
 
     fn is_already(&self, name: &Reference, config: &ImageConfig) -> bool {

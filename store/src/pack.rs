@@ -17,7 +17,10 @@ use std::thread;
 const BLOCK_BYTES: usize = 1 << 20;
 
 /// zlib's own default level, as everyone else's. Part of the format, too.
-const LEVEL: u32 = 6;
+pub const GZIP_LEVEL: u32 = 6;
+
+/// zstd's own default level.
+pub const ZSTD_LEVEL: i32 = 3;
 
 /// Blocks in flight for each processor, so that none waits.
 const BLOCKS_PER_WORKER: usize = 2;
@@ -39,6 +42,27 @@ struct Deflated {
 /// # Errors
 /// The first of reading or writing.
 pub fn gzip(content: impl Read + Send, out: &mut impl Write) -> io::Result<u64> {
+    gzip_at(content, out, GZIP_LEVEL)
+}
+
+/// Writes `content` to `out` as one zstd frame of `level`, 1 to 22; the number of bytes of `content`.
+/// The library's version decides about the bytes, the processor does not.
+///
+/// # Errors
+/// The first of reading or writing.
+pub fn zstd(mut content: impl Read, out: &mut impl Write, level: i32) -> io::Result<u64> {
+    let mut encoder = zstd::Encoder::new(out, level)?;
+    encoder.include_checksum(true)?;
+    let read = io::copy(&mut content, &mut encoder)?;
+    encoder.finish()?;
+    Ok(read)
+}
+
+/// As [`gzip`], at a `level` from 0 to 9.
+///
+/// # Errors
+/// As [`gzip`].
+pub fn gzip_at(content: impl Read + Send, out: &mut impl Write, level: u32) -> io::Result<u64> {
     let workers = thread::available_parallelism().map_or(1, usize::from);
     let depth = workers * BLOCKS_PER_WORKER;
     let (block_in, block_out) = mpsc::sync_channel::<Numbered<Vec<u8>>>(depth);
@@ -48,7 +72,7 @@ pub fn gzip(content: impl Read + Send, out: &mut impl Write) -> io::Result<u64> 
         let reader = scope.spawn(move || cut(content, &block_in));
         for _ in 0..workers {
             let (blocks, done) = (Arc::clone(&block_out), done_in.clone());
-            scope.spawn(move || deflate_all(&blocks, &done));
+            scope.spawn(move || deflate_all(&blocks, &done, level));
         }
         // Only the workers hold these now: when they end, or when the writer
         // fails and drops its end, the others notice.
@@ -81,19 +105,23 @@ fn cut(mut content: impl Read, blocks: &SyncSender<Numbered<Vec<u8>>>) -> io::Re
     Ok(total)
 }
 
-fn deflate_all(blocks: &Mutex<Receiver<Numbered<Vec<u8>>>>, done: &SyncSender<Numbered<Deflated>>) {
+fn deflate_all(
+    blocks: &Mutex<Receiver<Numbered<Vec<u8>>>>,
+    done: &SyncSender<Numbered<Deflated>>,
+    level: u32,
+) {
     loop {
         let next = blocks.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((number, block)) = next else { return };
-        if done.send((number, deflate(&block))).is_err() {
+        if done.send((number, deflate(&block, level))).is_err() {
             return;
         }
     }
 }
 
 /// One block as a piece of a deflate stream that ends at a byte boundary.
-fn deflate(block: &[u8]) -> Deflated {
-    let mut compress = Compress::new(Compression::new(LEVEL), false);
+fn deflate(block: &[u8], level: u32) -> Deflated {
+    let mut compress = Compress::new(Compression::new(level), false);
     // Incompressible data grows by 5 bytes for each 16 KiB, and the boundary takes 5.
     let mut bytes = Vec::with_capacity(block.len() + block.len() / 1024 + 64);
     loop {

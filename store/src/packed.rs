@@ -34,6 +34,9 @@ pub struct Packed {
     pub size: u64,
     /// `gzip`, `zstd`, or `tar` for a blob that is the tar.
     pub format: Format,
+    /// The level that it was packed with here, if one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<i32>,
 }
 
 /// How a blob is packed.
@@ -86,6 +89,16 @@ impl Transaction {
     /// # Errors
     /// Those of writing a small file.
     pub fn note_packed(&self, blob: &Descriptor, diff_id: &DiffId) -> Result<(), Error> {
+        self.note_packed_at(blob, diff_id, None)
+    }
+
+    /// As [`Transaction::note_packed`], of a blob that was packed here at a level that was asked for.
+    pub(crate) fn note_packed_at(
+        &self,
+        blob: &Descriptor,
+        diff_id: &DiffId,
+        level: Option<i32>,
+    ) -> Result<(), Error> {
         let Some(compression) = media_type::layer_compression(&blob.media_type) else {
             return Ok(());
         };
@@ -93,6 +106,7 @@ impl Transaction {
             digest: blob.digest,
             size: blob.size,
             format: compression.into(),
+            level,
         };
         let mut forms = self.store().packed_forms(diff_id);
         if forms.contains(&form) {
@@ -189,7 +203,8 @@ mod tests {
             Packed {
                 digest: blob(1).digest,
                 size: 1,
-                format: Format::Gzip
+                format: Format::Gzip,
+                level: None,
             }
         );
         for number in 2..40 {

@@ -5,6 +5,7 @@ use crate::build::Request;
 use crate::environment::Environment;
 use crate::epoch::Epoch;
 use crate::execute::{SecretSource, Settings};
+use crate::output::{self, Kind, Output, Outputs};
 use crate::plan::Options;
 use crate::progress::Style;
 use clap::ValueEnum;
@@ -45,6 +46,21 @@ pub(super) struct BuildArguments {
     /// Writes the image's id into a file.
     #[arg(long, value_name = "FILE")]
     pub(super) iidfile: Option<PathBuf>,
+    /// Where the result goes: type=image|registry|oci|docker|tar|local|cacheonly and its options, a directory, or - for a tar; repeatable [default: the store].
+    #[arg(short, long = "output", value_name = "OUTPUT")]
+    outputs: Vec<Output>,
+    /// Keeps the image in the store besides other outputs: --output type=image.
+    #[arg(long)]
+    load: bool,
+    /// Sends the image to the registry that its name says: --output type=registry.
+    #[arg(long)]
+    push: bool,
+    /// An annotation of the manifest: [manifest|index|manifest-descriptor|index-descriptor[PLATFORM],...:]KEY=VALUE; repeatable.
+    #[arg(long = "annotation", value_name = "ANNOTATION")]
+    annotations: Vec<String>,
+    /// Writes digests and names of the result into a file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(super) metadata_file: Option<PathBuf>,
     /// A secret for RUN --mount=type=secret: id=NAME[,src=FILE|,env=VARIABLE]; repeatable.
     #[arg(long = "secret", value_name = "SECRET")]
     secrets: Vec<String>,
@@ -80,6 +96,30 @@ impl BuildArguments {
         }
     }
 
+    fn outputs(&self) -> Result<Outputs, CliError> {
+        let mut list = self.outputs.clone();
+        let image = |push: bool| {
+            Output::of(Kind::Image {
+                push,
+                by_digest: false,
+                store: !push,
+            })
+        };
+        if self.load {
+            list.push(image(false));
+        }
+        if self.push {
+            list.push(image(true));
+        }
+        let annotations = self
+            .annotations
+            .iter()
+            .map(|text| output::annotations(text))
+            .collect::<Result<Vec<_>, _>>()?
+            .concat();
+        Ok(Outputs { list, annotations })
+    }
+
     pub(super) fn request(self, store: Store) -> Result<Request, CliError> {
         let build_args = build_args(&self.build_args, |name| std::env::var(name).ok());
         let epoch = build_args
@@ -97,6 +137,7 @@ impl BuildArguments {
             Some(path) => Some(path.clone()),
             None => Some(default_file(&self.context)),
         };
+        let outputs = self.outputs()?;
         let secrets = self
             .secrets
             .iter()
@@ -106,6 +147,7 @@ impl BuildArguments {
             store,
             context: self.context,
             names,
+            outputs,
             options: Options {
                 build_args,
                 target: self.target,

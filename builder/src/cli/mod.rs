@@ -4,6 +4,7 @@ mod build;
 
 use crate::build::Request;
 use crate::epoch::BadEpoch;
+use crate::output::BadOutput;
 use crate::progress::Style;
 use build::BuildArguments;
 use clap::{Parser, ValueEnum};
@@ -83,6 +84,9 @@ pub enum CliError {
     /// `--root`.
     #[error(transparent)]
     Store(Box<teu_store::Error>),
+    /// `--annotation`.
+    #[error(transparent)]
+    Output(#[from] BadOutput),
     /// The environment.
     #[error(transparent)]
     Epoch(#[from] BadEpoch),
@@ -115,6 +119,8 @@ pub struct BuildTask {
     pub style: Style,
     /// Where the id goes besides standard output.
     pub iidfile: Option<PathBuf>,
+    /// Where digests and names go as JSON.
+    pub metadata_file: Option<PathBuf>,
     /// Say of each step that ran what had changed.
     pub explain: bool,
 }
@@ -153,6 +159,7 @@ fn build_task(arguments: BuildArguments, store: Store) -> Result<BuildTask, CliE
     Ok(BuildTask {
         style: arguments.style(),
         iidfile: arguments.iidfile.clone(),
+        metadata_file: arguments.metadata_file.clone(),
         explain: arguments.explain,
         request: arguments.request(store)?,
     })

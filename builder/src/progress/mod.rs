@@ -67,6 +67,14 @@ impl Progress {
         self.style
     }
 
+    /// Where the store shows what it packs and sends, in the same style.
+    pub fn of_transfers(&self) -> teu_store::progress::Progress {
+        match self.style {
+            Style::Quiet => teu_store::progress::Progress::quiet(),
+            Style::Plain | Style::Terminal => teu_store::progress::Progress::to_stderr(),
+        }
+    }
+
     /// A step starts; `number` counts from 1.
     pub fn start(&self, number: usize, title: &str) -> Shown<'_> {
         let title = title.split_whitespace().collect::<Vec<_>>().join(" ");

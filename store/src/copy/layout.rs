@@ -219,6 +219,7 @@ fn listed(descriptor: &Descriptor, name: Option<&str>) -> Descriptor {
         descriptor.digest,
         descriptor.size,
     );
+    listed.annotations.clone_from(&descriptor.annotations);
     if let Some(name) = name {
         listed
             .annotations

@@ -72,19 +72,42 @@ pub fn copy(
     progress: &Progress,
 ) -> Result<Digest, Error> {
     let source = Source::open(store, from, options)?;
+    copy_opened(store, &source, to, options, progress)
+}
+
+/// As [`copy`], of a manifest or an index of the store that need not have a name. The caller keeps it there.
+///
+/// # Errors
+/// As [`copy`].
+pub fn copy_document(
+    store: &Store,
+    document: &Descriptor,
+    to: &Location,
+    options: &CopyOptions,
+    progress: &Progress,
+) -> Result<Digest, Error> {
+    let source = Source::document(store, document)?;
+    copy_opened(store, &source, to, options, progress)
+}
+
+fn copy_opened(
+    store: &Store,
+    source: &Source,
+    to: &Location,
+    options: &CopyOptions,
+    progress: &Progress,
+) -> Result<Digest, Error> {
     let (target, bytes) = source.target()?;
     match to {
-        Location::Store(name) => {
-            into_store(store, &source, &target, bytes, name, options, progress)
-        }
+        Location::Store(name) => into_store(store, source, &target, bytes, name, options, progress),
         Location::DockerArchive(path, name) => {
-            let image = docker::Image::read(&source, &target, bytes, options)?;
-            docker::write_file(&source, &image, path, name.as_deref(), progress)?;
+            let image = docker::Image::read(source, &target, bytes, options)?;
+            docker::write_file(source, &image, path, name.as_deref(), progress)?;
             Ok(image.manifest.digest)
         }
         Location::DockerDaemon(name) => {
-            let image = docker::Image::read(&source, &target, bytes, options)?;
-            docker::load(&source, &image, name, &options.docker_socket, progress)?;
+            let image = docker::Image::read(source, &target, bytes, options)?;
+            docker::load(source, &image, name, &options.docker_socket, progress)?;
             Ok(image.manifest.digest)
         }
         Location::Registry(name) => {
@@ -100,15 +123,15 @@ pub fn copy(
                     .map(str::to_owned),
                 digest: name.digest(),
             };
-            walk(&source, &destination, &target, &bytes, options, progress)
+            walk(source, &destination, &target, &bytes, options, progress)
         }
         Location::OciDir(path, name) => {
             let destination = ToLayoutDirectory::open(path, name.clone())?;
-            walk(&source, &destination, &target, &bytes, options, progress)
+            walk(source, &destination, &target, &bytes, options, progress)
         }
         Location::OciArchive(path, name) => {
             let destination = ToLayoutTar::create(path, name.clone())?;
-            let digest = walk(&source, &destination, &target, &bytes, options, progress)?;
+            let digest = walk(source, &destination, &target, &bytes, options, progress)?;
             destination.finish()?;
             Ok(digest)
         }

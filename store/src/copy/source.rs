@@ -15,6 +15,7 @@ use crate::transfer::Error;
 use crate::transfer::intake::{self, Origin};
 use crate::transfer::outgoing::{self, Packing as Leaving};
 use crate::{Store, Transaction, images};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -118,7 +119,11 @@ impl Source {
         let listed = layout::images(&place, &what)?;
         let names: Vec<Vec<String>> = listed.iter().map(|one| one.names.clone()).collect();
         let at = choose(&names, name, &what)?;
-        let target = listed[at].target.clone();
+        // How that layout lists it is not how another one does.
+        let target = Descriptor {
+            annotations: BTreeMap::new(),
+            ..listed[at].target.clone()
+        };
         let bytes = intake::checked(&Layout(&place), &target)?;
         Ok(Self {
             kind: Kind::Layout(place),
@@ -145,18 +150,24 @@ impl Source {
     }
 
     fn stored(store: &Store, name: &str) -> Result<Self, Error> {
-        let work = store.begin()?;
+        let _work = store.begin()?;
         let image = store.find_image(name)?;
         let record = match &image.reference {
             Some(reference) => store.get_ref(reference)?,
             None => None,
         };
         let target = record.map_or(image.manifest_descriptor, |record| record.target);
+        Self::document(store, &target)
+    }
+
+    /// A manifest or an index of the store.
+    pub(super) fn document(store: &Store, target: &Descriptor) -> Result<Self, Error> {
+        let work = store.begin()?;
         work.want([&target.digest])?;
         let bytes = store.read_blob(&target.digest, target.size)?;
         Ok(Self {
             kind: Kind::Store(work),
-            target,
+            target: target.clone(),
             bytes,
         })
     }

@@ -7,10 +7,12 @@
 
 pub(crate) mod intake;
 pub(crate) mod outgoing;
+mod packing;
 pub(crate) mod parallel;
 mod pull;
 mod push;
 
+pub use packing::Packing;
 pub use pull::{Pulled, pull};
 pub use push::{PushOptions, Pushed, push};
 

@@ -82,9 +82,9 @@ fn gzip_type(tar_type: &str) -> &'static str {
 }
 
 /// A writer that knows how much it wrote.
-struct Sized<W> {
-    inner: W,
-    size: u64,
+pub(super) struct Sized<W> {
+    pub(super) inner: W,
+    pub(super) size: u64,
 }
 
 impl<W: Write> Write for Sized<W> {

@@ -1,0 +1,219 @@
+//! Where builds' results go, and what peers read of them.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that meets the unexpected panics"
+)]
+
+mod peers;
+
+use peers::Registry;
+use serde_json::Value;
+use teu_integration_tests::Scene;
+use teu_integration_tests::command::Outcome;
+
+const DOCKERFILE: &str = "FROM busybox\nCOPY d /d\nRUN ln /d/x /d/y && ln -s x /d/z && chmod 4711 /d/x && mkdir -m 1777 /t && chown 7:8 /t\nCMD [\"cat\", \"/d/x\"]\n";
+
+fn scene(name: &str) -> Scene {
+    let scene = Scene::new(name);
+    scene.busybox("busybox");
+    scene.write("context/Dockerfile", DOCKERFILE);
+    scene.write("context/d/x", "hello\n");
+    scene
+}
+
+fn build(scene: &Scene, arguments: &[&str]) -> Outcome {
+    let all = [&["build", "-q"], arguments, &["context"]].concat();
+    scene.run("teu-build", all)
+}
+
+fn metadata(scene: &Scene) -> Value {
+    serde_json::from_slice(&std::fs::read(scene.path("metadata.json")).unwrap()).unwrap()
+}
+
+/// One member of a manifest or index as skopeo sees it.
+fn raw(scene: &Scene, place: &str, filter: &str) -> String {
+    scene.shell(&format!(
+        "skopeo inspect --tls-verify=false --raw {place} | jq -c '{filter}'"
+    ))
+}
+
+#[test]
+fn archives_and_layouts_at_once() {
+    let scene = scene("archives");
+    let id = build(
+        &scene,
+        &[
+            "-t",
+            "app:1",
+            "--load",
+            "--iidfile",
+            "id",
+            "-o",
+            "type=oci,dest=oci.tar",
+            "-o",
+            "type=oci,dest=layout,tar=false,compression=zstd,compression-level=7",
+            "-o",
+            "type=docker,dest=docker.tar",
+            "-o",
+            "type=oci,dest=plain.tar,compression=uncompressed",
+        ],
+    )
+    .succeeds();
+    assert_eq!(scene.shell("cat id"), id);
+    let kinds = "[.layers[].mediaType|sub(\".*[.]\";\"\")]|unique";
+    for (place, packed) in [
+        ("oci-archive:oci.tar:1", "[\"tar+gzip\"]"),
+        ("oci:layout:1", "[\"tar+zstd\"]"),
+        ("oci-archive:plain.tar:1", "[\"tar\"]"),
+    ] {
+        assert_eq!(raw(&scene, place, kinds), packed, "{place}");
+        let config = raw(&scene, place, ".config.digest");
+        assert_eq!(config.trim_matches('"'), id, "{place}");
+    }
+    assert_eq!(
+        scene.shell("tar xOf docker.tar manifest.json | jq -c '.[0].RepoTags'"),
+        "[\"docker.io/library/app:1\"]"
+    );
+    assert_eq!(
+        scene.shell("tar xOf oci.tar index.json | jq -r '.manifests[0].annotations[\"io.containerd.image.name\"]'"),
+        "docker.io/library/app:1"
+    );
+    // What we and others wrote is read again, and is the image.
+    for (archive, name) in [("oci.tar", "back:1"), ("docker.tar", "back:2")] {
+        scene
+            .run("teu-store", ["import", "-q", archive, name])
+            .succeeds();
+        let run = scene.run("teu", ["run", "--rm", "--network", "none", name]);
+        assert_eq!(run.succeeds(), "hello");
+    }
+    scene.shell("skopeo copy -q oci-archive:oci.tar:1 dir:peer && test -f peer/manifest.json");
+    // A second layout of the same is made of the same bytes, and packs nothing.
+    build(&scene, &["-t", "app:1", "-o", "type=oci,dest=oci2.tar"]).succeeds();
+    scene.shell("cmp oci.tar oci2.tar");
+}
+
+#[test]
+fn files() {
+    let scene = scene("files");
+    scene.write("out/d/x", "older\n");
+    scene.write("out/other", "stays\n");
+    build(&scene, &["-o", "out", "-o", "type=tar,dest=out.tar"]).succeeds();
+    let list = "find . -mindepth 1 -printf '%P %y %#m %l %n\\n' | grep -v '^other' | sort";
+    scene.shell("mkdir unpacked && tar xf out.tar -C unpacked");
+    let files = scene.shell(&format!("cd out; {list}"));
+    assert_eq!(files, scene.shell(&format!("cd unpacked; {list}")));
+    for part in [
+        "d/x f 04711  2",
+        "d/y f 04711  2",
+        "d/z l 0777 x 1",
+        "t d 01777  2",
+    ] {
+        assert!(files.contains(part), "{part:?} in {files}");
+    }
+    assert_eq!(scene.shell("cat out/d/x out/other"), "hello\nstays");
+    // Owners are ours in files, the image's in the tar.
+    assert_eq!(scene.shell("stat -c %u:%g out/t unpacked/t"), "0:0\n7:8");
+    assert_eq!(scene.shell("ls -A out | grep -c '^.teu' || true"), "0");
+    let members = build(&scene, &["-o", "-"]).stdout.len();
+    let written = std::fs::metadata(scene.path("out.tar")).unwrap().len();
+    assert!(members > 0 && written > 0);
+    scene.shell("rm -rf out && mkdir -p out/d/x/below");
+    build(&scene, &["-o", "out"]).fails(1, &["write \"out/d/x\"", "Is a directory"]);
+}
+
+#[test]
+fn a_registry_with_annotations() {
+    let scene = scene("push");
+    let registry = Registry::http(&scene);
+    let name = registry.name("team/app:1");
+    build(
+        &scene,
+        &[
+            "-t", &name,
+            "-o", "type=registry,compression=zstd,compression-level=19,force-compression=true,annotation.own=output",
+            "--annotation", "org.example.a=1",
+            "--annotation", "index,manifest-descriptor:org.example.b=2",
+            "--metadata-file", "metadata.json",
+        ],
+    )
+    .succeeds();
+    let metadata = metadata(&scene);
+    let place = format!("docker://{name}");
+    let digest = scene.shell(&format!(
+        "skopeo inspect --tls-verify=false --raw {place} | sha256sum | cut -d' ' -f1"
+    ));
+    assert_eq!(
+        metadata["containerimage.digest"],
+        format!("sha256:{digest}")
+    );
+    assert_eq!(metadata["image.name"], name);
+    // An annotation of the index makes one.
+    assert_eq!(
+        raw(&scene, &place, ".annotations"),
+        r#"{"org.example.b":"2"}"#
+    );
+    assert_eq!(
+        raw(&scene, &place, "[.manifests[]|[.platform.os,.annotations]]"),
+        r#"[["linux",{"org.example.b":"2"}]]"#
+    );
+    let manifest = raw(&scene, &place, ".manifests[0].digest");
+    let by_digest = format!(
+        "docker://{}@{}",
+        registry.name("team/app"),
+        manifest.trim_matches('"')
+    );
+    assert_eq!(
+        raw(
+            &scene,
+            &by_digest,
+            "[.annotations,(.layers|map(.mediaType)|unique)]"
+        ),
+        r#"[{"org.example.a":"1","own":"output"},["application/vnd.oci.image.layer.v1.tar+zstd"]]"#
+    );
+}
+
+#[test]
+fn a_registry_and_the_store() {
+    let scene = scene("push and load");
+    let registry = Registry::http(&scene);
+    let name = registry.name("team/app:1");
+    let place = format!("docker://{name}");
+    build(&scene, &["-t", &name, "--push"]).succeeds();
+    // It was not asked for here.
+    scene.run("teu-store", ["inspect", &name]).fails(1, &[]);
+    build(&scene, &["-t", &name, "--push", "--load"]).succeeds();
+    scene.run("teu-store", ["inspect", &name]).succeeds();
+    let manifest = raw(
+        &scene,
+        &place,
+        "[.mediaType,(.layers|map(.mediaType)|unique)]",
+    );
+    assert!(
+        manifest.contains("manifest.v1+json") && manifest.contains("tar+gzip"),
+        "{manifest}"
+    );
+    build(
+        &scene,
+        &["-t", &name, "-o", "type=registry,oci-mediatypes=false"],
+    )
+    .succeeds();
+    let manifest = raw(
+        &scene,
+        &place,
+        "[.mediaType,.config.mediaType,(.layers|map(.mediaType)|unique)]",
+    );
+    assert!(!manifest.contains("oci"), "{manifest}");
+    build(
+        &scene,
+        &[
+            "-t",
+            &name,
+            "-o",
+            "type=image,push=true,push-by-digest=true,store=false",
+        ],
+    )
+    .succeeds();
+    build(&scene, &["--push"]).fails(1, &["a registry needs a name"]);
+    build(&scene, &["-o", "type=what"]).fails(2, &["type=what is none of"]);
+    build(&scene, &["-o", "type=cacheonly"]).succeeds();
+}
