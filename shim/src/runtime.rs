@@ -8,6 +8,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use crate::Error;
 use crate::container::ContainerId;
 use crate::error::At as _;
+use crate::sys;
 
 /// Most of the runtime's log read for its last error, in bytes. A line is under 4 KiB.
 const LOG_BYTES_MAX: u64 = 256 * 1024;
@@ -42,10 +43,12 @@ pub struct Stdio3 {
 }
 
 impl Runtime {
-    /// A command line up to its verb's own arguments.
+    /// A command line up to its verb's own arguments. Signals that we take from a
+    /// descriptor are not kept from the runtime, nor from what it starts.
     #[must_use]
     pub fn command(&self, verb: &str) -> Command {
         let mut command = Command::new(&self.program);
+        sys::before_exec(&mut command, sys::unblock_signals);
         command.arg("--root").arg(&self.root);
         command
             .arg("--log")

@@ -55,11 +55,34 @@ const SIGNALFD_RECORD_BYTES: usize = 128;
 /// # Errors
 /// What `read(2)` says, other than that nothing waits.
 pub fn next_signal(signalfd: impl AsFd) -> io::Result<Option<i32>> {
+    Ok(next_sent_signal(signalfd)?.map(|signal| signal.number))
+}
+
+/// A signal that came, and from whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SentSignal {
+    /// Its number.
+    pub number: i32,
+    /// The kernel sent it itself: a terminal's key, to all of the foreground.
+    pub by_kernel: bool,
+}
+
+/// The next signal waiting on a descriptor of [`signalfd`], if any.
+///
+/// # Errors
+/// What `read(2)` says, other than that nothing waits.
+pub fn next_sent_signal(signalfd: impl AsFd) -> io::Result<Option<SentSignal>> {
     let mut record = [0; SIGNALFD_RECORD_BYTES];
     match rustix::io::read(signalfd, &mut record) {
         Ok(n) if n == record.len() => {
-            let number = u32::from_ne_bytes([record[0], record[1], record[2], record[3]]);
-            Ok(i32::try_from(number).ok())
+            // `struct signalfd_siginfo`: number, error, code.
+            let field = |at: usize| {
+                i32::from_ne_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]])
+            };
+            Ok(Some(SentSignal {
+                number: field(0),
+                by_kernel: field(8) == libc::SI_KERNEL,
+            }))
         }
         Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
         Err(err) => Err(err.into()),
@@ -175,20 +198,17 @@ pub fn inherited() -> Vec<OwnedFd> {
     numbers.into_iter().map(own).collect()
 }
 
-/// Lets `signals` through again that [`signalfd`] took, in a child that is
-/// about to execute a program: a mask is inherited.
+/// Lets all signals through again, those that [`signalfd`] took among them, in a
+/// child that is about to execute a program: a mask is inherited.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn unblock(signals: &[i32]) -> io::Result<()> {
+pub fn unblock_signals() -> io::Result<()> {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: sigemptyset initialises the set, the later calls only change or read it.
+    // SAFETY: sigemptyset initialises the set, the later call only reads it.
     let done = unsafe {
         libc::sigemptyset(set.as_mut_ptr());
-        for &signal in signals {
-            libc::sigaddset(set.as_mut_ptr(), signal);
-        }
-        libc::sigprocmask(libc::SIG_UNBLOCK, set.as_ptr(), std::ptr::null_mut())
+        libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut())
     };
     if done < 0 {
         return Err(io::Error::last_os_error());

@@ -90,11 +90,34 @@ fn containers_have_names_and_are_listed() {
             .iter()
             .all(|line| line["status"] == "running" && line["image"] == "busybox")
     );
+    for (filter, count) in [
+        ("name=first", 1),
+        (
+            "name=f",
+            2 - usize::from(!name_of(&scene, &id).contains('f')),
+        ),
+        (&format!("id={}", &id[..8]), 1),
+        ("image=busybox", 2),
+        ("image=busy", 0),
+        ("status=running", 2),
+        ("status=exited", 0),
+        ("exited=0", 0),
+    ] {
+        let shown = teu(&scene, &["ps", "-q", "--filter", filter]).succeeds();
+        assert_eq!(shown.lines().count(), count, "{filter}: {shown}");
+    }
+    let whole = teu(&scene, &["ps", "-q", "--no-trunc", "-f", "name=first"]).succeeds();
+    assert_eq!(whole.len(), 64);
+    let _ = teu(&scene, &["ps", "-f", "label=x"]).fails(125, &["label=x", "name"]);
     let _ = teu(&scene, &["rm", &id[..12]]).fails(1, &["running", "rm -f"]);
     teu(&scene, &["rm", "-f", &id[..12], "first"]).succeeds();
     assert_eq!(teu(&scene, &["ps", "-aq"]).succeeds(), "");
     let _ = teu(&scene, &["rm", "first"]).fails(1, &["no such container"]);
     teu(&scene, &["rm", "-f", "first"]).succeeds();
+}
+
+fn name_of(scene: &Scene, id: &str) -> String {
+    inspect(scene, id)["name"].as_str().unwrap().to_owned()
 }
 
 #[test]

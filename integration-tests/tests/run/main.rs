@@ -12,11 +12,14 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use teu_integration_tests::{Outcome, Scene, binary, missing_command, skip_unless};
 
+mod exec;
 mod flags;
 mod lifecycle;
+mod logs;
 mod output;
 mod sockets;
 mod supervision;
+mod terminal;
 
 /// A scene with an image `busybox`.
 fn scene(name: &str) -> Scene {

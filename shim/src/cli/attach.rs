@@ -1,5 +1,6 @@
 //! `teu attach`
 
+use super::detach::Keys;
 use super::session::Session;
 use crate::Error;
 use crate::container::record::Stdin;
@@ -12,6 +13,9 @@ pub(super) struct Arguments {
     /// Do not pass standard input on
     #[arg(long)]
     no_stdin: bool,
+    /// Leave its terminal by these keys; "" for none
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    detach_keys: Keys,
     /// The container
     container: String,
 }
@@ -31,5 +35,6 @@ pub(super) fn run(place: &Place, arguments: &Arguments) -> Result<u8, Error> {
         }
     }
     let input = record.stdin != Stdin::Closed && !arguments.no_stdin;
-    Session::open(&folder, record.name.to_string(), record.terminal, input)?.run()
+    let session = Session::open(&folder, record.name.to_string(), record.terminal, input)?;
+    session.run(&arguments.detach_keys)
 }

@@ -1,27 +1,23 @@
 //! `teu exec`: another process in a running container, by the runtime.
 
-use std::os::fd::AsFd as _;
-use std::path::PathBuf;
-use std::process::{Child, ExitStatus, Stdio};
+mod stay;
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+
 use serde_json::{Value, json};
 
 use super::flags;
 use super::user::{self, User};
+use crate::Error;
 use crate::container::exit::SIGNAL_STATUS_BASE;
 use crate::container::status::{State, Status, observe};
 use crate::container::{ContainerId, Folder, Place, Record};
 use crate::error::At as _;
-use crate::runtime::{Runtime, status_of};
-use crate::{Error, sys};
+use crate::runtime::Runtime;
 
 /// runc's status where it could not start the process; a process may end with it, too.
 const STATUS_RUNTIME_ERROR: i32 = 255;
-/// Passed on to the runtime, which passes them to the process. What a terminal
-/// sends (INT, QUIT) the runtime gets itself.
-const SIGNALS: [i32; 4] = [libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2];
 
 /// `teu exec`
 #[derive(Debug, clap::Args)]
@@ -167,11 +163,13 @@ fn become_user(process: &mut Value, user: &User) {
 struct Scratch {
     process: PathBuf,
     log: PathBuf,
+    /// Written once the process is there.
+    pid: PathBuf,
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        for path in [&self.process, &self.log] {
+        for path in [&self.process, &self.log, &self.pid] {
             let _: std::io::Result<()> = std::fs::remove_file(path);
         }
     }
@@ -189,6 +187,7 @@ fn execute(
     let scratch = Scratch {
         process: folder.path.join(&file),
         log: folder.path.join(format!("exec-{}.log", key.short())),
+        pid: folder.path.join(format!("exec-{}.pid", key.short())),
     };
     folder.write_json(&file, process)?;
     let runtime = Runtime {
@@ -198,65 +197,43 @@ fn execute(
     };
     let mut command = runtime.command("exec");
     command.arg("--process").arg(&scratch.process);
+    command.arg("--pid-file").arg(&scratch.pid);
     if arguments.detach {
-        command
-            .arg("--detach")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.arg("--detach").stdout(Stdio::null());
+        command.stderr(Stdio::null());
     }
     if !arguments.interactive || arguments.detach {
         command.stdin(Stdio::null());
     }
     command.arg(folder.id.as_str());
-    let signals = sys::signalfd(&SIGNALS).call("signalfd")?;
-    let child = command.spawn().at("execute", &runtime.program)?;
-    let status = wait_passing_signals(child, signals.as_fd())?;
-    let code = status
-        .code()
-        .unwrap_or_else(|| SIGNAL_STATUS_BASE + signal_of(status));
-    if code == STATUS_RUNTIME_ERROR || arguments.detach && code != 0 {
-        // The process may itself have ended with this status: then the runtime logged no error.
-        match runtime.last_error() {
-            Some(message) if arguments.detach => return Err(Error::Runtime { message }),
-            // The runtime has said it on the standard error that it shares with the process.
-            Some(message) => return Ok(status_of(&message)),
-            None => {}
+    let ended = if arguments.detach {
+        let status = command.status().at("execute", &runtime.program)?;
+        stay::Ended {
+            status,
+            words: Vec::new(),
         }
+    } else {
+        stay::with(command, &runtime.program, &scratch.pid)?
+    };
+    let code = ended.status.code();
+    let code = code.unwrap_or_else(|| SIGNAL_STATUS_BASE + signal_of(ended.status));
+    // The process may itself have ended with this status: then the runtime logged no error.
+    if (code == STATUS_RUNTIME_ERROR || arguments.detach && code != 0)
+        && let Some(message) = runtime.last_error()
+    {
+        // What it says to people is shorter than what it logs, where it says anything.
+        let words = String::from_utf8_lossy(&ended.words);
+        let words = words.trim().replace('\n', " ");
+        let message = if words.is_empty() { message } else { words };
+        return Err(Error::Runtime { message });
     }
+    stay::show(&ended.words)?;
     Ok(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
 fn signal_of(status: ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt as _;
     status.signal().unwrap_or(0)
-}
-
-fn wait_passing_signals(
-    mut child: Child,
-    signals: std::os::fd::BorrowedFd<'_>,
-) -> Result<ExitStatus, Error> {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let pid = pid.ok_or_else(|| Error::Invalid("the child has no pid".into()))?;
-    let pidfd = pidfd_open(pid, PidfdFlags::empty()).call("pidfd_open")?;
-    loop {
-        let mut fds = [
-            PollFd::new(&pidfd, PollFlags::IN),
-            PollFd::from_borrowed_fd(signals, PollFlags::IN),
-        ];
-        match poll(&mut fds, None) {
-            Err(rustix::io::Errno::INTR) => continue,
-            result => result.call("poll")?,
-        };
-        let ended = !fds[0].revents().is_empty();
-        while let Some(number) = sys::next_signal(signals).call("read signalfd")? {
-            if let Some(signal) = sys::signal(number) {
-                let _: rustix::io::Result<()> = pidfd_send_signal(&pidfd, signal);
-            }
-        }
-        if ended {
-            return child.wait().call("wait");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,13 @@
 //! `teu logs`
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek as _, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::time::{Duration, SystemTime};
 
 use super::flags::duration;
 use crate::container::status::observe;
 use crate::container::{Folder, Place};
-use crate::error::At as _;
-use crate::supervisor::log::{Entry, Stream, parse};
+use crate::error::{At as _, warn};
+use crate::supervisor::log::{Entry, LogReader, Stream, parse};
 use crate::{Error, clock};
 
 /// How often a followed log is looked at.
@@ -71,18 +70,18 @@ fn since(text: &str) -> Result<Since, String> {
 pub(super) fn run(place: &Place, arguments: &Arguments) -> Result<u8, Error> {
     let folder = Folder::resolve(place, &arguments.container)?;
     let path = folder.log();
-    let file = match File::open(&path) {
+    let open = || LogReader::open(&path).map(BufReader::new);
+    let mut reader = match open() {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(0), // nothing has run yet
-        file => file.at("open", &path)?,
+        reader => reader.at("open", &path)?,
     };
-    let mut reader = BufReader::new(file);
     let first = match arguments.tail {
         Tail::All => 0,
-        Tail::Lines(wanted) => count_lines(&mut reader)
+        Tail::Lines(wanted) => open()
+            .and_then(|mut reader| count_lines(&mut reader))
             .at("read", &path)?
             .saturating_sub(wanted),
     };
-    reader.rewind().at("read", &path)?;
     let mut printer = Printer::new(arguments, first);
     let printed = printer.copy(&mut reader, || {
         let live = arguments.follow && observe(&folder).is_ok_and(|status| status.is_live());
@@ -91,6 +90,10 @@ pub(super) fn run(place: &Place, arguments: &Arguments) -> Result<u8, Error> {
         }
         live
     });
+    if reader.get_ref().has_missed() {
+        let what = "some output went away with a full log file before it was shown";
+        warn("teu", &Error::Invalid(what.to_owned()));
+    }
     match printed {
         // `teu logs | head` is no error.
         Err(err) if err.kind() == io::ErrorKind::BrokenPipe => Ok(0),

@@ -3,6 +3,7 @@
 
 mod attach;
 mod bundle;
+mod detach;
 mod exec;
 mod flags;
 mod handle;

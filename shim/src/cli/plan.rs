@@ -137,6 +137,12 @@ pub(super) fn plan(
         &hostname,
         &cgroups_path,
     )?;
+    let log_size = arguments
+        .log_size
+        .as_deref()
+        .map(flags::bytes)
+        .transpose()?;
+    let log_size = log_size.and_then(|bytes| u64::try_from(bytes).ok());
     let record = Record {
         version: record::VERSION,
         id,
@@ -157,6 +163,8 @@ pub(super) fn plan(
         } else {
             LogFull::Block
         },
+        log_size,
+        log_files: arguments.log_files,
         network,
         hostname,
         volumes: Vec::new(),

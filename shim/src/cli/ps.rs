@@ -1,9 +1,12 @@
 //! `teu ps`
 
+mod filter;
+
 use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
+use self::filter::Filter;
 use crate::Error;
 use crate::container::record::{Network, Port};
 use crate::container::status::{Status, observe};
@@ -32,6 +35,12 @@ pub(super) struct Arguments {
     /// Ids only
     #[arg(short, long)]
     quiet: bool,
+    /// Those only that fit: id=, name=, image=, status=, exited=; several of one kind, any of them
+    #[arg(short, long, value_name = "KIND=VALUE")]
+    filter: Vec<Filter>,
+    /// Whole ids and commands
+    #[arg(long)]
+    no_trunc: bool,
     /// A table, or a JSON object a line
     #[arg(long, default_value = "table", value_parser = ["table", "json"])]
     format: String,
@@ -56,11 +65,15 @@ pub(super) fn run(place: &Place, arguments: &Arguments) -> Result<u8, Error> {
             ),
         }
     }
-    found.retain(|(_, status)| arguments.all || status.is_live());
+    // Who asks for those that ended wants to see them.
+    let all = arguments.all || arguments.filter.iter().any(Filter::asks_for_ended);
+    found.retain(|(record, status)| {
+        (all || status.is_live()) && filter::fits(&arguments.filter, record, status)
+    });
     found.sort_by(|(one, _), (two, _)| two.created.cmp(&one.created));
     if arguments.quiet {
         for (record, _) in &found {
-            super::show(record.id.short())?;
+            super::show(id(record, arguments.no_trunc))?;
         }
     } else if arguments.format == "json" {
         for (record, status) in &found {
@@ -69,7 +82,7 @@ pub(super) fn run(place: &Place, arguments: &Arguments) -> Result<u8, Error> {
     } else {
         let rows: Vec<_> = found
             .iter()
-            .map(|(record, status)| row(record, status, SystemTime::now()))
+            .map(|(record, status)| row(record, status, SystemTime::now(), arguments.no_trunc))
             .collect();
         super::show(&table(&rows))?;
     }
@@ -88,11 +101,19 @@ fn object(record: &Record, status: &Status) -> serde_json::Value {
     })
 }
 
-fn row(record: &Record, status: &Status, now: SystemTime) -> [String; 7] {
+fn id(record: &Record, whole: bool) -> &str {
+    if whole {
+        record.id.as_str()
+    } else {
+        record.id.short()
+    }
+}
+
+fn row(record: &Record, status: &Status, now: SystemTime, whole: bool) -> [String; 7] {
     // Control characters would steer the reader's terminal.
     let printable = |c: char| if c.is_control() { ' ' } else { c };
     let command: String = record.command.join(" ").chars().map(printable).collect();
-    let command = if command.chars().count() > COMMAND_CHARS_MAX {
+    let command = if !whole && command.chars().count() > COMMAND_CHARS_MAX {
         command
             .chars()
             .take(COMMAND_CHARS_MAX - 3)
@@ -102,7 +123,7 @@ fn row(record: &Record, status: &Status, now: SystemTime) -> [String; 7] {
         command
     };
     [
-        record.id.short().to_owned(),
+        id(record, whole).to_owned(),
         record.image.clone(),
         command,
         format!("{} ago", since(&record.created, now)),

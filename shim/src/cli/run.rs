@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::bundle::{self, Pull};
+use super::detach::Keys;
 use super::flags::ENV_FILE_BYTES_MAX;
 use super::handle::Connection;
 use super::launch;
@@ -24,12 +25,18 @@ use crate::{siblings, volume};
 /// Names drawn before giving up: with 2,304 of them and a thousand containers, one in six is free.
 const NAME_TRIES: usize = 100;
 
+/// Most full log files that are kept.
+const LOG_FILES_MAX: i64 = 1000;
+
 /// `teu run`
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Leave it running and print its id
     #[arg(short, long)]
     detach: bool,
+    /// Leave its terminal by these keys; "" for none
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    detach_keys: Keys,
     #[command(flatten)]
     pub(super) create: CreateArguments,
 }
@@ -106,6 +113,12 @@ pub(super) struct CreateArguments {
     /// What to do with output while the log cannot grow: let the program wait, or drop and count
     #[arg(long, value_name = "POLICY", default_value = "block", value_parser = ["block", "drop"])]
     pub(super) log_full: String,
+    /// Begin another log file when this one has so many bytes, such as 10m [default: never]
+    #[arg(long, value_name = "BYTES")]
+    pub(super) log_size: Option<String>,
+    /// Keep so many full log files
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "log_size", value_parser = clap::value_parser!(u32).range(1..=LOG_FILES_MAX))]
+    pub(super) log_files: u32,
     /// Execute this OCI runtime instead of teu-runtime
     #[arg(long, value_name = "PROGRAM")]
     pub(super) runtime: Option<PathBuf>,
@@ -147,7 +160,7 @@ pub(super) fn run(place: &Place, arguments: &Arguments) -> Result<u8, Error> {
     }
     let session = Session::open(&folder, name, create.tty, create.interactive)?;
     start(session.connection())?;
-    session.run()
+    session.run(&arguments.detach_keys)
 }
 
 /// Makes a container and leaves it waiting.

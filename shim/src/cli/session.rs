@@ -7,6 +7,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 
+use super::detach::Keys;
 use super::handle::Connection;
 use crate::container::{Exit, Folder};
 use crate::error::At as _;
@@ -61,6 +62,9 @@ pub(super) struct Session {
     terminal: bool,
     /// Whether our input goes to the container.
     input: bool,
+    /// Leave, once what was typed before them is on its way.
+    keys: Option<Keys>,
+    left: bool,
     /// Input on its way.
     block: Vec<u8>,
     output_ended: bool,
@@ -91,6 +95,8 @@ impl Session {
             signals,
             terminal,
             input,
+            keys: None,
+            left: false,
             block: Vec::new(),
             output_ended: false,
             control_ended: false,
@@ -108,9 +114,11 @@ impl Session {
         &self.connection
     }
 
-    /// Stays until the container has ended and its output is out. Returns its status.
-    pub(super) fn run(mut self) -> Result<u8, Error> {
+    /// Stays until the container has ended and its output is out, or until the keys that
+    /// leave it are typed into a terminal. Returns its status; 0 where it goes on.
+    pub(super) fn run(mut self, keys: &Keys) -> Result<u8, Error> {
         let raw = self.terminal && self.input && isatty(rustix::stdio::stdin());
+        self.keys = raw.then(|| keys.clone());
         let _restored = if raw {
             Some(RawTerminal::enter()?)
         } else {
@@ -119,6 +127,9 @@ impl Session {
         while !(self.output_ended && self.control_ended) {
             if !self.turn()? {
                 return Ok(STATUS_BROKEN_PIPE);
+            }
+            if self.left && self.block.is_empty() {
+                return Ok(0);
             }
         }
         match self.exit {
@@ -140,7 +151,7 @@ impl Session {
         let mut attach_flags = PollFlags::empty();
         attach_flags.set(PollFlags::OUT, !self.block.is_empty());
         attach_flags.set(PollFlags::IN, !self.output_ended);
-        let read_input = self.input && self.block.is_empty();
+        let read_input = self.input && self.block.is_empty() && !self.left;
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
         // An ended descriptor is always ready: it is not asked about again.
         fds.push(PollFd::new(
@@ -227,7 +238,12 @@ impl Session {
     fn read_input(&mut self) {
         self.block.resize(BLOCK_BYTES, 0);
         match rustix::io::read(rustix::stdio::stdin(), self.block.as_mut_slice()) {
-            Ok(n) if n > 0 => self.block.truncate(n),
+            Ok(n) if n > 0 => {
+                self.block.truncate(n);
+                if let Some(keys) = &mut self.keys {
+                    (self.block, self.left) = keys.take(&self.block);
+                }
+            }
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => self.block.clear(),
             Ok(_) | Err(_) => {
                 self.block.clear();
@@ -282,7 +298,7 @@ fn window_size() -> Option<Request> {
 }
 
 /// Writes everything; `false`: nobody reads.
-fn write_all(fd: BorrowedFd<'_>, mut data: &[u8]) -> Result<bool, Error> {
+pub(super) fn write_all(fd: BorrowedFd<'_>, mut data: &[u8]) -> Result<bool, Error> {
     while !data.is_empty() {
         match rustix::io::write(fd, data) {
             Ok(n) => data = &data[n..],

@@ -1,5 +1,6 @@
 //! `teu start`
 
+use super::detach::Keys;
 use super::handle::Connection;
 use super::session::Session;
 use super::{launch, rm, run};
@@ -19,6 +20,9 @@ pub(super) struct Arguments {
     /// Pass standard input on; implies --attach
     #[arg(short, long)]
     interactive: bool,
+    /// Leave its terminal by these keys; "" for none
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    detach_keys: Keys,
     /// The container
     container: String,
 }
@@ -48,7 +52,7 @@ pub(super) fn run(place: &Place, arguments: &Arguments) -> Result<u8, Error> {
     let input = arguments.interactive && record.stdin != Stdin::Closed;
     let session = Session::open(&folder, name, record.terminal, input)?;
     run::start(session.connection())?;
-    session.run()
+    session.run(&arguments.detach_keys)
 }
 
 fn relaunch(place: &Place, folder: &Folder, record: &Record) -> Result<(), Error> {

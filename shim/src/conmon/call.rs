@@ -11,7 +11,6 @@ use rustix::process::{Pid, Signal, set_parent_process_death_signal};
 use super::cli::{Mode, Options};
 use crate::Error;
 use crate::error::At as _;
-use crate::supervisor::event_loop::SIGNALS;
 use crate::supervisor::terminal::{Console, set_nonblocking};
 
 /// Most of the runtime's standard error that is told as the reason of its failure, in bytes.
@@ -194,7 +193,7 @@ pub fn execute(
     let listen_pid = std::env::var(LISTEN_PID).ok();
     let renamed = listen_pid.is_some_and(|pid| replace_listen_pid || pid == own_pid.to_string());
     crate::sys::before_exec(&mut command, move || {
-        crate::sys::unblock(&SIGNALS)?;
+        crate::sys::unblock_signals()?;
         set_parent_process_death_signal(Some(Signal::KILL))?;
         if renamed {
             crate::sys::set_variable(LISTEN_PID, &std::process::id().to_string())?;

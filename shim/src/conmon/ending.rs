@@ -6,7 +6,6 @@ use std::process::{Child, Command};
 use super::cli::Options;
 use crate::Error;
 use crate::error::At as _;
-use crate::supervisor::event_loop::SIGNALS;
 
 /// Replaces a file whole: readers see the old one, or the new one, never half.
 ///
@@ -69,7 +68,7 @@ pub fn exit_command(options: &Options) -> Result<Option<Child>, Error> {
     rustix::process::set_child_subreaper(None).call("prctl")?;
     let mut command = Command::new(program);
     command.args(&options.exit_command_args);
-    crate::sys::before_exec(&mut command, || crate::sys::unblock(&SIGNALS));
+    crate::sys::before_exec(&mut command, crate::sys::unblock_signals);
     command.spawn().at("execute", Path::new(program)).map(Some)
 }
 

@@ -345,6 +345,8 @@ pub(crate) mod tests {
             stdin: Stdin::Closed,
             remove: false,
             log_full: LogFull::Block,
+            log_size: None,
+            log_files: 0,
             network: Network::None,
             hostname: "h".into(),
             volumes: Vec::new(),

@@ -24,6 +24,7 @@
 //! ├── network.json           before the first plugin runs: that one did; then their results
 //! ├── state.json             who runs: shim and init by pid and start time
 //! ├── log                    output, k8s-file (CRI) format
+//! ├── log.1  log.2 ...       full ones, the newest first, as many as are to be kept
 //! ├── attach  ctl            sockets of the shim, SOCK_SEQPACKET
 //! ├── runtime.log            what the runtime said last, JSON lines
 //! ├── exit.space             room reserved for the exit record, so that a full disk cannot lose it

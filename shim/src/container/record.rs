@@ -36,6 +36,12 @@ pub struct Record {
     /// What to do with output while the disk is full.
     #[serde(default)]
     pub log_full: LogFull,
+    /// Most bytes of one log file, after which the next is begun; absent: there is one file.
+    #[serde(default)]
+    pub log_size: Option<u64>,
+    /// How many full log files are kept.
+    #[serde(default)]
+    pub log_files: u32,
     /// Its network.
     pub network: Network,
     /// Its hostname.

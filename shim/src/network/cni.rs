@@ -150,7 +150,9 @@ impl Plugins {
         call: &Call,
     ) -> Result<Value, Error> {
         let program = self.0.join(call.plugin);
-        let mut child = Command::new(&program)
+        let mut command = Command::new(&program);
+        crate::sys::before_exec(&mut command, crate::sys::unblock_signals);
+        let mut child = command
             .env_clear()
             .env("PATH", PATH)
             .env("CNI_COMMAND", verb)

@@ -17,6 +17,7 @@ use super::machine::{Action, Answer, Asker, Event, Machine, Wait};
 use super::poller::{Poller, Token};
 use super::protocol::Request;
 use super::pump::Pump;
+use super::rest::Rest;
 use super::rootfs::HostMounts;
 use super::setup::{self, Made};
 use super::{Container, complain, oom, socket};
@@ -64,6 +65,7 @@ pub struct Supervisor<'a> {
     ports: Vec<OwnedFd>,
     drain_until: Option<Instant>,
     lock: Option<Lock>,
+    rest: Rest,
     left: bool,
 }
 
@@ -97,6 +99,7 @@ impl<'a> Supervisor<'a> {
             ports: made.ports,
             drain_until: None,
             lock: None,
+            rest: Rest::default(),
             left: false,
         })
     }
@@ -112,7 +115,9 @@ impl<'a> Supervisor<'a> {
             if self.left && !self.pump.has_clients() {
                 break;
             }
-            for (token, flags) in self.poller.wait(self.patience()).call("epoll_wait")? {
+            let events = self.poller.wait(self.patience()).call("epoll_wait")?;
+            self.rest.waited(!events.is_empty());
+            for (token, flags) in events {
                 self.dispatch(token, flags);
             }
             self.check_time();
@@ -125,7 +130,8 @@ impl<'a> Supervisor<'a> {
         let drain = self
             .drain_until
             .map(|until| until.saturating_duration_since(Instant::now()));
-        drain.into_iter().chain(self.pump.patience()).min()
+        let times = drain.into_iter().chain(self.pump.patience());
+        times.chain(self.rest.patience()).min()
     }
 
     fn dispatch(&mut self, token: Token, flags: EventFlags) {
@@ -353,6 +359,7 @@ pub fn wait_of_raw(status: i32) -> Wait {
 pub fn remove(container: &Container) -> Result<(), Error> {
     let program = siblings::find("teu")?;
     let mut command = Command::new(&program);
+    crate::sys::before_exec(&mut command, crate::sys::unblock_signals);
     command
         .arg("--root")
         .arg(&container.place.data)

@@ -18,6 +18,7 @@ pub mod oom;
 pub mod poller;
 pub mod protocol;
 pub mod pump;
+pub mod rest;
 pub mod rootfs;
 pub mod setup;
 pub mod socket;

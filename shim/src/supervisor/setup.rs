@@ -8,13 +8,14 @@ use std::process::{Stdio, id as own_pid};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::log::Log;
+use super::log::{Form, Limits, Log, Settings};
 use super::pump::Pump;
 use super::rootfs::{self, HostMounts};
 use super::terminal::{Console, set_nonblocking};
 use super::{Container, complain, oom, socket};
 use crate::container::record::{Bundle, Network, Stdin};
 use crate::container::status::{Process, State, boot_id};
+use crate::container::{Folder, Record};
 use crate::error::At as _;
 use crate::network::{self, netns, ports};
 use crate::runtime::Stdio3;
@@ -22,6 +23,8 @@ use crate::{Error, clock, volume};
 
 /// Name of the socket on which the runtime hands a terminal over; it exists only meanwhile.
 const CONSOLE: &str = "console";
+/// Permissions of a log, in a folder that is closed to others.
+const LOG_MODE: u32 = 0o600;
 /// The kernel's own reach for OOM scores; a shim is worth as much as the host's other daemons.
 const SHIM_OOM_SCORE: &str = "-998";
 /// What containers get: the kernel's default.
@@ -85,7 +88,7 @@ pub fn create(container: &Container, undo: &mut Undo) -> Result<Made, Error> {
         started: None,
     };
     folder.write_json("state.json", &state)?;
-    let log = Log::open(&folder.log(), record.log_full)?;
+    let log = open_log(folder, record)?;
 
     let ports = match &record.network {
         Network::Bridge { ports } => ports::take(ports)?,
@@ -130,6 +133,21 @@ pub fn create(container: &Container, undo: &mut Undo) -> Result<Made, Error> {
     })
 }
 
+fn open_log(folder: &Folder, record: &Record) -> Result<Log, Error> {
+    Log::with(Settings {
+        path: folder.log(),
+        form: Form::Utc,
+        limits: Limits {
+            file_bytes: record.log_size,
+            total_bytes: None,
+            kept_files: record.log_files,
+        },
+        full: record.log_full,
+        mode: LOG_MODE,
+        sync: false,
+    })
+}
+
 /// The host's side: network, mounts, volumes.
 fn furnish(container: &Container, bundle: &Bundle, undo: &mut Undo) -> Result<(), Error> {
     let Container {
@@ -165,7 +183,7 @@ pub fn tear_down(container: &Container, host: Option<&HostMounts>) {
     complain(network::down(&container.place, &container.folder));
 }
 
-fn listener(name: &str, folder: &crate::container::Folder) -> Result<OwnedFd, Error> {
+fn listener(name: &str, folder: &Folder) -> Result<OwnedFd, Error> {
     socket::listen_at(name).at("listen on", &folder.path.join(name))
 }
 

@@ -1,15 +1,13 @@
 //! `make soak`: what takes longer than a gate has time for. Each part prints its
 //! figures; one that does not keep its promise ends the whole with failure.
 //!
-//! `soak [--quick] [flood|monitor|execs|crowd|kills]...`; `--quick` does a little of
-//! everything, to try the parts themselves.
+//! `soak [--quick] [PART]...`; `--quick` does a little of everything, to try the parts
+//! themselves. `flood` and `kills` are containerd's face's, others' are parts of their own.
 
 mod crowd;
 mod execs;
 mod flood;
 mod kills;
-mod monitor;
-mod sequence;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -17,12 +15,15 @@ use std::time::Instant;
 /// One part: its name, and what runs it.
 type Part = (&'static str, fn(bool) -> Verdict);
 
-const PARTS: [Part; 5] = [
-    ("flood", flood::run),
-    ("monitor", monitor::run),
+const PARTS: [Part; 8] = [
+    ("flood", flood::containerd),
+    ("flood-conmon", flood::conmon),
+    ("flood-own", flood::own),
     ("execs", execs::run),
     ("crowd", crowd::run),
-    ("kills", kills::run),
+    ("kills", kills::containerd),
+    ("kills-conmon", kills::conmon),
+    ("kills-own", kills::own),
 ];
 
 /// Whether a part kept its promises; the broken ones, a line each.
@@ -48,7 +49,8 @@ fn main() -> ExitCode {
             "--quick" => quick = true,
             name if PARTS.iter().any(|(part, _)| *part == name) => chosen.push(arg),
             _ => {
-                eprintln!("usage: soak [--quick] [flood|monitor|execs|crowd|kills]...");
+                let names = PARTS.map(|(name, _)| name).join("|");
+                eprintln!("usage: soak [--quick] [{names}]...");
                 return ExitCode::from(2);
             }
         }

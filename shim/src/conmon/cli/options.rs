@@ -58,6 +58,8 @@ const ENTRIES: &[Entry] = entries![
     "runtime-arg" Text "An argument for the runtime, before its command; may be repeated";
     "runtime-opt" Text "An argument for the runtime's command; may be repeated";
     "sdnotify-socket" Text "Pass the container's readiness on to this socket";
+    "seccomp-notify-plugins" Text "";
+    "seccomp-notify-socket" Text "";
     "socket-dir-path" Text "The folder of links to the bundles with attach sockets";
     "stdin" b'i' Flag "Give the container a standard input";
     "sync" Flag "Stay the caller's child";
@@ -138,6 +140,8 @@ pub struct Options {
     pub runtime_args: Vec<OsString>,
     pub runtime_opts: Vec<OsString>,
     pub sdnotify_socket: Option<PathBuf>,
+    pub seccomp_plugins: bool,
+    pub seccomp_socket: bool,
     pub socket_dir_path: Option<PathBuf>,
     pub stdin: bool,
     pub sync: bool,
@@ -218,6 +222,8 @@ impl Options {
             "runtime" => self.runtime = Some(text),
             "runtime-arg" => self.runtime_args.push(text),
             "sdnotify-socket" => self.sdnotify_socket = Some(text.into()),
+            "seccomp-notify-plugins" => self.seccomp_plugins = true,
+            "seccomp-notify-socket" => self.seccomp_socket = true,
             "socket-dir-path" => self.socket_dir_path = Some(text.into()),
             _ => self.runtime_opts.push(text), // runtime-opt, and restore-arg, its old name
         }
@@ -276,6 +282,14 @@ impl Options {
         if rustix::fs::access(runtime, rustix::fs::Access::EXEC_OK).is_err() {
             let runtime = runtime.to_string_lossy();
             return say(&format!("Runtime path {runtime} is not valid"));
+        }
+        // Its plugins are libraries, which a static program cannot load. Without a socket
+        // they are not asked for, as with conmon.
+        if self.seccomp_socket && self.seccomp_plugins {
+            return say("seccomp support not present");
+        }
+        if self.seccomp_socket {
+            return say("seccomp notify socket specified without any plugin");
         }
         if self.exit_delay < 0 {
             return say("Delay before invoking exit command must be greater than or equal to 0");
@@ -376,6 +390,14 @@ mod tests {
                 "Cannot use 'exec' and 'restore' at the same time",
             ),
             (
+                "-u y -r /bin/sh --seccomp-notify-socket /s",
+                "seccomp notify socket specified without any plugin",
+            ),
+            (
+                "-u y -r /bin/sh --seccomp-notify-socket /s --seccomp-notify-plugins a.so:b.so",
+                "seccomp support not present",
+            ),
+            (
                 "-u y -r /bin/sh --exit-delay=-1",
                 "Delay before invoking exit command must be greater than or equal to 0",
             ),
@@ -388,6 +410,12 @@ mod tests {
         }
         let level = options("--log-level foo").level().unwrap_err().to_string();
         assert_eq!(level, "No such log level foo");
+    }
+
+    #[test]
+    fn plugins_that_nobody_asks_are_no_matter() {
+        let options = options("-u y -r /bin/sh --seccomp-notify-plugins a.so");
+        assert_eq!(options.mode().unwrap(), Mode::Create);
     }
 
     #[test]

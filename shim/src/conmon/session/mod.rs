@@ -29,6 +29,7 @@ use crate::supervisor::event_loop::SIGNALS;
 use crate::supervisor::oom::Watch;
 use crate::supervisor::poller::Poller;
 use crate::supervisor::pump::{Left, Pump, Watched};
+use crate::supervisor::rest::Rest;
 use crate::supervisor::socket;
 
 /// Signals that are passed on to the process.
@@ -109,6 +110,7 @@ pub struct Session<'a> {
     memory: Option<Watch>,
     deadlines: Deadlines,
     exit_command: Option<Pid>,
+    rest: Rest,
     /// With which status all is over.
     leaving: Option<i32>,
 }
@@ -201,6 +203,7 @@ impl<'a> Session<'a> {
             memory: None,
             deadlines: Deadlines::default(),
             exit_command: None,
+            rest: Rest::default(),
             leaving: None,
         })
     }
@@ -217,7 +220,9 @@ impl<'a> Session<'a> {
                 let status = u8::try_from(status & 0xff).unwrap_or(u8::MAX);
                 return Ok(ExitCode::from(status));
             }
-            for (token, flags) in self.poller.wait(self.patience()).call("epoll_wait")? {
+            let events = self.poller.wait(self.patience()).call("epoll_wait")?;
+            self.rest.waited(!events.is_empty());
+            for (token, flags) in events {
                 self.dispatch(token, flags);
             }
             self.check_time();
@@ -264,7 +269,8 @@ impl<'a> Session<'a> {
         let next = next.map(|at| at.saturating_duration_since(Instant::now()));
         let notify = self.notify.as_ref().and_then(Notify::patience);
         let retries = notify.into_iter().chain(self.pump.patience());
-        next.into_iter().chain(retries).min()
+        let next = next.into_iter().chain(retries);
+        next.chain(self.rest.patience()).min()
     }
 
     fn dispatch(&mut self, token: Token, flags: EventFlags) {

@@ -365,7 +365,7 @@ fn open_file(settings: &Settings) -> std::io::Result<File> {
 }
 
 /// `PATH.END`.
-fn numbered(path: &Path, end: &str) -> PathBuf {
+pub(super) fn numbered(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(end);

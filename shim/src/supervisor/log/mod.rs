@@ -5,10 +5,12 @@
 
 mod file;
 mod json;
+mod reader;
 
 use std::os::fd::BorrowedFd;
 
 pub use file::{Form, Limits, Log, Settings};
+pub use reader::LogReader;
 
 /// An output stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,12 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::Verdict;
+use super::{GROWTH_MAX_KIB, Verdict};
 use teu_integration_tests::Scene;
 use teu_integration_tests::shim::Cost;
 
-/// How much the monitor may grow, in KiB.
-const GROWTH_MAX_KIB: u64 = 1024;
 /// Lines of the container's output in a second: 10 MB/s, of 100 bytes each.
 const LINES: u64 = 100_000;
 /// Bytes of a log file before the next is begun.
@@ -24,9 +22,7 @@ done' </dev/null &
 echo $! >"$pid"
 "#;
 
-pub(crate) fn run(quick: bool) -> Verdict {
-    let time = Duration::from_secs(if quick { 5 } else { 600 });
-    let mut verdict = Verdict::default();
+pub(super) fn run(verdict: &mut Verdict, time: Duration, quick: bool) {
     let scene = Scene::new("soak: the monitor's flood");
     let home = scene.path("");
     scene.write(
@@ -57,7 +53,7 @@ pub(crate) fn run(quick: bool) -> Verdict {
         std::thread::sleep(Duration::from_millis(500));
         worst = worst.max(Cost::of(pid).private);
         // A file that was begun anew is read before it is gone.
-        checked += follow(&home, &mut verdict);
+        checked += follow(&home, verdict);
     }
     scene.write("enough", "");
     scene.wait_until("the monitor has left", || Cost::of(pid).rss == 0);
@@ -68,7 +64,6 @@ pub(crate) fn run(quick: bool) -> Verdict {
         format!("the monitor grows by less than {GROWTH_MAX_KIB} KiB"),
     );
     verdict.check(quick || checked > 10, "logs were rotated");
-    verdict
 }
 
 /// Checks the newest full file, once: its lines are numbered without a gap.

@@ -1,10 +1,10 @@
-//! kill -9 of shims under containerd, at random moments of their containers' lives.
+//! Under containerd, at random moments of their containers' lives.
 //!
 //! containerd's contract: it executes `delete`, which ends what still runs, and
 //! tells the status that this answers. What a status may be is known from
 //! inside: the container leaves a mark right before it exits.
 
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -12,30 +12,13 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
 
-use super::Verdict;
+use super::{Moment, OWN_STATUS, Outcome, Tally, Verdict, truth_of};
 use teu_integration_tests::{Scene, binary, missing_command, skipped};
 
-/// What the container exits with by itself.
-const OWN_STATUS: u32 = 7;
 /// What containerd says of a status that nobody knows.
 const UNKNOWN_STATUS: u32 = 255;
 /// Of who was killed by `delete`.
 const KILLED_STATUS: u32 = 137;
-
-/// What became of one container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    /// The true status.
-    True,
-    /// That nobody knows it.
-    Unknown,
-    /// It did not come to be, and nothing was told of its end.
-    Failed,
-    /// It ended, and nobody was told.
-    Lost,
-    /// Something else than what happened.
-    False,
-}
 
 /// What was told of a container that ended with the status `truth`.
 fn judge(told: &[u32], truth: u32) -> Outcome {
@@ -53,46 +36,7 @@ fn judge(told: &[u32], truth: u32) -> Outcome {
     }
 }
 
-/// How the process behind `pidfd` ended, once somebody has reaped it. `None`: nobody
-/// does, or the kernel is older than Linux 6.15.
-fn truth_of(pidfd: &OwnedFd) -> Option<u32> {
-    let until = Instant::now() + Duration::from_secs(2);
-    loop {
-        match exit_status(pidfd) {
-            None if Instant::now() < until => std::thread::sleep(Duration::from_millis(10)),
-            status => return status,
-        }
-    }
-}
-
-/// What the kernel remembers of it. `PIDFD_GET_INFO`.
-#[allow(unsafe_code, reason = "an ioctl that rustix does not offer")]
-fn exit_status(pidfd: &OwnedFd) -> Option<u32> {
-    // SAFETY: all fields are integers, for which zero is a value.
-    let mut info: libc::pidfd_info = unsafe { std::mem::zeroed() };
-    info.mask = u64::from(libc::PIDFD_INFO_EXIT);
-    // SAFETY: the request's size is that of the structure the pointer leads to.
-    let rc = unsafe { libc::ioctl(pidfd.as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) };
-    if rc != 0 || info.mask & u64::from(libc::PIDFD_INFO_EXIT) == 0 {
-        return None;
-    }
-    let code = info.exit_code.cast_unsigned();
-    Some(match code & 0x7f {
-        0 => code >> 8 & 0xff,
-        signal => 128 + signal,
-    })
-}
-
-/// When a shim is killed.
-#[derive(Debug, Clone, Copy)]
-enum Moment {
-    /// So long after it was there.
-    AfterStart(Duration),
-    /// So long after the container has said that it exits.
-    AfterMark(Duration),
-}
-
-pub(crate) fn run(quick: bool) -> Verdict {
+pub(super) fn run(quick: bool) -> Verdict {
     let mut verdict = Verdict::default();
     if missing_command("containerd") {
         skipped("soak: kills", "no containerd");
@@ -101,45 +45,14 @@ pub(crate) fn run(quick: bool) -> Verdict {
     let count = if quick { 10 } else { 200 };
     let scene = Scene::new("soak: kills");
     let containerd = Containerd::start(&scene);
-    // xorshift; the seed is printed, so that a run can be repeated.
-    let mut random = std::time::SystemTime::UNIX_EPOCH
-        .elapsed()
-        .map_or(1, |since| since.as_nanos() as u64 | 1);
-    println!("  seed {random}");
-    let mut outcomes = Vec::new();
-    let mut left = Vec::new();
+    let mut tally = Tally::new();
     for n in 0..count {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        // A container lives about 300 ms from the start of its shim on. Every other
-        // kill comes where it hurts most: right when the container exits.
-        let moment = if n % 2 == 0 {
-            Moment::AfterStart(Duration::from_micros(random % 700_000))
-        } else {
-            Moment::AfterMark(Duration::from_micros(random % 10_000))
-        };
-        let outcome = containerd.kill_one(&format!("k{n}"), moment);
-        outcomes.push(outcome);
-        left.extend(containerd.leftovers(&format!("k{n}")));
+        let (id, moment) = (format!("k{n}"), tally.moment(n));
+        let outcome = containerd.kill_one(&id, moment);
+        tally.note(outcome, containerd.leftovers(&id));
     }
-    let sum = |outcome| outcomes.iter().filter(|one| **one == outcome).count();
-    println!(
-        "  {count} kills: {} true, {} unknown, {} never came to be, {} untold, {} false; {} leftovers",
-        sum(Outcome::True),
-        sum(Outcome::Unknown),
-        sum(Outcome::Failed),
-        sum(Outcome::Lost),
-        sum(Outcome::False),
-        left.len()
-    );
-    for line in &left {
-        println!("  {line}");
-    }
-    verdict.check(sum(Outcome::False) == 0, "no status is false");
-    verdict.check(sum(Outcome::Lost) == 0, "every end is told");
-    verdict.check(sum(Outcome::Unknown) == 0, "no status is unknown");
-    verdict.check(left.is_empty(), "nothing is left behind");
+    tally.judge(&mut verdict);
+    verdict.check(tally.sum(Outcome::Unknown) == 0, "no status is unknown");
     verdict
 }
 
