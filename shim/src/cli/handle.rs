@@ -74,6 +74,11 @@ impl Connection {
     }
 }
 
+/// How long a state may last that passes by itself.
+const PASSING_LIMIT: Duration = Duration::from_secs(2);
+/// How often it is looked whether it has passed.
+const PASSING_LOOK: Duration = Duration::from_millis(5);
+
 /// Whom to talk to about a living container.
 pub(super) enum Handle {
     /// Its supervisor.
@@ -92,25 +97,29 @@ pub(super) enum Ended {
 }
 
 impl Handle {
-    /// A hold on the container, `None` if nothing of it runs.
+    /// A hold on the container, `None` if nothing of it runs. One that is being made, or
+    /// whose supervisor is on its way out, is waited for, though not for long.
     pub(super) fn open(folder: &Folder, name: &str) -> Result<Option<Self>, Error> {
-        match observe(folder)? {
-            Status::Running | Status::Created => match Connection::open(folder, name) {
-                Ok(connection) => Ok(Some(Self::Supervised(connection))),
-                // It has ended meanwhile, or has lost its supervisor.
-                Err(err) => match observe(folder)? {
-                    Status::Exited(_) | Status::Lost => Ok(None),
-                    Status::Unsupervised(process) => Ok(Self::orphan(&process)),
-                    _ => Err(err),
+        let until = Instant::now() + PASSING_LIMIT;
+        loop {
+            let passing = match observe(folder)? {
+                Status::Running | Status::Created => match Connection::open(folder, name) {
+                    Ok(connection) => return Ok(Some(Self::Supervised(connection))),
+                    // It ends at this moment, or was killed: its sockets go before its lock.
+                    Err(err) => err,
                 },
-            },
-            Status::Unsupervised(process) => Ok(Self::orphan(&process)),
-            Status::Creating => Err(Error::State {
-                name: name.to_owned(),
-                state: "being created".to_owned(),
-                hint: "; try again in a moment",
-            }),
-            Status::Exited(_) | Status::Lost => Ok(None),
+                Status::Unsupervised(process) => return Ok(Self::orphan(&process)),
+                Status::Creating => Error::State {
+                    name: name.to_owned(),
+                    state: "being created".to_owned(),
+                    hint: "; try again in a moment",
+                },
+                Status::Exited(_) | Status::Lost => return Ok(None),
+            };
+            if Instant::now() > until {
+                return Err(passing);
+            }
+            std::thread::sleep(PASSING_LOOK);
         }
     }
 

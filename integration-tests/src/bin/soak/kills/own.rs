@@ -118,7 +118,10 @@ fn judge(
     let exits = marks.join("exits").exists();
     match waited.stdout.trim() {
         "" if !exits => Outcome::Failed,
-        "" => Outcome::Lost,
+        "" => {
+            println!("  {name}: teu wait: {waited}");
+            Outcome::Lost
+        }
         "unknown" if !exits => Outcome::Failed,
         "unknown" => Outcome::Unknown,
         status if Some(status) == truth.map(|truth| truth.to_string()).as_deref() => Outcome::True,
