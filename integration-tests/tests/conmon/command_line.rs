@@ -172,6 +172,32 @@ fn newer_options_are_checked_in_the_same_words() {
     assert_eq!(mode, "640");
 }
 
+/// Asked for what only a plugin could do, it does what a conmon without seccomp does.
+#[test]
+fn seccomp_plugins_are_refused_before_anything_is_done() {
+    let scene = Scene::new("conmon's seccomp plugins");
+    let post = ours(&scene);
+    post.program("true");
+    let socket = "-b @/bundle -l none --sync --seccomp-notify-socket @/seccomp";
+    for (line, words) in [
+        (socket.to_owned(), "specified without any plugin"),
+        (
+            format!("{socket} --seccomp-notify-plugins a.so:b.so"),
+            "seccomp support not present",
+        ),
+    ] {
+        let _ = run_limited(post.command(&line), b"", TIME_LIMIT).fails(1, &[words]);
+    }
+    assert_eq!(post.read("calls"), "");
+    let help = said(&post, "--help").succeeds();
+    assert!(!help.contains("seccomp"), "{help}");
+    // Nobody would ask them.
+    post.start("-l none --seccomp-notify-plugins a.so")
+        .succeeds();
+    post.wait();
+    assert!(post.read("calls").contains("create"));
+}
+
 #[test]
 fn nothing_is_done_where_the_socket_is_missing_that_was_promised() {
     let scene = Scene::new("conmon without its attach pipe");

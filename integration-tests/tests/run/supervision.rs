@@ -59,6 +59,27 @@ fn an_orphans_status_is_true_or_unknown() {
     teu(&scene, &["rm", "-f", "k", "l", "m"]).succeeds();
 }
 
+/// Nobody can start what it had made: it is neither waited for nor kept.
+#[test]
+fn a_supervisor_killed_before_the_start_leaves_nothing_to_wait_for() {
+    let scene = scene("kill early");
+    let cgroup = scene.cgroup();
+    let create = |name: &str| {
+        let flags = ["create", "--cgroup-parent", &cgroup, "--network", "none"];
+        let program = ["--name", name, "busybox", "sh", "-c", "exit 4"];
+        teu(&scene, &[&flags[..], &program].concat()).succeeds();
+        kill_supervisor(&scene, name);
+        wait_for_state(&scene, name, "lost");
+    };
+    create("c");
+    let waited = teu(&scene, &["wait", "c"]).exits(1);
+    assert_eq!(waited.stdout, "unknown\n");
+    let _ = teu(&scene, &["start", "-a", "c"]).exits(4);
+    assert_eq!(teu(&scene, &["wait", "c"]).succeeds(), "4");
+    create("d");
+    teu(&scene, &["rm", "c", "d"]).succeeds();
+}
+
 /// What stands in a folder of the scene's data, which may not exist yet.
 fn entries(scene: &Scene, folder: &str) -> Vec<String> {
     let entries = std::fs::read_dir(scene.data().join(folder))

@@ -56,6 +56,9 @@ pub struct State {
     pub init: Option<Process>,
     /// When it was created.
     pub created: Option<String>,
+    /// Whether its program was about to be started: without, it never was.
+    #[serde(default)]
+    pub starting: bool,
     /// When its program was started.
     pub started: Option<String>,
 }
@@ -93,7 +96,8 @@ pub enum Status {
     /// Its shim died, it lives on: nothing is logged, its exit status will only
     /// be known to who watches (`teu wait`).
     Unsupervised(Process),
-    /// Its shim died and it is no longer there: how it ended, or whether it ever ran, nobody saw.
+    /// Its shim died and it is no longer there: how it ended, or whether it ever ran, nobody
+    /// saw. Or its shim died before it started the program, which nobody can do any more.
     Lost,
 }
 
@@ -146,6 +150,7 @@ pub fn observe(folder: &Folder) -> Result<Status, Error> {
     }
     Ok(state
         .as_ref()
+        .filter(|state| state.starting)
         .and_then(State::living_init)
         .map_or(Status::Lost, Status::Unsupervised))
 }
@@ -182,17 +187,23 @@ mod tests {
             shim: me,
             init: Some(me),
             created: None,
+            starting: false,
             started: None,
         };
         folder.write_json("state.json", &state).unwrap();
         assert_eq!(observe(&folder).unwrap(), Status::Created);
 
+        state.starting = true;
         state.started = Some(crate::clock::now());
         folder.write_json("state.json", &state).unwrap();
         assert_eq!(observe(&folder).unwrap(), Status::Running);
 
         drop(held);
         assert_eq!(observe(&folder).unwrap(), Status::Unsupervised(me));
+        state.starting = false;
+        folder.write_json("state.json", &state).unwrap();
+        assert_eq!(observe(&folder).unwrap(), Status::Lost, "never started");
+        state.starting = true;
         state.init = Some(Process { start: 1, ..me });
         folder.write_json("state.json", &state).unwrap();
         assert_eq!(observe(&folder).unwrap(), Status::Lost);

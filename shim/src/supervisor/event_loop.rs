@@ -317,7 +317,11 @@ impl<'a> Supervisor<'a> {
 
     fn start(&mut self) -> Event {
         let at = clock::now();
-        match self.container.runtime.start(&self.container.folder.id) {
+        // Whoever finds the container without us knows by this that it may run.
+        self.state.starting = true;
+        let folder = &self.container.folder;
+        let noted = folder.write_json("state.json", &self.state);
+        match noted.and_then(|()| self.container.runtime.start(&folder.id)) {
             Ok(()) => {
                 self.state.started = Some(at.clone());
                 complain(self.container.folder.write_json("state.json", &self.state));

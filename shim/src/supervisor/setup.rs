@@ -85,6 +85,7 @@ pub fn create(container: &Container, undo: &mut Undo) -> Result<Made, Error> {
         shim,
         init: None,
         created: None,
+        starting: false,
         started: None,
     };
     folder.write_json("state.json", &state)?;

@@ -103,6 +103,26 @@ fn podman_reads_logs_of_each_driver() {
     );
 }
 
+/// It follows the name, which leads to a new file now and then; what was in a full one
+/// that it had not read by then is gone.
+#[test]
+fn podman_follows_a_log_that_begins_anew() {
+    let scene = Scene::new("podman logs -f");
+    let Some(podman) = Podman::new(&scene) else {
+        return;
+    };
+    let flags = ["-d", "--name", "f", "--log-opt", "max-size=8kb"];
+    let script =
+        "i=0; while [ $i -lt 2000 ]; do seq $i $((i + 49)); i=$((i + 50)); sleep 0.1; done";
+    podman.run(&flags, &["sh", "-c", script]).succeeds();
+    let shown = podman.call(&["logs", "-f", "f"]).succeeds();
+    let lines: Vec<u32> = shown.lines().map(|line| line.parse().unwrap()).collect();
+    assert!(lines.is_sorted_by(|one, next| one < next), "{lines:?}");
+    assert_eq!(lines.last(), Some(&1999));
+    let path = podman.inspect("f", "{{.HostConfig.LogConfig.Path}}");
+    assert!(std::fs::metadata(path).unwrap().len() <= 8_000);
+}
+
 #[test]
 fn podman_executes_attaches_and_resizes() {
     let scene = Scene::new("podman exec");

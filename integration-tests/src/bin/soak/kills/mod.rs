@@ -99,7 +99,7 @@ impl Tally {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             Moment::AfterStart(Duration::from_micros(self.random % 700_000))
         } else {
             Moment::AfterMark(Duration::from_micros(self.random % 10_000))
