@@ -272,9 +272,10 @@ impl Log {
             self.dropped
         );
         let done = self.put(Stream::Stderr, note.as_bytes(), true) && self.flush();
-        if done {
+        if done || self.written > 0 {
+            // Said, or the rest of it comes first when there is room.
             self.dropped = 0;
-        } else if self.written == 0 {
+        } else {
             self.out.clear(); // counted again next time
         }
         done

@@ -13,6 +13,9 @@ use teu_integration_tests::Scene;
 
 /// How often it is looked whether it is full.
 const LOOK: Duration = Duration::from_millis(50);
+/// How often a full disk's log must not have grown before nothing more goes into it: its
+/// last block may have room for a while.
+const LOOKS: u32 = 6;
 
 /// A file system in memory, gone with the value.
 pub(super) struct Disk {
@@ -52,7 +55,7 @@ impl Disk {
     }
 
     /// Lets `file` fill the disk again and again; each time its content goes to `take`,
-    /// and is cut off. Nobody writes meanwhile: a full disk is tried again after a while.
+    /// and is cut off. Nobody writes meanwhile: there is no room.
     /// Whether `take` was content every time.
     pub(super) fn empty_for(
         &self,
@@ -62,13 +65,21 @@ impl Disk {
         mut take: impl FnMut(&[u8]) -> bool,
     ) -> bool {
         let begin = Instant::now();
-        let mut content = Vec::new();
+        let (mut content, mut last, mut same) = (Vec::new(), 0, 0);
         while begin.elapsed() < time {
             std::thread::sleep(LOOK);
             memory.look();
-            if !self.is_full() {
+            let len = std::fs::metadata(file).map_or(0, |file| file.len());
+            same = if len == last && self.is_full() {
+                same + 1
+            } else {
+                0
+            };
+            last = len;
+            if same < LOOKS {
                 continue;
             }
+            same = 0;
             self.full.set(self.full.get() + 1);
             let file = File::options().read(true).write(true).open(file);
             let mut file = file.expect("open the log");

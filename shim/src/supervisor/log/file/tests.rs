@@ -1,5 +1,6 @@
 use super::super::parse;
 use super::*;
+use rustix::mount::MountFlags;
 
 /// What the log gives back of `stream`, byte for byte.
 fn replay(path: &Path, stream: Stream) -> Vec<u8> {
@@ -245,4 +246,67 @@ fn docker_reads_its_own_format_and_characters_come_whole() {
     }
     assert!(out == text);
     assert_eq!(err, "\u{fffd}", "what never became a character");
+}
+
+/// Four pages.
+const DISK_BYTES: usize = 16 << 10;
+
+/// A file system in memory of so many bytes, gone with the value.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let (flags, size) = (MountFlags::empty(), Some(c"size=16k"));
+        match rustix::mount::mount("tmpfs", folder.path(), "tmpfs", flags, size) {
+            Ok(()) => Some(Self(folder)),
+            Err(_) => None,
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let flags = rustix::mount::UnmountFlags::DETACH;
+        rustix::mount::unmount(self.0.path(), flags).unwrap();
+    }
+}
+
+/// A full disk may take the beginning of a note and refuse its end. The end follows; what
+/// it says is not said again.
+#[test]
+fn a_loss_is_said_once_though_its_note_comes_in_pieces() {
+    let Some(disk) = SmallDisk::mount() else {
+        eprintln!(
+            "SKIPPED a_loss_is_said_once_though_its_note_comes_in_pieces: a file system cannot be mounted"
+        );
+        return;
+    };
+    let (path, filler) = (disk.0.path().join("log"), disk.0.path().join("filler"));
+    let mut log = Log::open(&path, LogFull::Drop).unwrap();
+    let entry = clock::BYTES + " stdout F \n".len();
+    let block = vec![b'2'; 9_999];
+    // With the entry that waits, the log leaves room for the beginning of a note.
+    let first = vec![b'1'; DISK_BYTES - 60 - (block.len() + entry) - entry];
+    log.append(Stream::Stdout, &[&first[..], b"\n"].concat());
+    assert!(std::fs::write(&filler, vec![0; DISK_BYTES]).is_err());
+    for _ in 0..3 {
+        log.append(Stream::Stdout, &block);
+    }
+    std::fs::remove_file(&filler).unwrap();
+    log.append(Stream::Stdout, b"lost\n");
+    let size = std::fs::metadata(&path).unwrap().len();
+    assert_eq!(size, DISK_BYTES as u64, "the note was begun");
+    rustix::mount::mount_remount(disk.0.path(), MountFlags::empty(), c"size=64k").unwrap();
+    log.append(Stream::Stdout, b"kept\n");
+    let lost = 2 * block.len() as u64 + 5;
+    assert_eq!((log.close(0), said(&path)), (lost, lost));
+    assert!(replay(&path, Stream::Stdout).ends_with(b"2kept\n"));
+}
+
+/// How many bytes a log says it lacks.
+fn said(path: &Path) -> u64 {
+    let notes = String::from_utf8(replay(path, Stream::Stderr)).unwrap();
+    let number = |note: &str| note.split(' ').nth(1)?.parse::<u64>().ok();
+    notes.lines().map(|note| number(note).unwrap()).sum()
 }
