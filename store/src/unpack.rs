@@ -4,11 +4,11 @@ use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use crate::digest::{ChainId, DiffId};
+use crate::digest::DiffId;
 use crate::dirs;
 use crate::error::{Context, Error};
 use crate::store::Store;
-use crate::tree::{self, Tree};
+use crate::tree::Tree;
 
 impl Store {
     /// Writes what `layers`, bottom first, mean together into `target`, which must be missing or empty.
@@ -32,17 +32,9 @@ impl Store {
         {
             return Err(Error::NotEmpty(target.to_owned()));
         }
-        let Some(chain) = ChainId::of(layers) else {
-            return Ok(Tree::new());
-        };
-        let mut tars = Vec::new();
-        let mut trees = Vec::new();
-        for layer in layers {
-            tars.push(self.layer_tar(layer)?.0);
-            trees.push(self.layer_tree(layer)?);
-        }
-        let trees: Vec<&Tree> = trees.iter().collect();
-        let tree = tree::flatten(&trees).map_err(|source| Error::Stack(chain, source))?;
+        let tars = layers.iter().map(|layer| Ok(self.layer_tar(layer)?.0));
+        let tars = tars.collect::<Result<Vec<File>, Error>>()?;
+        let tree = self.flat_tree(layers)?;
         let tars: Vec<&File> = tars.iter().collect();
         let root = File::open(target).context("open", target)?;
         let written = dirs::write(&tree, &tars, root.as_fd(), dirs::Form::Plain);

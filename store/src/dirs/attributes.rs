@@ -13,14 +13,14 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::{Doing, Done, Form};
-use crate::tar::{Attributes, Time, Xattrs};
-use crate::tree::{Content, Node};
+use crate::tar::Time;
+use crate::tree::{Attributes, Content, Node, Xattrs};
 
 /// Describes an open file.
-pub(super) fn set_file(file: &File, node: &Node) -> Done {
+pub(super) fn set_file(file: &File, node: &Node<'_>) -> Done {
     let attributes = &node.attributes;
     own(file.as_fd(), attributes)?;
-    set_xattrs(&attributes.xattrs, |name, value| {
+    set_xattrs(attributes.xattrs, |name, value| {
         fsetxattr(file, name, value, XattrFlags::empty())
     })?;
     fchmod(file, mode(attributes)).doing("change mode of")?;
@@ -28,10 +28,10 @@ pub(super) fn set_file(file: &File, node: &Node) -> Done {
 }
 
 /// Describes an open directory, when all is in it.
-pub(super) fn set_directory(directory: BorrowedFd<'_>, node: &Node, form: Form) -> Done {
+pub(super) fn set_directory(directory: BorrowedFd<'_>, node: &Node<'_>, form: Form) -> Done {
     let attributes = &node.attributes;
     own(directory, attributes)?;
-    set_xattrs(&attributes.xattrs, |name, value| {
+    set_xattrs(attributes.xattrs, |name, value| {
         fsetxattr(directory, name, value, XattrFlags::empty())
     })?;
     if form == Form::Overlay && node.directory().is_some_and(|directory| directory.opaque) {
@@ -55,7 +55,7 @@ pub(super) fn set_directory(directory: BorrowedFd<'_>, node: &Node, form: Form) 
 }
 
 /// Describes a link, device or pipe `name` in `directory`, which nobody else writes to.
-pub(super) fn set_named(directory: BorrowedFd<'_>, name: &[u8], node: &Node) -> Done {
+pub(super) fn set_named(directory: BorrowedFd<'_>, name: &[u8], node: &Node<'_>) -> Done {
     let attributes = &node.attributes;
     let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
     chownat(
@@ -71,7 +71,7 @@ pub(super) fn set_named(directory: BorrowedFd<'_>, name: &[u8], node: &Node) -> 
         name,
     ]
     .concat();
-    set_xattrs(&attributes.xattrs, |key, value| {
+    set_xattrs(attributes.xattrs, |key, value| {
         lsetxattr(path.as_slice(), key, value, XattrFlags::empty())
     })?;
     if !matches!(node.content, Content::Symlink(_)) {
@@ -86,7 +86,7 @@ pub(super) fn set_named(directory: BorrowedFd<'_>, name: &[u8], node: &Node) -> 
     .doing("change time of")
 }
 
-fn own(file: BorrowedFd<'_>, attributes: &Attributes) -> Done {
+fn own(file: BorrowedFd<'_>, attributes: &Attributes<'_>) -> Done {
     fchown(
         file,
         Some(Uid::from_raw(attributes.uid)),
@@ -95,14 +95,14 @@ fn own(file: BorrowedFd<'_>, attributes: &Attributes) -> Done {
     .doing("change owner of")
 }
 
-fn set_xattrs(xattrs: &Xattrs, set: impl Fn(&[u8], &[u8]) -> Result<(), Errno>) -> Done {
+fn set_xattrs(xattrs: Xattrs<'_>, set: impl Fn(&[u8], &[u8]) -> Result<(), Errno>) -> Done {
     xattrs
         .iter()
-        .try_for_each(|(name, value)| set(name, value))
+        .try_for_each(|xattr| set(xattr.name(), xattr.value()))
         .doing("set extended attributes of")
 }
 
-fn mode(attributes: &Attributes) -> Mode {
+fn mode(attributes: &Attributes<'_>) -> Mode {
     Mode::from_raw_mode(attributes.mode.into())
 }
 

@@ -8,29 +8,30 @@ use rustix::fs::copy_file_range;
 use rustix::io::Errno;
 
 use super::{Doing, Done};
-use crate::tar::{Extent, FileData, Odd};
+use crate::tar::{Extent, Odd};
+use crate::tree;
 
 /// Size of the pieces in which content is copied by reading and writing, in bytes.
 const COPY_BYTES: usize = 128 * 1024;
 
-/// Copies `data` out of `tar` into the empty file `out`, then calls `describe`.
+/// Copies the content of `file` out of `tar` into the empty file `out`, then calls `describe`.
 pub(super) fn copy(
-    data: &FileData,
+    file: tree::File<'_>,
     tar: &File,
     out: &File,
     describe: impl FnOnce(&File) -> Done,
 ) -> Done {
-    match &data.odd {
+    match file.odd {
         None | Some(Odd::DirtyPadding) => {
             let whole = Extent {
                 offset: 0,
-                length: data.size,
+                length: file.size,
             };
-            copy_extent(tar, data.offset, out, whole)?;
+            copy_extent(tar, file.offset, out, whole)?;
         }
         Some(Odd::Sparse(extents)) => {
-            out.set_len(data.size).doing("extend")?;
-            let mut from = data.offset;
+            out.set_len(file.size).doing("extend")?;
+            let mut from = file.offset;
             for extent in extents {
                 copy_extent(tar, from, out, *extent)?;
                 from += extent.length;

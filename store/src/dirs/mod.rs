@@ -11,14 +11,14 @@ mod remove;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::vec::IntoIter;
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, fstat, linkat, makedev, mkdirat, mknodat, openat, symlinkat,
 };
 
-use crate::tree::{Content, NodeId, Tree};
+use crate::tree::{Content, NodeId, Paths, Tree};
 
 pub(crate) use remove::remove;
 
@@ -62,6 +62,7 @@ pub(crate) fn write(
         here,
         path: Vec::new(),
         links: HashMap::new(),
+        paths: (!tree.several_names().is_empty()).then(|| tree.paths()),
         root,
     };
     writer.run()
@@ -75,14 +76,17 @@ struct Writer<'a> {
     /// The directory being filled, and its path.
     here: OwnedFd,
     path: Vec<u8>,
-    /// Path of the first name of each file made.
-    links: HashMap<NodeId, Vec<u8>>,
+    /// Of each file made that has several names, the place of the first.
+    links: HashMap<NodeId, usize>,
+    /// Where those places are; `None`: no file has several names.
+    paths: Option<Paths<'a>>,
 }
 
 /// A directory that was entered.
 struct Frame {
     id: NodeId,
-    rest: IntoIter<(Box<[u8]>, NodeId)>,
+    /// Places of the entries that are not there yet.
+    rest: Range<usize>,
     /// Device and inode of the directory, to know it again on the way back.
     identity: (u64, u64),
     /// Length of the path of its parent.
@@ -115,28 +119,29 @@ impl Writer<'_> {
     fn walk(&mut self) -> Done {
         let mut frames = vec![self.frame(NodeId::ROOT, 0)?];
         while let Some(frame) = frames.last_mut() {
-            let Some((name, id)) = frame.rest.next() else {
+            let Some(place) = frame.rest.next() else {
                 let Some(done) = frames.pop() else { break };
-                attributes::set_directory(self.here.as_fd(), self.tree.node(done.id), self.form)?;
+                attributes::set_directory(self.here.as_fd(), &self.tree.node(done.id), self.form)?;
                 if let Some(parent) = frames.last() {
                     self.here = self.up(parent.identity)?;
                     self.path.truncate(done.parent_path);
                 }
                 continue;
             };
+            let (name, id) = self.tree.entry(place);
             let parent_path = self.path.len();
             if !self.path.is_empty() {
                 self.path.push(b'/');
             }
-            self.path.extend_from_slice(&name);
-            if self.tree.node(id).directory().is_some() {
-                mkdirat(&self.here, &*name, Mode::RWXU).doing("create directory")?;
+            self.path.extend_from_slice(name);
+            if self.tree.directory(id).is_some() {
+                mkdirat(&self.here, name, Mode::RWXU).doing("create directory")?;
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 self.here =
-                    openat(&self.here, &*name, flags, Mode::empty()).doing("open directory")?;
+                    openat(&self.here, name, flags, Mode::empty()).doing("open directory")?;
                 frames.push(self.frame(id, parent_path)?);
             } else {
-                self.leaf(&name, id)?;
+                self.leaf(place)?;
                 self.path.truncate(parent_path);
             }
         }
@@ -145,14 +150,9 @@ impl Writer<'_> {
 
     fn frame(&self, id: NodeId, parent_path: usize) -> Done<Frame> {
         let stat = fstat(&self.here).doing("stat")?;
-        let rest: Vec<_> = self
-            .tree
-            .entries(id)
-            .map(|(name, id)| (name.into(), id))
-            .collect();
         Ok(Frame {
             id,
-            rest: rest.into_iter(),
+            rest: self.tree.places(id),
             identity: (stat.st_dev, stat.st_ino),
             parent_path,
         })
@@ -173,19 +173,20 @@ impl Writer<'_> {
     }
 
     /// Makes anything but a directory.
-    fn leaf(&mut self, name: &[u8], id: NodeId) -> Done {
-        if let Some(first) = self.links.get(&id) {
-            return linkat(
-                self.root,
-                first.as_slice(),
-                &self.here,
-                name,
-                AtFlags::empty(),
-            )
-            .doing("link");
-        }
+    fn leaf(&mut self, place: usize) -> Done {
+        let (name, id) = self.tree.entry(place);
         let node = self.tree.node(id);
-        match &node.content {
+        if let Some(paths) = &self.paths
+            && self.tree.has_several_names(id)
+            && !matches!(node.content, Content::LowerLink(_))
+        {
+            if let Some(first) = self.links.get(&id) {
+                let first = paths.of(*first);
+                return linkat(self.root, first, &self.here, name, AtFlags::empty()).doing("link");
+            }
+            self.links.insert(id, place);
+        }
+        match node.content {
             // A hard link into a lower layer is settled by the corrections.
             Content::Directory(_) | Content::LowerLink(_) => return Ok(()),
             Content::File(file) => {
@@ -200,13 +201,13 @@ impl Writer<'_> {
                     .tars
                     .get(usize::from(file.layer))
                     .ok_or(("read", io::ErrorKind::NotFound.into()))?;
-                content::copy(&file.data, tar, &File::from(out), |out| {
-                    attributes::set_file(out, node)
+                content::copy(file, tar, &File::from(out), |out| {
+                    attributes::set_file(out, &node)
                 })?;
             }
             Content::Symlink(target) => {
-                symlinkat(&**target, &self.here, name).doing("create symbolic link")?;
-                attributes::set_named(self.here.as_fd(), name, node)?;
+                symlinkat(target, &self.here, name).doing("create symbolic link")?;
+                attributes::set_named(self.here.as_fd(), name, &node)?;
             }
             Content::Device(device) => {
                 let kind = if device.block {
@@ -222,11 +223,11 @@ impl Writer<'_> {
                     makedev(device.major, device.minor),
                 )
                 .doing("create device")?;
-                attributes::set_named(self.here.as_fd(), name, node)?;
+                attributes::set_named(self.here.as_fd(), name, &node)?;
             }
             Content::Fifo => {
                 mknodat(&self.here, name, FileType::Fifo, Mode::empty(), 0).doing("create pipe")?;
-                attributes::set_named(self.here.as_fd(), name, node)?;
+                attributes::set_named(self.here.as_fd(), name, &node)?;
             }
             Content::Whiteout => {
                 mknodat(
@@ -239,7 +240,6 @@ impl Writer<'_> {
                 .doing("create whiteout")?;
             }
         }
-        self.links.insert(id, self.path.clone());
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use crate::descent::Descent;
 use crate::layer::{Observed, UpperError};
 use crate::tar::content::{Content as FileContent, same};
 use crate::tar::{Attributes, Time};
-use crate::tree::{Content, Node, NodeId, Tree};
+use crate::tree::{self, Content, Node, NodeId, Tree};
 
 /// What changed, by paths relative to the root.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -144,7 +144,7 @@ impl Search<'_> {
         let here = self.descent.here();
         let stat = statat(here, c".", AtFlags::empty()).map_err(|errno| ("stat", errno.into()))?;
         let is = Observed::of(here, b".", &stat)?.attributes;
-        let was = &self.before.tree.node(NodeId::ROOT).attributes;
+        let was = self.before.tree.node(NodeId::ROOT).attributes;
         if !is_described_alike(&is, was) {
             self.changes.root = Some(is);
         }
@@ -197,7 +197,7 @@ impl Search<'_> {
             Some((parent, (at, id))) => {
                 let node = self.before.tree.node(id);
                 let vouched = self.before.stamps.vouches(parent, at, &stat);
-                let is_same = vouched || self.is_like(name, &stat, node)?;
+                let is_same = vouched || self.is_like(name, &stat, &node)?;
                 (is_same, node.directory().map(|_| id))
             }
         };
@@ -211,21 +211,21 @@ impl Search<'_> {
     }
 
     /// Whether file and node are the same in all that a layer can say.
-    fn is_like(&self, name: &[u8], stat: &Stat, node: &Node) -> Result<bool, Failed> {
+    fn is_like(&self, name: &[u8], stat: &Stat, node: &Node<'_>) -> Result<bool, Failed> {
         if node.content == Content::Whiteout {
             let kind = FileType::from_raw_mode(stat.st_mode);
             return Ok(kind == FileType::CharacterDevice && stat.st_rdev == 0);
         }
         let observed = Observed::of(self.descent.here(), name, stat)?;
-        let (is, was) = (observed.attributes, &node.attributes);
+        let (is, was) = (observed.attributes, node.attributes);
         let same_attributes = is_described_alike(&is, was) && same_time(is.mtime, was.mtime);
         Ok(same_attributes && self.same_content(name, stat, node)?)
     }
 
-    fn same_content(&self, name: &[u8], stat: &Stat, node: &Node) -> Result<bool, Failed> {
+    fn same_content(&self, name: &[u8], stat: &Stat, node: &Node<'_>) -> Result<bool, Failed> {
         let kind = FileType::from_raw_mode(stat.st_mode);
         let here = self.descent.here();
-        Ok(match &node.content {
+        Ok(match node.content {
             Content::Directory(_) => kind == FileType::Directory,
             Content::Fifo => kind == FileType::Fifo,
             Content::Symlink(target) => {
@@ -233,7 +233,7 @@ impl Search<'_> {
                     && readlinkat(here, name, Vec::new())
                         .map_err(|errno| ("read link", errno.into()))?
                         .to_bytes()
-                        == &**target
+                        == target
             }
             Content::Device(device) => {
                 let wanted = match device.block {
@@ -246,14 +246,14 @@ impl Search<'_> {
             Content::File(file) => {
                 let size = u64::try_from(stat.st_size).unwrap_or(0);
                 let tar = self.before.tars.get(usize::from(file.layer));
-                let (FileType::RegularFile, true, Some(tar)) = (kind, size == file.data.size, tar)
+                let (FileType::RegularFile, true, Some(tar)) = (kind, size == file.size, tar)
                 else {
                     return Ok(false);
                 };
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
                 let here = openat(here, name, flags, Mode::empty());
                 let here = here.map_err(|errno| ("open", errno.into()))?;
-                let was = FileContent::new(tar, &file.data);
+                let was = FileContent::new(tar, file.size, file.offset, file.odd);
                 same(File::from(here), was).map_err(|err| ("read", err))?
             }
             Content::Whiteout | Content::LowerLink(_) => false,
@@ -262,8 +262,8 @@ impl Search<'_> {
 }
 
 /// Whether all but the time is the same.
-fn is_described_alike(is: &Attributes, was: &Attributes) -> bool {
-    (is.mode, is.uid, is.gid, &is.xattrs) == (was.mode, was.uid, was.gid, &was.xattrs)
+fn is_described_alike(is: &Attributes, was: tree::Attributes<'_>) -> bool {
+    (is.mode, is.uid, is.gid) == (was.mode, was.uid, was.gid) && was.xattrs == is.xattrs
 }
 
 /// A file system without fractions of seconds keeps the seconds.

@@ -1,6 +1,6 @@
 //! Writes EROFS images that hold metadata only: file data stays in the layers' tars, which are further devices.
 //!
-//! tree -> [`layout`] (where everything goes, pure) -> [`image`] (the bytes) -> a file -> [`crate::mount`].
+//! tree -> [`layout`] (where everything goes, pure) -> [`image`] (the bytes, in their order) -> a file -> [`crate::mount`].
 //!
 //! ```text
 //! byte 0        nothing (boot sectors live here elsewhere)
@@ -17,10 +17,11 @@
 mod image;
 mod layout;
 mod spill;
+mod walk;
 mod xattr;
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom};
 
 use crate::tree::Tree;
 
@@ -68,11 +69,8 @@ pub(crate) fn write(
         let blocks = tar.metadata()?.len().div_ceil(BLOCK);
         device_blocks.push(u32::try_from(blocks).map_err(|_| ErofsError::TooLarge)?);
     }
-    let bytes = image::bytes(tree, &layout, &device_blocks, uuid)?;
-    out.write_all(&bytes)?;
-    for copy in &layout.spill {
-        spill::copy(copy, tars, out)?;
-    }
+    image::write(&layout, &device_blocks, uuid, out)?;
+    image::copy_spill(&layout, tars, out)?;
     // Holes at the end of the last spilled file, too, are part of the image.
     let size = u64::from(layout.blocks) * BLOCK;
     out.seek(SeekFrom::Start(size))?;

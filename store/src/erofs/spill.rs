@@ -1,13 +1,14 @@
 //! Content that blocks of a tar cannot show truly: sparse files, and files whose padding is not zero,
 //! which a program that maps the file would see behind its end. It is copied into the image.
 
-use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 
-use super::BLOCK;
-use crate::tar::{Extent, FileData};
+use super::layout::add;
+use super::{BLOCK, ErofsError};
+use crate::tar::{Extent, Odd};
+use crate::tree::File;
 
 /// Most chunks of a sparse file's map; each takes 8 bytes of the image.
 const CHUNKS_MAX: u64 = 1 << 17;
@@ -16,26 +17,17 @@ const CHUNK_BITS_MIN: u8 = 3;
 /// Size of the pieces in which content is copied, in bytes.
 const COPY_BYTES: usize = 256 * 1024;
 
-/// Content of one chunk, to be copied.
-#[derive(Debug)]
-pub(super) struct Spill {
-    /// Which tar.
-    pub(super) tar: u16,
-    /// Where the chunk goes: a block of the image.
-    pub(super) block: u32,
-    /// What of it is not zero.
-    pub(super) pieces: Vec<Piece>,
-}
-
 /// Bytes of a tar that go into a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Piece {
+    /// Which chunk.
+    chunk: u64,
     /// Where in the chunk, in bytes.
-    pub(super) at: u64,
+    at: u64,
     /// Where in the tar, in bytes.
-    pub(super) from: u64,
+    from: u64,
     /// How many bytes.
-    pub(super) length: u64,
+    length: u64,
 }
 
 /// Size of a sparse file's chunks: the smallest that keeps its map short. A large chunk with little data costs nothing,
@@ -50,51 +42,87 @@ pub(super) fn chunk_bits(size: u64) -> u8 {
         .clamp(CHUNK_BITS_MIN, 31)
 }
 
-/// A file in a single chunk.
-pub(super) fn whole_file(data: &FileData) -> BTreeMap<u64, Vec<Piece>> {
-    BTreeMap::from([(
-        0,
-        vec![Piece {
-            at: 0,
-            from: data.offset,
-            length: data.size,
-        }],
-    )])
-}
-
-/// Cuts the pieces of a sparse file at the borders of its chunks, by chunk.
-pub(super) fn pieces(
-    data: &FileData,
-    extents: &[Extent],
-    chunk_bits: u8,
-) -> BTreeMap<u64, Vec<Piece>> {
+/// What of `file` is not zero, cut at the borders of its chunks; in order.
+fn pieces<'f>(file: &'f File<'f>, chunk_bits: u8) -> impl Iterator<Item = Piece> + 'f {
+    let whole = Extent {
+        offset: 0,
+        length: file.size,
+    };
+    let (whole, extents) = match file.odd {
+        Some(Odd::Sparse(extents)) => (None, extents.as_ref()),
+        Some(Odd::DirtyPadding) | None => (Some(whole), &[][..]),
+    };
     let chunk_bytes = BLOCK << chunk_bits;
-    let mut out: BTreeMap<u64, Vec<Piece>> = BTreeMap::new();
-    let mut from = data.offset;
-    for extent in extents {
-        let (mut offset, mut left) = (extent.offset, extent.length);
-        while left > 0 {
-            let at = offset % chunk_bytes;
-            let length = left.min(chunk_bytes - at);
-            out.entry(offset / chunk_bytes)
-                .or_default()
-                .push(Piece { at, from, length });
-            offset += length;
-            from += length;
-            left -= length;
+    let mut extents = whole.into_iter().chain(extents.iter().copied());
+    let mut from = file.offset;
+    let mut rest = Extent {
+        offset: 0,
+        length: 0,
+    };
+    std::iter::from_fn(move || {
+        while rest.length == 0 {
+            rest = extents.next()?;
         }
-    }
-    out
+        let at = rest.offset % chunk_bytes;
+        let piece = Piece {
+            chunk: rest.offset / chunk_bytes,
+            at,
+            from,
+            length: rest.length.min(chunk_bytes - at),
+        };
+        rest.offset += piece.length;
+        rest.length -= piece.length;
+        from += piece.length;
+        Some(piece)
+    })
 }
 
-/// Copies one chunk's content.
-pub(super) fn copy(spill: &Spill, tars: &[&File], out: &mut File) -> io::Result<()> {
+/// The chunks of `file` that hold data, in order, and the blocks of each.
+pub(super) fn chunks<'f>(
+    file: &'f File<'f>,
+    chunk_bits: u8,
+) -> impl Iterator<Item = (u64, u64)> + 'f {
+    let chunk_bytes = BLOCK << chunk_bits;
+    let mut last = None;
+    pieces(file, chunk_bits).filter_map(move |piece| {
+        let is_new = last.replace(piece.chunk) != Some(piece.chunk);
+        let length = chunk_bytes.min(file.size - piece.chunk * chunk_bytes);
+        is_new.then_some((piece.chunk, length.div_ceil(BLOCK)))
+    })
+}
+
+/// How many blocks of an image `file` takes.
+pub(super) fn blocks(file: &File<'_>, chunk_bits: u8) -> Result<u32, ErofsError> {
+    let mut blocks = chunks(file, chunk_bits);
+    blocks.try_fold(0, |sum, (_, blocks)| {
+        add(
+            sum,
+            u32::try_from(blocks).map_err(|_| ErofsError::TooLarge)?,
+        )
+    })
+}
+
+/// Copies the content of `file` to block `block` of the image, and on.
+pub(super) fn copy(
+    file: &File<'_>,
+    chunk_bits: u8,
+    block: u32,
+    tars: &[&fs::File],
+    out: &mut fs::File,
+) -> io::Result<()> {
     let tar = tars
-        .get(usize::from(spill.tar))
+        .get(usize::from(file.layer))
         .ok_or(io::ErrorKind::NotFound)?;
     let mut buffer = vec![0; COPY_BYTES];
-    for piece in &spill.pieces {
-        out.seek(SeekFrom::Start(u64::from(spill.block) * BLOCK + piece.at))?;
+    let mut chunks = chunks(file, chunk_bits);
+    let (mut chunk, mut start, mut next) = (None, 0, u64::from(block));
+    for piece in pieces(file, chunk_bits) {
+        if chunk != Some(piece.chunk) {
+            chunk = Some(piece.chunk);
+            start = next;
+            next += chunks.next().map_or(0, |(_, blocks)| blocks);
+        }
+        out.seek(SeekFrom::Start(start * BLOCK + piece.at))?;
         let mut done = 0;
         while done < piece.length {
             let n = usize::try_from(piece.length - done)
@@ -114,47 +142,40 @@ mod tests {
 
     #[test]
     fn pieces_are_cut_at_chunks() {
-        let data = FileData {
+        let extents = [(100, 5000), (19_000, 10)].map(|(offset, length)| Extent { offset, length });
+        let odd = Odd::Sparse(extents.into());
+        let file = File {
+            layer: 0,
             size: 20_000,
             offset: 1024,
-            odd: None,
+            odd: Some(&odd),
         };
-        let extents = [
-            Extent {
-                offset: 100,
-                length: 5000,
-            },
-            Extent {
-                offset: 19_000,
-                length: 10,
-            },
+        let pieces: Vec<_> = pieces(&file, 3)
+            .map(|piece| (piece.chunk, piece.at, piece.from, piece.length))
+            .collect();
+        let cut = [
+            (0, 100, 1024, 3996),
+            (1, 0, 5020, 1004),
+            (4, 19_000 - 16_384, 6024, 10),
         ];
-        let pieces = pieces(&data, &extents, 3);
+        assert_eq!(pieces, cut);
+        // The last chunk ends with the file.
         assert_eq!(
-            pieces[&0],
-            [Piece {
-                at: 100,
-                from: 1024,
-                length: 3996
-            }]
+            chunks(&file, 3).collect::<Vec<_>>(),
+            [(0, 8), (1, 8), (4, 8)]
         );
         assert_eq!(
-            pieces[&1],
-            [Piece {
-                at: 0,
-                from: 5020,
-                length: 1004
-            }]
+            chunks(
+                &File {
+                    size: 16_500,
+                    ..file
+                },
+                3
+            )
+            .last(),
+            Some((4, 1))
         );
-        assert_eq!(
-            pieces[&4],
-            [Piece {
-                at: 19_000 - 16_384,
-                from: 6024,
-                length: 10
-            }]
-        );
-        assert_eq!(pieces.len(), 3);
+        assert_eq!(blocks(&file, 3).unwrap(), 24);
     }
 
     #[test]

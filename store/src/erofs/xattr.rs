@@ -1,18 +1,11 @@
 //! Extended attributes: those of one inode stand behind it, those of several once in a shared area.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::ErofsError;
-use crate::tar::Xattrs;
-use crate::tree::{Node, Tree};
-
-/// One attribute as EROFS writes it: prefix number, rest of the name, value.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Attribute<'t> {
-    prefix: u8,
-    name: &'t [u8],
-    value: &'t [u8],
-}
+use super::walk::Walk;
+use crate::tree::{Node, Tree, Xattr};
 
 /// Prefix numbers of the format; the two access control lists have no rest.
 const PREFIXES: [(u8, &[u8]); 5] = [
@@ -27,100 +20,89 @@ const HEADER_BYTES: usize = 12;
 /// Most attributes of one inode in the shared area: the count is a byte.
 const SHARED_MAX: usize = 255;
 /// How an overlay file system sees that nothing of the layers below shows in a directory.
-const OPAQUE: Attribute<'static> = Attribute {
-    prefix: 4,
-    name: b"overlay.opaque",
-    value: b"y",
-};
+const OPAQUE: Xattr<'static> = Xattr::from_static(b"\x16\x01\x00trusted.overlay.opaquey");
+/// In the place of an offset: the attribute occurred once, so far.
+const ONCE: u32 = u32::MAX;
 
 /// The attributes that several inodes have.
 #[derive(Debug, Default)]
 pub(super) struct Shared<'t> {
-    /// Byte offset of each in the area.
-    offsets: HashMap<Attribute<'t>, u32>,
+    /// Byte offset of each in the area, or [`ONCE`].
+    offsets: HashMap<Xattr<'t>, u32>,
     /// The area.
     pub(super) bytes: Vec<u8>,
 }
 
 /// All attributes of a node, in a fixed order. Names of other spaces were left out when the tar was read.
-pub(super) fn attributes<'t>(node: &'t Node) -> Vec<Attribute<'t>> {
-    let mut out: Vec<_> = split(&node.attributes.xattrs).collect();
-    if node.directory().is_some_and(|directory| directory.opaque) {
-        out.push(OPAQUE);
-    }
-    out
+pub(super) fn attributes<'t>(node: Node<'t>) -> impl Iterator<Item = Xattr<'t>> + use<'t> {
+    let opaque = node.directory().is_some_and(|directory| directory.opaque);
+    let known = |xattr: &Xattr<'_>| split(xattr.name()).is_some();
+    node.attributes
+        .xattrs
+        .iter()
+        .filter(known)
+        .chain(opaque.then_some(OPAQUE))
 }
 
-fn split(xattrs: &Xattrs) -> impl Iterator<Item = Attribute<'_>> {
-    xattrs.iter().filter_map(|(name, value)| {
-        let (prefix, name) = PREFIXES
-            .iter()
-            .find_map(|(number, prefix)| Some((*number, name.strip_prefix(*prefix)?)))?;
-        Some(Attribute {
-            prefix,
-            name,
-            value,
-        })
-    })
+/// Prefix number and rest of a name.
+fn split(name: &[u8]) -> Option<(u8, &[u8])> {
+    PREFIXES
+        .iter()
+        .find_map(|(number, prefix)| Some((*number, name.strip_prefix(*prefix)?)))
 }
 
-impl Attribute<'_> {
-    fn size(&self) -> usize {
-        (4 + self.name.len() + self.value.len()).next_multiple_of(4)
-    }
-
-    fn write(&self, out: &mut Vec<u8>) {
-        let end = out.len() + self.size();
-        // Both lengths were limited when the tar was read.
-        out.push(u8::try_from(self.name.len()).unwrap_or(u8::MAX));
-        out.push(self.prefix);
-        out.extend_from_slice(
-            &u16::try_from(self.value.len())
-                .unwrap_or(u16::MAX)
-                .to_le_bytes(),
-        );
-        out.extend_from_slice(self.name);
-        out.extend_from_slice(self.value);
-        out.resize(end, 0);
-    }
+/// Adds an attribute as EROFS writes it: lengths, prefix number, rest of the name, value.
+fn write(xattr: Xattr<'_>, out: &mut Vec<u8>) {
+    let (prefix, name) = split(xattr.name()).unwrap_or((0, b""));
+    let value = xattr.value();
+    let end = out.len() + (4 + name.len() + value.len()).next_multiple_of(4);
+    // Both lengths were limited when the tar was read.
+    out.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+    out.push(prefix);
+    out.extend_from_slice(&u16::try_from(value.len()).unwrap_or(u16::MAX).to_le_bytes());
+    out.extend_from_slice(name);
+    out.extend_from_slice(value);
+    out.resize(end, 0);
 }
 
 impl<'t> Shared<'t> {
     /// Collects what occurs more than once, in the order of the nodes.
-    pub(super) fn collect(tree: &'t Tree, nodes: &[crate::tree::NodeId]) -> Shared<'t> {
-        let mut counts: HashMap<Attribute<'t>, usize> = HashMap::new();
-        let mut order = Vec::new();
-        for attribute in nodes.iter().flat_map(|id| attributes(tree.node(*id))) {
-            let count = counts.entry(attribute.clone()).or_default();
-            *count += 1;
-            if *count == 2 {
-                order.push(attribute);
+    pub(super) fn collect(tree: &'t Tree) -> Shared<'t> {
+        let mut shared = Shared::default();
+        if !tree.has_xattrs() && !tree.has_opaque() {
+            return shared;
+        }
+        for xattr in Walk::new(tree).flat_map(|(id, _)| attributes(tree.node(id))) {
+            match shared.offsets.entry(xattr) {
+                Entry::Vacant(new) => {
+                    new.insert(ONCE);
+                }
+                Entry::Occupied(mut known) if *known.get() == ONCE => {
+                    let Ok(offset) = u32::try_from(shared.bytes.len()) else {
+                        break;
+                    };
+                    known.insert(offset);
+                    write(xattr, &mut shared.bytes);
+                }
+                Entry::Occupied(_) => {}
             }
         }
-        let mut shared = Shared::default();
-        for attribute in order {
-            let Ok(offset) = u32::try_from(shared.bytes.len()) else {
-                break;
-            };
-            attribute.write(&mut shared.bytes);
-            shared.offsets.insert(attribute, offset);
-        }
+        shared.offsets.retain(|_, offset| *offset != ONCE);
         shared
     }
 
     /// What stands behind the inode of `node`; empty where it has no attributes.
-    pub(super) fn body(&self, node: &'t Node) -> Result<Vec<u8>, ErofsError> {
-        let attributes = attributes(node);
-        if attributes.is_empty() {
-            return Ok(Vec::new());
-        }
+    pub(super) fn body(&self, node: &Node<'_>) -> Result<Vec<u8>, ErofsError> {
         let mut shared = Vec::new();
         let mut own = Vec::new();
-        for attribute in attributes {
-            match self.offsets.get(&attribute) {
+        for xattr in attributes(*node) {
+            match self.offsets.get(&xattr) {
                 Some(offset) if shared.len() < SHARED_MAX => shared.push(*offset / 4),
-                _ => attribute.write(&mut own),
+                _ => write(xattr, &mut own),
             }
+        }
+        if shared.is_empty() && own.is_empty() {
+            return Ok(Vec::new());
         }
         let mut body = vec![0; HEADER_BYTES];
         body[4] = u8::try_from(shared.len()).unwrap_or(u8::MAX);

@@ -48,6 +48,18 @@ struct Side {
     tars: Vec<File>,
 }
 
+impl Side {
+    /// Where a file's data lies: the same place is the same data.
+    fn origin(&self, file: tree::File<'_>) -> (DiffId, u64) {
+        (self.layers[usize::from(file.layer)], file.offset)
+    }
+
+    fn content<'a>(&'a self, file: tree::File<'a>) -> FileContent<'a> {
+        let tar = &self.tars[usize::from(file.layer)];
+        FileContent::new(tar, file.size, file.offset, file.odd)
+    }
+}
+
 impl Store {
     /// The paths in which `after` differs from `before`, in the order of a walk. Times count only if `times` says so:
     /// nearly everything that was built again has other ones. Contents are read only where nothing else tells.
@@ -86,7 +98,11 @@ impl Store {
             return Ok(Tree::new());
         };
         let trees = layers.iter().map(|layer| self.layer_tree(layer));
-        let trees = trees.collect::<Result<Vec<Tree>, Error>>()?;
+        let mut trees = trees.collect::<Result<Vec<Tree>, Error>>()?;
+        // A single layer that is flat as it is.
+        if let Some(only) = trees.pop_if(|only| layers.len() == 1 && only.is_flat()) {
+            return Ok(only);
+        }
         let trees: Vec<&Tree> = trees.iter().collect();
         tree::flatten(&trees).map_err(|source| Error::Stack(chain, source))
     }
@@ -135,7 +151,7 @@ impl Comparison<'_> {
             (None, None) => return Ok(()),
             (None, Some(_)) => (DifferenceKind::Added, Vec::new()),
             (Some(_), None) => (DifferenceKind::Removed, Vec::new()),
-            (Some(a), Some(b)) => (DifferenceKind::Changed, self.differs(path, a, b)?),
+            (Some(a), Some(b)) => (DifferenceKind::Changed, self.differs(path, &a, &b)?),
         };
         if change == DifferenceKind::Changed && differs.is_empty() {
             return Ok(());
@@ -146,15 +162,15 @@ impl Comparison<'_> {
                 path => shown(path),
             },
             change,
-            kind: b.or(a).map_or("", kind),
+            kind: b.or(a).map_or("", |node| kind(&node)),
             differs,
-            before: a.and_then(size),
-            after: b.and_then(size),
+            before: a.and_then(|node| size(&node)),
+            after: b.and_then(|node| size(&node)),
         });
         Ok(())
     }
 
-    fn differs(&self, path: &[u8], a: &Node, b: &Node) -> Result<Vec<&'static str>, Error> {
+    fn differs(&self, path: &[u8], a: &Node<'_>, b: &Node<'_>) -> Result<Vec<&'static str>, Error> {
         let mut differs = Vec::new();
         let mut note = |is: bool, what| {
             if is {
@@ -162,24 +178,12 @@ impl Comparison<'_> {
             }
         };
         note(kind(a) != kind(b), "kind");
-        let same_content = match (&a.content, &b.content) {
+        let same_content = match (a.content, b.content) {
             (Content::File(left), Content::File(right)) => {
-                let origin = |side: &Side, file: &tree::File| {
-                    (side.layers[usize::from(file.layer)], file.data.offset)
-                };
-                left.data.size == right.data.size
-                    && (origin(self.before, left) == origin(self.after, right)
-                        || same(
-                            FileContent::new(
-                                &self.before.tars[usize::from(left.layer)],
-                                &left.data,
-                            ),
-                            FileContent::new(
-                                &self.after.tars[usize::from(right.layer)],
-                                &right.data,
-                            ),
-                        )
-                        .context("read", shown(path))?)
+                left.size == right.size
+                    && (self.before.origin(left) == self.after.origin(right)
+                        || same(self.before.content(left), self.after.content(right))
+                            .context("read", shown(path))?)
             }
             (Content::Symlink(left), Content::Symlink(right)) => left == right,
             (Content::Device(left), Content::Device(right)) => left == right,
@@ -195,14 +199,14 @@ impl Comparison<'_> {
     }
 }
 
-fn size(node: &Node) -> Option<u64> {
-    match &node.content {
-        Content::File(file) => Some(file.data.size),
+fn size(node: &Node<'_>) -> Option<u64> {
+    match node.content {
+        Content::File(file) => Some(file.size),
         _ => None,
     }
 }
 
-fn kind(node: &Node) -> &'static str {
+fn kind(node: &Node<'_>) -> &'static str {
     match &node.content {
         Content::Directory(_) => "directory",
         Content::File(_) => "file",

@@ -4,13 +4,17 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
-use super::{Extent, FileData, Odd};
+use super::{Extent, Odd};
 
 /// Reads what a member of an archive says a file's content is.
 #[derive(Debug)]
 pub(crate) struct Content<'a> {
     tar: &'a File,
-    data: &'a FileData,
+    /// The file's length in bytes.
+    size: u64,
+    /// Where its data starts in the archive.
+    offset: u64,
+    odd: Option<&'a Odd>,
     /// How far the file was read, in bytes.
     at: u64,
     /// The piece of a sparse file that is being read or comes next.
@@ -20,22 +24,24 @@ pub(crate) struct Content<'a> {
 }
 
 impl<'a> Content<'a> {
-    /// The content that `data` describes in `tar`.
-    pub(crate) fn new(tar: &'a File, data: &'a FileData) -> Content<'a> {
+    /// The content of a file of `size` bytes whose data starts at `offset` of `tar`; as [`super::FileData`] has them.
+    pub(crate) fn new(tar: &'a File, size: u64, offset: u64, odd: Option<&'a Odd>) -> Content<'a> {
         Content {
             tar,
-            data,
+            size,
+            offset,
+            odd,
             at: 0,
             piece: 0,
-            from: data.offset,
+            from: offset,
         }
     }
 
     /// How many bytes come next, and where they lie in the archive; nowhere for a hole.
     fn run(&mut self) -> (u64, Option<u64>) {
-        let left = self.data.size.saturating_sub(self.at);
-        let Some(Odd::Sparse(pieces)) = &self.data.odd else {
-            return (left, Some(self.data.offset + self.at));
+        let left = self.size.saturating_sub(self.at);
+        let Some(Odd::Sparse(pieces)) = self.odd else {
+            return (left, Some(self.offset + self.at));
         };
         while let Some(Extent { offset, length }) = pieces.get(self.piece) {
             if self.at < *offset {
@@ -102,6 +108,11 @@ fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tar::FileData;
+
+    fn content<'a>(tar: &'a File, data: &'a FileData) -> Content<'a> {
+        Content::new(tar, data.size, data.offset, data.odd.as_ref())
+    }
 
     fn archive(bytes: &[u8]) -> File {
         let file = tempfile::tempfile().unwrap();
@@ -111,7 +122,7 @@ mod tests {
 
     fn read(tar: &File, data: &FileData) -> Vec<u8> {
         let mut out = Vec::new();
-        Content::new(tar, data).read_to_end(&mut out).unwrap();
+        content(tar, data).read_to_end(&mut out).unwrap();
         out
     }
 
@@ -139,7 +150,7 @@ mod tests {
             odd: None,
         };
         assert!(
-            Content::new(&tar, &beyond)
+            content(&tar, &beyond)
                 .read_to_end(&mut Vec::new())
                 .is_err()
         );

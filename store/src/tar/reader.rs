@@ -6,7 +6,7 @@ use std::io;
 use super::fields::{Dialect, Header};
 use super::pax::{self, Extended};
 use super::sparse::{self, Sparse};
-use super::{Attributes, BLOCK, Device, Entry, FileData, Kind, Odd, Source, TarError, Time};
+use super::{Attributes, BLOCK, Device, Entry, FileData, Kind, Source, TarError, Time};
 
 /// Largest extended header or long name, in bytes. A path of 2,000 names of 255 bytes has half a MiB.
 const EXTENSION_BYTES_MAX: u64 = 1024 * 1024;
@@ -405,13 +405,6 @@ impl<S: Source> Reader<S> {
             path,
             why: why.to_owned(),
         }
-    }
-}
-
-impl FileData {
-    /// Notes that the bytes after the data are not zero; a sparse file is copied anyway.
-    pub(crate) fn mark_dirty_padding(&mut self) {
-        self.odd.get_or_insert(Odd::DirtyPadding);
     }
 }
 

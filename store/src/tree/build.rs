@@ -1,11 +1,12 @@
 //! From the members of a tar, in their order, to a tree.
 
-use std::collections::BTreeSet;
-use std::collections::HashMap;
-
-use super::budget::{Budget, ENTRIES_MAX};
-use super::{Content, DEPTH_MAX, Directory, File, LayerError, Node, NodeId, Tree, shown};
-use crate::tar::{Device, Entry, Kind, Reader, Source, Xattrs};
+use super::budget::{Budget, ENTRIES_MAX, TEXT_BYTES_MAX};
+use super::draft::Draft;
+use super::text::{self, Xattrs};
+use super::{
+    Attributes, Content, DEPTH_MAX, Directory, File, LayerError, Node, NodeId, Tree, shown,
+};
+use crate::tar::{self, Device, Entry, Kind, Reader, Source};
 
 /// Longest name in a directory, in bytes; NAME_MAX.
 const NAME_BYTES_MAX: usize = 255;
@@ -29,7 +30,7 @@ pub(crate) fn scan<S: Source>(source: S) -> Result<(Tree, S), LayerError> {
         let next = reader.next(|| builder.last_file_has_dirty_padding())?;
         match next {
             Some(entry) => builder.add(entry)?,
-            None => return Ok((builder.finish(), reader.into_source())),
+            None => return Ok((builder.finish()?, reader.into_source())),
         }
     }
 }
@@ -37,10 +38,10 @@ pub(crate) fn scan<S: Source>(source: S) -> Result<(Tree, S), LayerError> {
 /// A tree being built.
 #[derive(Debug)]
 pub(crate) struct Builder {
-    tree: Tree,
-    /// Whiteouts by directory. They only take away what layers below have, wherever in the archive they stand,
-    /// so they are settled at the end.
-    whiteouts: HashMap<NodeId, BTreeSet<Box<[u8]>>>,
+    draft: Draft,
+    /// Whiteouts: directory, and place of the name. They only take away what layers below have, wherever
+    /// in the archive they stand, so they are settled at the end.
+    whiteouts: Vec<(NodeId, u32)>,
     last_file: Option<NodeId>,
     budget: Budget,
 }
@@ -48,8 +49,8 @@ pub(crate) struct Builder {
 impl Default for Builder {
     fn default() -> Self {
         Builder {
-            tree: Tree::new(),
-            whiteouts: HashMap::new(),
+            draft: Draft::new(),
+            whiteouts: Vec::new(),
             last_file: None,
             budget: Budget::default(),
         }
@@ -61,8 +62,11 @@ impl Builder {
     pub(crate) fn add(&mut self, entry: Entry) -> Result<(), LayerError> {
         self.budget.charge(&entry)?;
         // A member also makes the directories on its way.
-        if self.tree.len() > ENTRIES_MAX {
+        if self.draft.len() > ENTRIES_MAX {
             return Err(LayerError::TooManyEntries);
+        }
+        if self.draft.kept_bytes() > TEXT_BYTES_MAX {
+            return Err(LayerError::TooMuchText);
         }
         let Entry {
             path,
@@ -75,25 +79,25 @@ impl Builder {
         };
         self.last_file = None;
         keep_linux_xattrs(&mut attributes.xattrs).map_err(|why| bad(&why))?;
+        let xattrs = text::encode(&attributes.xattrs);
+        let attributes = described(&attributes, &xattrs);
         let components = components(&path).map_err(|why| bad(&why))?;
         let Some((name, parents)) = components.split_last() else {
             if kind != Kind::Directory || path.is_empty() {
                 return Err(bad("the root can only be a directory"));
             }
-            self.describe(NodeId::ROOT, attributes);
-            return Ok(());
+            return self.draft.describe(NodeId::ROOT, &attributes);
         };
         let parent = self.directory(parents).map_err(|err| err.at(&path))?;
         if name.starts_with(b".wh.") {
-            return self.whiteout(parent, name).map_err(bad);
+            return self.whiteout(parent, name, bad);
         }
         let content = match kind {
             Kind::Directory => {
-                if let Some(existing) = self.tree.lookup(parent, name)
-                    && self.tree.node(existing).directory().is_some()
+                if let Some(existing) = self.draft.lookup(parent, name)
+                    && self.draft.directory(existing).is_some()
                 {
-                    self.describe(existing, attributes);
-                    return Ok(());
+                    return self.draft.describe(existing, &attributes);
                 }
                 Content::Directory(Directory::default())
             }
@@ -110,88 +114,78 @@ impl Builder {
                     "a character device 0:0, which overlay file systems take for a deletion",
                 ));
             }
-            Kind::File(data) => Content::File(File { layer: 0, data }),
-            Kind::Symlink(target) => Content::Symlink(target.into()),
+            Kind::File(ref data) => Content::File(File {
+                layer: 0,
+                size: data.size,
+                offset: data.offset,
+                odd: data.odd.as_ref(),
+            }),
+            Kind::Symlink(ref target) => Content::Symlink(target),
             Kind::Device(device) => Content::Device(device),
             Kind::Fifo => Content::Fifo,
         };
-        let is_file = matches!(content, Content::File(_));
-        let id = self
-            .tree
-            .add(Node {
-                attributes,
-                content,
-            })
-            .ok_or(LayerError::TooManyNodes)?;
-        self.tree.link(parent, name, id);
-        self.last_file = is_file.then_some(id);
+        let id = self.draft.add(&Node {
+            attributes,
+            content,
+        })?;
+        self.draft.link(parent, name, id)?;
+        self.last_file = matches!(content, Content::File(_)).then_some(id);
         Ok(())
     }
 
     /// The bytes after the data of the file added last are not zero.
     pub(crate) fn last_file_has_dirty_padding(&mut self) {
-        if let Some(id) = self.last_file
-            && let Content::File(file) = &mut self.tree.node_mut(id).content
-        {
-            file.data.mark_dirty_padding();
+        if let Some(id) = self.last_file {
+            self.draft.mark_dirty_padding(id);
         }
     }
 
     /// The tree, its whiteouts settled.
-    pub(crate) fn finish(mut self) -> Tree {
-        for (parent, names) in std::mem::take(&mut self.whiteouts) {
-            for name in names {
-                self.settle_whiteout(parent, &name);
-            }
-        }
-        self.tree
-    }
-
-    /// A directory that is deleted and there hides what the one below held; anything else there hides it anyway.
-    fn settle_whiteout(&mut self, parent: NodeId, name: &[u8]) {
-        match self.tree.lookup(parent, name) {
-            Some(id) => {
-                if let Some(directory) = self.tree.node_mut(id).directory_mut() {
-                    directory.opaque = true;
-                }
-            }
-            None => {
-                let node = Node {
-                    attributes: crate::tar::Attributes::default(),
-                    content: Content::Whiteout,
-                };
-                if let Some(id) = self.tree.add(node) {
-                    self.tree.link(parent, name, id);
+    pub(crate) fn finish(self) -> Result<Tree, LayerError> {
+        let Builder {
+            mut draft,
+            mut whiteouts,
+            ..
+        } = self;
+        // In this order the same tar always gives the same tree.
+        whiteouts.sort_unstable_by(|a, b| {
+            a.0.cmp(&b.0)
+                .then_with(|| draft.name(a.1).cmp(draft.name(b.1)))
+        });
+        whiteouts.dedup_by(|a, b| a.0 == b.0 && draft.name(a.1) == draft.name(b.1));
+        for (parent, name) in whiteouts {
+            let name = draft.name(name).to_vec();
+            // A directory that is deleted and there hides what the one below held;
+            // anything else there hides it anyway.
+            match draft.lookup(parent, &name) {
+                Some(id) => draft.mark_opaque(id),
+                None => {
+                    let id = draft.add(&Node::whiteout())?;
+                    draft.link(parent, &name, id)?;
                 }
             }
         }
-    }
-
-    fn describe(&mut self, id: NodeId, attributes: crate::tar::Attributes) {
-        let node = self.tree.node_mut(id);
-        node.attributes = attributes;
-        if let Some(directory) = node.directory_mut() {
-            directory.implicit = false;
-        }
+        Ok(draft.finish())
     }
 
     /// image-spec, layer.md, "Whiteouts" and "Opaque Whiteout".
-    fn whiteout(&mut self, parent: NodeId, name: &[u8]) -> Result<(), &'static str> {
+    fn whiteout(
+        &mut self,
+        parent: NodeId,
+        name: &[u8],
+        bad: impl FnOnce(&str) -> LayerError,
+    ) -> Result<(), LayerError> {
         match &name[b".wh.".len()..] {
-            b"" | b"." | b".." => Err("a whiteout of nothing"),
+            b"" | b"." | b".." => Err(bad("a whiteout of nothing")),
             b".wh..opq" => {
-                if let Some(directory) = self.tree.node_mut(parent).directory_mut() {
-                    directory.opaque = true;
-                }
+                self.draft.mark_opaque(parent);
                 Ok(())
             }
             // Bookkeeping of aufs, where whiteouts come from; no file system can hold what it would delete.
             hidden if hidden.starts_with(b".wh.") => Ok(()),
             hidden => {
-                self.whiteouts
-                    .entry(parent)
-                    .or_default()
-                    .insert(hidden.into());
+                let hidden = self.draft.keep_name(hidden)?;
+                self.whiteouts.push((parent, hidden));
                 Ok(())
             }
         }
@@ -204,7 +198,7 @@ impl Builder {
         name: &[u8],
         path: &[u8],
         target: &[u8],
-        attributes: crate::tar::Attributes,
+        attributes: Attributes<'_>,
     ) -> Result<(), LayerError> {
         let bad = |why: &str| LayerError::Member {
             path: shown(path),
@@ -220,26 +214,23 @@ impl Builder {
         }
         let found = self
             .find(parents)
-            .and_then(|directory| self.tree.lookup(directory, last));
-        let id = match found {
-            Some(id) if self.tree.node(id).directory().is_some() => {
-                return Err(bad("a hard link to a directory"));
+            .and_then(|directory| self.draft.lookup(directory, last));
+        match found {
+            Some(id) if self.draft.directory(id).is_some() => {
+                Err(bad("a hard link to a directory"))
             }
-            Some(id) => id,
+            // A link to itself.
+            Some(id) if self.draft.lookup(parent, name) == Some(id) => Ok(()),
+            Some(id) => self.draft.link_again(parent, name, id),
             None => {
-                let content = Content::LowerLink(components.join(&b'/').into());
-                self.tree
-                    .add(Node {
-                        attributes,
-                        content,
-                    })
-                    .ok_or(LayerError::TooManyNodes)?
+                let target = components.join(&b'/');
+                let id = self.draft.add(&Node {
+                    attributes,
+                    content: Content::LowerLink(&target),
+                })?;
+                self.draft.link(parent, name, id)
             }
-        };
-        if self.tree.lookup(parent, name) != Some(id) {
-            self.tree.link(parent, name, id);
         }
-        Ok(())
     }
 
     /// The directory that `path` leads to inside the root, symbolic links of this layer followed;
@@ -264,16 +255,13 @@ impl Builder {
             if at.len() > DEPTH_MAX {
                 return Err(PathError::Depth);
             }
-            let Some(id) = self.tree.lookup(here, &name) else {
-                let id = self
-                    .tree
-                    .add(Node::implicit_directory())
-                    .ok_or(PathError::Full)?;
-                self.tree.link(here, &name, id);
+            let Some(id) = self.draft.lookup(here, &name) else {
+                let id = self.draft.add(&Node::implicit_directory())?;
+                self.draft.link(here, &name, id)?;
                 at.push(id);
                 continue;
             };
-            match &self.tree.node(id).content {
+            match self.draft.node(id).content {
                 Content::Directory(_) => at.push(id),
                 Content::Symlink(target) => {
                     links += 1;
@@ -304,8 +292,8 @@ impl Builder {
                 at.truncate((at.len() - 1).max(1));
                 continue;
             }
-            let id = self.tree.lookup(at.last().copied()?, name)?;
-            match &self.tree.node(id).content {
+            let id = self.draft.lookup(at.last().copied()?, name)?;
+            match self.draft.node(id).content {
                 Content::Directory(_) => at.push(id),
                 Content::Symlink(target) if links < LINKS_MAX => {
                     links += 1;
@@ -327,13 +315,19 @@ enum PathError {
     Loop,
     Depth,
     Name,
-    Full,
+    Full(LayerError),
+}
+
+impl From<LayerError> for PathError {
+    fn from(full: LayerError) -> PathError {
+        PathError::Full(full)
+    }
 }
 
 impl PathError {
     fn at(self, path: &[u8]) -> LayerError {
         let why = match self {
-            PathError::Full => return LayerError::TooManyNodes,
+            PathError::Full(full) => return full,
             PathError::NotDirectory(name) => format!(
                 "{:?} on its way is no directory",
                 String::from_utf8_lossy(&name)
@@ -379,8 +373,19 @@ fn components(path: &[u8]) -> Result<Vec<&[u8]>, String> {
     Ok(names)
 }
 
+/// The attributes of a member, whose extended attributes were encoded.
+fn described<'t>(attributes: &tar::Attributes, xattrs: &'t [u8]) -> Attributes<'t> {
+    Attributes {
+        mode: attributes.mode,
+        uid: attributes.uid,
+        gid: attributes.gid,
+        mtime: attributes.mtime,
+        xattrs: Xattrs(xattrs),
+    }
+}
+
 /// Keeps what can be set on Linux and does not steer overlay file systems (security.md, S25).
-fn keep_linux_xattrs(xattrs: &mut Xattrs) -> Result<(), String> {
+fn keep_linux_xattrs(xattrs: &mut tar::Xattrs) -> Result<(), String> {
     xattrs.retain(|name, _| {
         let overlay = name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.");
         let known = XATTR_SPACES

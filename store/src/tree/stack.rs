@@ -6,10 +6,12 @@
 //! (or is really a symbolic link to follow), and a hard link may lead there. The difference is computed here and becomes
 //! one small tree more, laid on top.
 
-use std::collections::{BTreeSet, HashMap};
+use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::io;
 
-use super::merge::{Merged, MergedNode, Names, Origin, Rules, merge};
+use super::draft::Draft;
+use super::merge::{Merged, MergedKind, MergedNode, Origin, Rules, merge};
 use super::{Content, Directory, File, LayerError, Node, NodeId, Tree};
 use crate::tar::TarError;
 
@@ -46,117 +48,125 @@ fn on_deep_stack<T: Send>(
 }
 
 fn compare(layers: &[&Tree]) -> Result<Option<Tree>, LayerError> {
-    let right = merge(layers, Rules::Unpack)?;
-    let shown = merge(layers, Rules::Overlay)?;
-    let mut difference = Difference {
-        layers,
-        right: &right,
-        shown: &shown,
-        tree: Tree::new(),
-        copies: HashMap::new(),
-        path: Vec::new(),
-        made: Vec::new(),
-    };
-    difference.directory(0, 0)?;
-    Ok((difference.tree.len() > 1 || !difference.made.is_empty()).then_some(difference.tree))
+    let mut right = merge(layers, Rules::Unpack)?;
+    right.sort();
+    let mut shown = merge(layers, Rules::Overlay)?;
+    shown.sort();
+    let (draft, changed) = difference(layers, &right, &shown)?;
+    Ok(changed.then(|| draft.finish()))
 }
 
 fn unpacked(layers: &[&Tree]) -> Result<Tree, LayerError> {
-    let right = merge(layers, Rules::Unpack)?;
-    let shown = Merged {
-        nodes: vec![MergedNode {
-            origin: right.nodes[0].origin,
-            entries: Some(Names::new()),
-        }],
-    };
+    let mut right = merge(layers, Rules::Unpack)?;
+    right.sort();
+    let shown = Merged::only_root_of(&right);
+    let (mut draft, changed) = difference(layers, &right, &shown)?;
+    if !changed {
+        let (layer, id) = right.root().origin;
+        let root = layers[usize::from(layer)].node(id);
+        draft.describe(NodeId::ROOT, &root.attributes)?;
+    }
+    Ok(draft.finish())
+}
+
+/// What turns `shown` into `right`, and whether that is anything.
+fn difference(
+    layers: &[&Tree],
+    right: &Merged<'_>,
+    shown: &Merged<'_>,
+) -> Result<(Draft, bool), LayerError> {
     let mut difference = Difference {
         layers,
-        right: &right,
-        shown: &shown,
-        tree: Tree::new(),
+        right,
+        shown,
+        draft: Draft::new(),
         copies: HashMap::new(),
         path: Vec::new(),
         made: Vec::new(),
     };
-    difference.ensure()?;
-    difference.directory(0, 0)?;
-    Ok(difference.tree)
+    difference.directory(right.root(), shown.root())?;
+    let changed = difference.draft.len() > 1 || !difference.made.is_empty();
+    Ok((difference.draft, changed))
 }
 
 /// The tree that turns `shown` into `right`.
 struct Difference<'a> {
     layers: &'a [&'a Tree],
-    right: &'a Merged,
-    shown: &'a Merged,
-    tree: Tree,
-    /// Files already copied, so that hard links stay links.
+    right: &'a Merged<'a>,
+    shown: &'a Merged<'a>,
+    draft: Draft,
+    /// Files with several names that were already copied, so that hard links stay links.
     copies: HashMap<Origin, NodeId>,
-    /// From the root to where we are: name and node of `right`.
-    path: Vec<(Box<[u8]>, usize)>,
+    /// From the root to where we are: name, and what describes it.
+    path: Vec<(&'a [u8], Origin)>,
     /// The nodes of the tree that `path` has been given, the root first.
     made: Vec<NodeId>,
 }
 
-impl Difference<'_> {
+impl<'a> Difference<'a> {
     /// Compares directory `right` with the directory `shown`.
-    fn directory(&mut self, right: usize, shown: usize) -> Result<(), LayerError> {
-        if self.differs(
-            self.right.nodes[right].origin,
-            self.shown.nodes[shown].origin,
-        ) {
+    fn directory(&mut self, right: MergedNode, shown: MergedNode) -> Result<(), LayerError> {
+        if self.differs(right.origin, shown.origin) {
             self.ensure()?;
         }
-        let empty = Names::new();
-        let rights = self.right.nodes[right].entries.as_ref().unwrap_or(&empty);
-        let showns = self.shown.nodes[shown].entries.as_ref().unwrap_or(&empty);
-        let names: BTreeSet<&Box<[u8]>> = rights.keys().chain(showns.keys()).collect();
-        for name in names {
-            match (rights.get(name), showns.get(name)) {
-                (None, Some(_)) => {
+        if right == shown && right.kind == MergedKind::Whole {
+            return Ok(());
+        }
+        let (rights, showns) = (self.right, self.shown);
+        let mut rights = rights.children(right).peekable();
+        let mut showns = showns.children(shown).peekable();
+        loop {
+            let order = match (rights.peek(), showns.peek()) {
+                (None, None) => return Ok(()),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((right, _)), Some((shown, _))) => right.cmp(shown),
+            };
+            let right = rights.next_if(|_| order.is_le());
+            let shown = showns.next_if(|_| order.is_ge());
+            match (right, shown) {
+                (Some((name, right)), Some((_, shown))) => self.both(name, right, shown)?,
+                (Some((name, right)), None) => self.copy(name, right)?,
+                (None, Some((name, _))) => {
                     let parent = self.ensure()?;
-                    let node = Node {
-                        attributes: crate::tar::Attributes::default(),
-                        content: Content::Whiteout,
-                    };
-                    let id = self.tree.add(node).ok_or(LayerError::TooManyNodes)?;
-                    self.tree.link(parent, name, id);
+                    let id = self.draft.add(&Node::whiteout())?;
+                    self.draft.link(parent, name, id)?;
                 }
-                (Some(&right), Some(&shown)) => self.both(name, right, shown)?,
-                (Some(&right), None) => self.copy(name, right)?,
                 (None, None) => {}
             }
         }
-        Ok(())
     }
 
-    fn both(&mut self, name: &[u8], right: usize, shown: usize) -> Result<(), LayerError> {
-        let is_directory = |merged: &Merged, at: usize| merged.nodes[at].entries.is_some();
-        match (
-            is_directory(self.right, right),
-            is_directory(self.shown, shown),
-        ) {
+    fn both(
+        &mut self,
+        name: &'a [u8],
+        right: MergedNode,
+        shown: MergedNode,
+    ) -> Result<(), LayerError> {
+        match (right.is_directory(), shown.is_directory()) {
             (true, true) => self.inside(name, right, |this| this.directory(right, shown)),
-            (false, false) if self.right.nodes[right].origin == self.shown.nodes[shown].origin => {
-                Ok(())
-            }
+            (false, false) if right.origin == shown.origin => Ok(()),
             _ => self.copy(name, right),
         }
     }
 
+    fn node(&self, (layer, id): Origin) -> Node<'a> {
+        self.layers[usize::from(layer)].node(id)
+    }
+
     /// Whether two descriptions of a directory differ in what matters. The time of an implicit one is nobody's.
     fn differs(&self, right: Origin, shown: Origin) -> bool {
-        let attributes = |(layer, id): Origin| &self.layers[usize::from(layer)].node(id).attributes;
-        let (a, b) = (attributes(right), attributes(shown));
-        right != shown && (a.mode, a.uid, a.gid, &a.xattrs) != (b.mode, b.uid, b.gid, &b.xattrs)
+        let (a, b) = (self.node(right).attributes, self.node(shown).attributes);
+        right != shown && (a.mode, a.uid, a.gid, a.xattrs) != (b.mode, b.uid, b.gid, b.xattrs)
     }
 
     fn inside(
         &mut self,
-        name: &[u8],
-        right: usize,
+        name: &'a [u8],
+        right: MergedNode,
         work: impl FnOnce(&mut Self) -> Result<(), LayerError>,
     ) -> Result<(), LayerError> {
-        self.path.push((name.into(), right));
+        self.path.push((name, right.origin));
         let done = work(self);
         self.path.pop();
         self.made.truncate(self.path.len() + 1);
@@ -166,54 +176,50 @@ impl Difference<'_> {
     /// Makes the directories down to where we are; the last one.
     fn ensure(&mut self) -> Result<NodeId, LayerError> {
         if self.made.is_empty() {
-            *self.tree.node_mut(NodeId::ROOT) = self.described(self.right.nodes[0].origin);
+            let root = self.node(self.right.root().origin);
+            self.draft.describe(NodeId::ROOT, &root.attributes)?;
             self.made.push(NodeId::ROOT);
         }
         while self.made.len() <= self.path.len() {
-            let (name, at) = &self.path[self.made.len() - 1];
-            let node = self.described(self.right.nodes[*at].origin);
-            let id = self.tree.add(node).ok_or(LayerError::TooManyNodes)?;
-            self.tree.link(self.made[self.made.len() - 1], name, id);
+            let (name, origin) = self.path[self.made.len() - 1];
+            // The right attributes, and nothing in it.
+            let id = self.draft.add(&Node {
+                attributes: self.node(origin).attributes,
+                content: Content::Directory(Directory::default()),
+            })?;
+            self.draft.link(self.made[self.made.len() - 1], name, id)?;
             self.made.push(id);
         }
         Ok(self.made[self.made.len() - 1])
     }
 
-    /// A directory with the right attributes and nothing in it.
-    fn described(&self, (layer, id): Origin) -> Node {
-        let attributes = self.layers[usize::from(layer)].node(id).attributes.clone();
-        Node {
-            attributes,
-            content: Content::Directory(Directory::default()),
-        }
-    }
-
     /// Copies what is at `right`, with all that is in it.
-    fn copy(&mut self, name: &[u8], right: usize) -> Result<(), LayerError> {
-        if let Some(entries) = &self.right.nodes[right].entries {
+    fn copy(&mut self, name: &'a [u8], right: MergedNode) -> Result<(), LayerError> {
+        if right.is_directory() {
             return self.inside(name, right, |this| {
                 this.ensure()?;
-                entries
-                    .iter()
-                    .try_for_each(|(name, at)| this.copy(name, *at))
+                let merged = this.right;
+                merged
+                    .children(right)
+                    .try_for_each(|(name, node)| this.copy(name, node))
             });
         }
         let parent = self.ensure()?;
-        let origin = self.right.nodes[right].origin;
-        let id = match self.copies.get(&origin) {
-            Some(id) => *id,
-            None => {
-                let mut node = self.layers[usize::from(origin.0)].node(origin.1).clone();
-                if let Content::File(File { layer, .. }) = &mut node.content {
-                    *layer = origin.0;
-                }
-                let id = self.tree.add(node).ok_or(LayerError::TooManyNodes)?;
-                self.copies.insert(origin, id);
-                id
-            }
-        };
-        self.tree.link(parent, name, id);
-        Ok(())
+        let (layer, id) = right.origin;
+        if let Some(copy) = self.copies.get(&right.origin) {
+            return self.draft.link_again(parent, name, *copy);
+        }
+        let mut node = self.node(right.origin);
+        if let Content::File(file) = node.content {
+            node.content = Content::File(File { layer, ..file });
+        }
+        let copy = self.draft.add(&node)?;
+        if self.layers[usize::from(layer)].has_several_names(id)
+            || self.right.is_linked(right.origin)
+        {
+            self.copies.insert(right.origin, copy);
+        }
+        self.draft.link(parent, name, copy)
     }
 }
 
@@ -238,7 +244,7 @@ mod tests {
                 })
                 .unwrap();
         }
-        builder.finish()
+        builder.finish().unwrap()
     }
 
     fn file() -> Kind {
@@ -253,7 +259,7 @@ mod tests {
     fn print(tree: &Tree) -> Vec<String> {
         fn walk(tree: &Tree, id: NodeId, path: &str, out: &mut Vec<String>) {
             let node = tree.node(id);
-            let kind = match &node.content {
+            let kind = match node.content {
                 Content::Directory(directory) => {
                     if directory.opaque { "opaque" } else { "dir" }.to_owned()
                 }
