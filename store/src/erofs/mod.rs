@@ -17,6 +17,8 @@
 mod image;
 mod layout;
 mod spill;
+#[cfg(test)]
+mod tests;
 mod walk;
 mod xattr;
 

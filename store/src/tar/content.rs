@@ -149,11 +149,7 @@ mod tests {
             offset: 4,
             odd: None,
         };
-        assert!(
-            content(&tar, &beyond)
-                .read_to_end(&mut Vec::new())
-                .is_err()
-        );
+        assert!(content(&tar, &beyond).read_to_end(&mut Vec::new()).is_err());
     }
 
     #[test]
