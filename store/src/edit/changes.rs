@@ -183,7 +183,7 @@ impl Search<'_> {
         };
         let Some(stat) = stat else {
             // A hard link into a lower layer is nothing in a layer's own directory.
-            let was = was.map(|(_, (_, id))| &self.before.tree.node(id).content);
+            let was = was.map(|(_, (_, id))| self.before.tree.node(id).content);
             if was.is_some_and(|was| !matches!(was, Content::LowerLink(_))) {
                 let directory = self.path[..parent_path].to_vec();
                 let removed = self.changes.removed.entry(directory).or_default();
