@@ -5,6 +5,7 @@ use crate::cancel::Cancel;
 use crate::context::{Context, ContextError};
 use crate::dockerfile::{self, DOCKERFILE_BYTES_MAX, Dockerfile};
 use crate::epoch::Epoch;
+use crate::exchange::{self, Exchange, INLINE_FIELD, Place, Records};
 use crate::execute::{Executor, Failure, RunError, Settings, StepError};
 use crate::images::StoreImages;
 use crate::leftovers;
@@ -34,6 +35,10 @@ pub struct Request {
     pub names: Vec<Reference>,
     /// Where the result goes.
     pub outputs: Outputs,
+    /// Where steps' results are looked for besides the store.
+    pub cache_from: Vec<exchange::From>,
+    /// Where steps' results go besides the store.
+    pub cache_to: Vec<exchange::To>,
     /// What shapes the plan.
     pub options: plan::Options,
     /// What shapes its execution.
@@ -163,7 +168,9 @@ impl Request {
             .for_each(|warning| progress.note(&format!("warning: {warning}")));
         let folder = self.store.root_path().join("cache");
         let context = Context::open(&self.context, self.dockerfile.as_deref(), &folder)?;
-        let cache = StepCache::open(&folder).map_err(BuildError::Cache)?;
+        let mut cache = StepCache::open(&folder).map_err(BuildError::Cache)?;
+        let warn = |text: &str| progress.note(text);
+        cache.exchange = Exchange::begin(&self.store, &self.cache_from, &self.cache_to, &warn);
         let storage = Storage::begin(&self.store)?;
         let executor = Executor::new(
             &plan,
@@ -190,11 +197,22 @@ impl Request {
         if cancel.is_interrupted() {
             return Err(BuildError::Interrupted);
         }
+        cache.exchange.finish(&warn);
         done.map_err(|failure| step_error(&plan, failure))?;
+        let layers = executor.layers(plan.tree).to_vec();
+        let mut config = self.finished_config(&plan);
+        if self.cache_to.iter().any(|to| to.place == Place::Inline) {
+            let records = Records {
+                keys: executor.keys_of(&layers),
+                layers: Vec::new(),
+            };
+            let value = serde_json::json!(records);
+            config.other.insert(INLINE_FIELD.to_owned(), value);
+        }
         let built = Built {
             platform: self.options.platform.clone(),
-            config: self.finished_config(&plan),
-            layers: executor.layers(plan.tree).to_vec(),
+            config,
+            layers,
         };
         self.send(&storage, &[built], progress)
     }

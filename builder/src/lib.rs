@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Beside them: context/ and tree/ (files that are read), pattern/ (globs and ignore rules),
-//! cache/ (what earlier builds made), storage.rs (the store as a build uses it).
+//! cache/ (what earlier builds made), exchange/ (what builds elsewhere made), storage.rs (the store as a build uses it).
 
 pub mod build;
 pub mod cache;
@@ -21,6 +21,7 @@ pub mod copy;
 pub mod dockerfile;
 pub mod environment;
 pub mod epoch;
+pub mod exchange;
 pub mod execute;
 pub mod explain;
 pub mod images;

@@ -240,6 +240,24 @@ impl Storage {
         Ok(stored)
     }
 
+    /// Takes a layer from elsewhere, checking blob and content.
+    ///
+    /// # Errors
+    /// It is not what its digests say, or the store.
+    pub fn ingest(
+        &self,
+        content: impl std::io::Read,
+        blob: &Descriptor,
+        layer: &DiffId,
+    ) -> Result<(), StorageError> {
+        let taken = self
+            .work
+            .ingest_layer(content, blob, Some(layer), &mut |_| {})?;
+        self.work.note_packed(blob, &taken.diff_id)?;
+        lock(&self.layers).insert(*layer, taken);
+        Ok(())
+    }
+
     /// Describes a layer in a packing; it is in the store afterwards.
     ///
     /// # Errors

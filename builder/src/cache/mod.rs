@@ -19,6 +19,7 @@ pub use difference::{Cause, Change, causes};
 pub use history::{BuildLog, LoggedStep, Outcome};
 pub use inputs::{Below, FileInput, Inputs};
 
+use crate::exchange::Exchange;
 use rustix::fs::{FlockOperation, Timespec, Timestamps, UTIME_NOW, flock, futimens};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -100,6 +101,8 @@ impl Key {
 pub struct StepCache {
     cache: PathBuf,
     folder: PathBuf,
+    /// What is read from and written to elsewhere.
+    pub exchange: Exchange,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -123,6 +126,7 @@ impl StepCache {
         Ok(Self {
             cache: cache.to_owned(),
             folder,
+            exchange: Exchange::default(),
         })
     }
 

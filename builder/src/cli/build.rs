@@ -4,6 +4,7 @@ use super::{CliError, sibling};
 use crate::build::Request;
 use crate::environment::Environment;
 use crate::epoch::Epoch;
+use crate::exchange;
 use crate::execute::{SecretSource, Settings};
 use crate::output::{self, Kind, Output, Outputs};
 use crate::plan::Options;
@@ -49,6 +50,12 @@ pub(super) struct BuildArguments {
     /// Where the result goes: type=image|registry|oci|docker|tar|local|cacheonly and its options, a directory, or - for a tar; repeatable [default: the store].
     #[arg(short, long = "output", value_name = "OUTPUT")]
     outputs: Vec<Output>,
+    /// Steps' results from elsewhere: type=registry,ref=NAME or type=local,src=DIR; repeatable.
+    #[arg(long, value_name = "CACHE")]
+    cache_from: Vec<exchange::From>,
+    /// Steps' results to elsewhere: type=registry,ref=NAME, type=local,dest=DIR or type=inline, with mode=min or max; repeatable.
+    #[arg(long, value_name = "CACHE")]
+    cache_to: Vec<exchange::To>,
     /// Keeps the image in the store besides other outputs: --output type=image.
     #[arg(long)]
     load: bool,
@@ -148,6 +155,8 @@ impl BuildArguments {
             context: self.context,
             names,
             outputs,
+            cache_from: self.cache_from,
+            cache_to: self.cache_to,
             options: Options {
                 build_args,
                 target: self.target,

@@ -2,7 +2,7 @@
 
 use super::inputs::copy_view;
 use super::{Executor, StepError};
-use crate::cache::{Key, Outcome};
+use crate::cache::Key;
 use crate::context::Print;
 use crate::copy::digest::{Digested, View, digest, placed, printed};
 use crate::copy::place::{Entries, Placing};
@@ -43,8 +43,7 @@ impl Executor<'_> {
             return self.copy_from(index, step, copy, &origin, parent, Vec::new());
         };
         let definition = self.copy_definition_key(copy, self.layers(tree), parent)?;
-        if let Some(layer) = self.find(std::slice::from_ref(&definition))? {
-            self.note(index, Outcome::Reused);
+        if let Some(layer) = self.reused(index, std::slice::from_ref(&definition))? {
             return Ok((layer, true));
         }
         let view = self.view(tree)?;
@@ -80,7 +79,7 @@ impl Executor<'_> {
         keys.push(self.copy_content_key(copy, &content.sum, parent)?);
         let inputs = || self.copy_inputs(step, copy, origin, &groups, &content);
         self.cached(index, &keys, inputs, || {
-            self.copy_layer(origin, copy, &groups, &content, step.parent)
+            self.copy_layer(index, origin, copy, &groups, &content)
         })
     }
 
@@ -146,13 +145,13 @@ impl Executor<'_> {
 
     fn copy_layer(
         &self,
+        index: usize,
         origin: &SelectOrigin<'_>,
         copy: &Copy,
         groups: &[Group],
         content: &Digested,
-        parent: Tree,
     ) -> Result<(DiffId, bool), StepError> {
-        let below = self.view(parent)?;
+        let below = self.view(self.plan.steps[index].parent)?;
         let owner = copy
             .owner
             .as_ref()
@@ -171,12 +170,13 @@ impl Executor<'_> {
             .map(|item| item.source.as_path())
             .zip(&content.prints)
             .collect();
-        self.write(&entries, &prints, Some(origin.root), below)
+        self.write(index, &entries, &prints, Some(origin.root), below)
     }
 
     /// `WORKDIR`: a layer with the directories that are missing.
     pub(super) fn make_directory(
         &self,
+        index: usize,
         directory: &Directory,
         parent: Tree,
     ) -> Result<(DiffId, bool), StepError> {
@@ -185,12 +185,13 @@ impl Executor<'_> {
         let mut placing = Placing::new(below.as_deref(), Some(owner), false, None, self.epoch.0);
         placing.make_directories(Path::new(&directory.path))?;
         let entries = placing.finish()?;
-        self.write(&entries, &HashMap::new(), None, below.as_deref())
+        self.write(index, &entries, &HashMap::new(), None, below.as_deref())
     }
 
     /// The layer of these entries. The same entries make the same layer, above whatever tree.
     fn write(
         &self,
+        index: usize,
         entries: &Entries,
         prints: &HashMap<&Path, &Print>,
         origin: Option<&Root>,
@@ -198,7 +199,7 @@ impl Executor<'_> {
     ) -> Result<(DiffId, bool), StepError> {
         let key = self.placed_key(&placed(entries, prints, origin, below)?)?;
         let latest = self.epoch.0;
-        self.known_or(&key, || {
+        self.known_or(index, &key, || {
             self.storage.write_layer(|out| {
                 layer::write(out, entries, layer::Sources { origin, below }, latest)
                     .map_err(StepError::from)

@@ -21,6 +21,7 @@ use crate::plan::{Operation, Plan, Step, Tree};
 use crate::progress::{Ending, Progress, Shown};
 use crate::storage::{Storage, StorageError};
 use crate::tree::TreeError;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use teu_store::DiffId;
@@ -98,6 +99,8 @@ pub struct Executor<'a> {
     pub(crate) cancel: &'a Cancel,
     results: Vec<OnceLock<Vec<DiffId>>>,
     log: Mutex<Vec<LoggedStep>>,
+    /// Every key that was used, and what it stands for.
+    used: Mutex<BTreeMap<Key, DiffId>>,
 }
 
 impl<'a> Executor<'a> {
@@ -128,7 +131,39 @@ impl<'a> Executor<'a> {
             cancel,
             results,
             log: Mutex::default(),
+            used: Mutex::default(),
         }
+    }
+
+    /// The keys whose layers are among `layers`.
+    pub fn keys_of(&self, layers: &[DiffId]) -> BTreeMap<Key, DiffId> {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.iter()
+            .filter(|(_, layer)| layers.contains(layer))
+            .map(|(key, layer)| (key.clone(), *layer))
+            .collect()
+    }
+
+    /// Remembers what keys stand for, and hands it to caches elsewhere.
+    fn used(&self, index: usize, keys: &[Key], layer: DiffId) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.extend(keys.iter().map(|key| (key.clone(), layer)));
+        drop(used);
+        self.cache
+            .exchange
+            .offer(keys, layer, self.in_result(index));
+    }
+
+    /// Whether the step's layer is one of the result's.
+    fn in_result(&self, index: usize) -> bool {
+        let mut tree = self.plan.tree;
+        while let Tree::Step(step) = tree {
+            if step == index {
+                return true;
+            }
+            tree = self.plan.steps[step].parent;
+        }
+        false
     }
 
     /// What became of the steps so far, by their numbers.
@@ -214,7 +249,7 @@ impl<'a> Executor<'a> {
                 let key = self.directory_key(directory, parent)?;
                 let inputs = || Ok(self.directory_inputs(step, directory));
                 self.cached(index, &[key], inputs, || {
-                    self.make_directory(directory, step.parent)
+                    self.make_directory(index, directory, step.parent)
                 })
             }
             Operation::Run(run) => {
@@ -239,14 +274,12 @@ impl<'a> Executor<'a> {
         let Some(last) = keys.last() else {
             return make();
         };
-        if let Some(layer) = self.find(keys)? {
-            self.note(index, Outcome::Reused);
+        if let Some(layer) = self.reused(index, keys)? {
             return Ok((layer, true));
         }
         let _turn = self.cache.take_turn(last, &|| self.cancel.is_stopped());
         // Whoever had the turn before may have done the work.
-        if let Some(layer) = self.find(keys)? {
-            self.note(index, Outcome::Reused);
+        if let Some(layer) = self.reused(index, keys)? {
             return Ok((layer, true));
         }
         if self.cancel.is_stopped() {
@@ -255,6 +288,7 @@ impl<'a> Executor<'a> {
         let lost = self.cache.find(last).is_some();
         let (layer, found) = make()?;
         keys.iter().for_each(|key| self.cache.remember(key, &layer));
+        self.used(index, keys, layer);
         if found {
             self.note(index, Outcome::Reused);
             return Ok((layer, true));
@@ -278,18 +312,32 @@ impl<'a> Executor<'a> {
     /// A layer that is known by what is in it, whatever led to it; else the one that `make` makes.
     fn known_or(
         &self,
+        index: usize,
         content: &Key,
         make: impl FnOnce() -> Result<DiffId, StepError>,
     ) -> Result<(DiffId, bool), StepError> {
-        if let Some(layer) = self.find(std::slice::from_ref(content))? {
+        let keys = std::slice::from_ref(content);
+        if let Some(layer) = self.find(keys)? {
+            self.used(index, keys, layer);
             return Ok((layer, true));
         }
         let layer = make()?;
         self.cache.remember(content, &layer);
+        self.used(index, keys, layer);
         Ok((layer, false))
     }
 
-    /// A remembered layer that is still in the store.
+    /// What one of `keys` stands for, if that is known, for the step of that position.
+    fn reused(&self, index: usize, keys: &[Key]) -> Result<Option<DiffId>, StepError> {
+        let found = self.find(keys)?;
+        if let Some(layer) = found {
+            self.note(index, Outcome::Reused);
+            self.used(index, keys, layer);
+        }
+        Ok(found)
+    }
+
+    /// A remembered layer that is still in the store, or one that a cache elsewhere has.
     fn find(&self, keys: &[Key]) -> Result<Option<DiffId>, StepError> {
         if self.settings.no_cache {
             return Ok(None);
@@ -304,6 +352,12 @@ impl<'a> Executor<'a> {
                 return Ok(Some(layer));
             }
         }
-        Ok(None)
+        let warn = |text: &str| self.progress.note(text);
+        let fetch = |key| self.cache.exchange.fetch(key, self.storage, &warn);
+        let found = keys.iter().find_map(fetch);
+        if let Some(layer) = found {
+            keys.iter().for_each(|key| self.cache.remember(key, &layer));
+        }
+        Ok(found)
     }
 }
