@@ -155,6 +155,11 @@ pub enum Error {
         /// What is wrong with it.
         source: Box<Error>,
     },
+    /// An ordinary user outside of any namespace of its own.
+    #[error(
+        "only root may mount: use a user namespace (`unshare --map-root-user --mount`, then --root with this store), or `unpack` the image"
+    )]
+    MountByUser,
     /// A directory that `mount` did not make.
     #[error("{0:?} is not a directory that `mount` made")]
     NotMounted(PathBuf),

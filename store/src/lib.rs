@@ -23,6 +23,7 @@ mod edit;
 mod erofs;
 mod error;
 mod gc;
+mod identity;
 mod images;
 mod ingest;
 mod layers;

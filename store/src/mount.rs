@@ -66,6 +66,10 @@ pub(crate) fn overlay(lowers: &[&Path], upper: Option<Upper<'_>>) -> io::Result<
     ] {
         set(key, Path::new(value))?;
     }
+    if !crate::identity::own().is_whole {
+        // What belongs to layers is kept in attributes that others than root may set, too (overlayfs.rst, "userxattr").
+        fsconfig_set_flag(&fs, c"userxattr").map_err(|errno| explained(&fs, errno.into()))?;
+    }
     fsconfig_create(&fs).map_err(|errno| explained(&fs, errno.into()))?;
     let attributes = if upper.is_none() {
         MountAttrFlags::MOUNT_ATTR_RDONLY

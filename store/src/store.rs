@@ -23,7 +23,8 @@ use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{CWD, Mode as FileMode, RenameFlags, chmod, lstat, renameat_with};
+use rustix::io::Errno;
 
 use crate::digest::{Algorithm, ChainId, DiffId, Digest};
 use crate::error::{Context, Error};
@@ -196,10 +197,41 @@ pub(crate) fn replace_file_volatile(tmp: &Path, target: &Path, bytes: &[u8]) -> 
 /// Gives a finished, synced file its name. Success means a file is there under that name, not that it is this one:
 /// names are digests, so the one that was there first is as good.
 pub(crate) fn name_file(unfinished: &Path, target: &Path) -> Result<(), Error> {
-    match rustix::fs::renameat_with(CWD, unfinished, CWD, target, RenameFlags::empty()) {
+    match renameat_with(CWD, unfinished, CWD, target, RenameFlags::empty()) {
         Ok(()) => sync_parent(target),
         Err(errno) => Err(errno).context("rename to", target),
     }
+}
+
+/// Renames a directory that may be read-only: who is not root must be able to write to it for that
+/// (its `..` changes), and gives itself the permission for a moment.
+pub(crate) fn rename_directory(
+    from: &Path,
+    to: &Path,
+    flags: RenameFlags,
+) -> rustix::io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, flags) {
+        Err(Errno::ACCESS) if !crate::identity::own().is_root => {}
+        other => return other,
+    }
+    let mode_of =
+        |path: &Path| lstat(path).map(|stat| FileMode::from_raw_mode(stat.st_mode & 0o7777));
+    let mode = mode_of(from)?;
+    chmod(from, mode | FileMode::RWXU)?;
+    // The other one of an exchange moves, too.
+    let other = match flags.contains(RenameFlags::EXCHANGE) {
+        true => Some(mode_of(to)?),
+        false => None,
+    };
+    if let Some(other) = other {
+        chmod(to, other | FileMode::RWXU)?;
+    }
+    let renamed = renameat_with(CWD, from, CWD, to, flags);
+    chmod(if renamed.is_ok() { to } else { from }, mode)?;
+    if let Some(other) = other {
+        chmod(if renamed.is_ok() { from } else { to }, other)?;
+    }
+    renamed
 }
 
 /// Makes a new name durable.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::error::{Context, Error};
+use crate::identity;
 use crate::images::Image;
 use crate::lock::{Lock, Mode};
 use crate::mount;
@@ -95,6 +96,9 @@ impl Store {
     /// Shows `image` as a read-only directory at `target` (made if missing, by default a folder of the store) in this
     /// mount namespace, until [`Store::unmount_image`]. The directory's absolute path.
     pub fn mount_image(&self, image: &Image, target: Option<&Path>) -> Result<PathBuf, Error> {
+        if !identity::own().is_root {
+            return Err(Error::MountByUser);
+        }
         let target = match target {
             Some(target) => target.to_owned(),
             None => {

@@ -11,6 +11,7 @@ mod look;
 #[path = "../peers/mod.rs"]
 mod peers;
 mod repack;
+mod rootless;
 mod verify;
 
 use serde_json::Value;

@@ -9,6 +9,7 @@
 mod defaults;
 mod process;
 mod request;
+mod rootless;
 mod seccomp;
 mod spec;
 #[cfg(test)]
@@ -16,18 +17,24 @@ mod tests;
 mod user;
 
 use std::fs;
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::digest::Digest;
+use crate::digest::{DiffId, Digest};
 use crate::error::{Context, Error};
+use crate::identity;
 use crate::image::{ContainerConfig, Healthcheck};
 use crate::images::Image;
 use crate::probe::UpperPlace;
 use crate::reference::Reference;
 use crate::store::{self, Store};
+use crate::tar;
+use crate::transaction::Transaction;
+use crate::tree::{Content, NodeId};
 
 pub use request::{Mount, Network, Request};
 pub use user::{User, UserError};
@@ -95,7 +102,11 @@ pub fn write(
     let layers = &image.config.rootfs.diff_ids;
     let root = store.pin(id, layers, Some(image.manifest_digest()))?;
     let written = (|| {
-        let rootfs = store.view(layers)?;
+        // Who may not mount looks at users in a copy of the two files that name them.
+        let (rootfs, _copies) = match identity::own().is_root {
+            true => (store.view(layers)?, None),
+            false => copied_users(store, layers)?,
+        };
         let config =
             plan(&image.config.config, request, id, &rootfs).map_err(|source| Error::Bundle {
                 id: id.to_owned(),
@@ -124,6 +135,33 @@ pub fn write(
         volumes: config.volumes.keys().cloned().collect(),
         healthcheck: config.healthcheck.clone(),
     })
+}
+
+/// A directory with the image's `/etc/passwd` and `/etc/group` as its layers have them, for who may not mount the
+/// layers. It goes with the transaction. Links are not followed: an image without these files at their places has no names.
+fn copied_users(store: &Store, layers: &[DiffId]) -> Result<(OwnedFd, Option<Transaction>), Error> {
+    let work = store.begin()?;
+    work.want(layers.iter().map(|layer| &layer.0))?;
+    let tree = store.flat_tree(layers)?;
+    let root = work.scratch().join("users");
+    let etc = root.join("etc");
+    fs::create_dir_all(&etc).context("create directory", &etc)?;
+    for name in ["passwd", "group"] {
+        let node = tree
+            .lookup(NodeId::ROOT, b"etc")
+            .and_then(|etc| tree.lookup(etc, name.as_bytes()));
+        let Some(Content::File(file)) = node.map(|id| tree.node(id).content) else {
+            continue;
+        };
+        let tar = store.layer_tar(&layers[usize::from(file.layer)])?.0;
+        let mut content = tar::content::Content::new(&tar, file.size, file.offset, file.odd)
+            .take(user::FILE_BYTES_MAX + 1);
+        let path = etc.join(name);
+        let mut copy = fs::File::create(&path).context("create", &path)?;
+        std::io::copy(&mut content, &mut copy).context("write", &path)?;
+    }
+    let opened = fs::File::open(&root).context("open", &root)?;
+    Ok((opened.into(), Some(work)))
 }
 
 /// Writes `config.json` into `folder` for a container whose root file system the caller already has, open as `rootfs`:
@@ -170,11 +208,14 @@ pub fn unpack(store: &Store, image: &Image, request: &Request, folder: &Path) ->
     if process::command(&image.config.config, &request).is_err() {
         request.args = vec!["sh".into()];
     }
-    let config =
+    let mut config =
         plan(&image.config.config, &request, &name, &opened).map_err(|source| Error::Bundle {
             id: name.clone(),
             source,
         })?;
+    if !identity::own().is_root {
+        rootless::adapt(&mut config, &rootless::Ids::of_this_user());
+    }
     write_config(folder, &config)?;
     store.stamp(&tree, &opened, image.manifest_digest(), folder)
 }

@@ -11,7 +11,7 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 
 /// Largest passwd or group read, in bytes; with a million users one has some 50 MB, which no image has.
-const FILE_BYTES_MAX: u64 = 10 * 1024 * 1024;
+pub(super) const FILE_BYTES_MAX: u64 = 10 * 1024 * 1024;
 /// How often an open is tried again when somebody renames a directory on the host meanwhile.
 const TRIES: usize = 128;
 /// Largest user or group id.

@@ -17,8 +17,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, fstat, linkat, makedev, mkdirat, mknodat, openat, symlinkat,
 };
+use rustix::io::Errno;
 
-use crate::tree::{Content, NodeId, Paths, Tree};
+use crate::identity;
+use crate::tar::Device;
+use crate::tree::{Content, Node, NodeId, Paths, Tree};
 
 pub(crate) use remove::remove;
 
@@ -121,9 +124,12 @@ impl Writer<'_> {
         while let Some(frame) = frames.last_mut() {
             let Some(place) = frame.rest.next() else {
                 let Some(done) = frames.pop() else { break };
+                // Its mode may be one that would not let us leave it.
+                let parent = frames.last().map(|parent| self.up(parent.identity));
+                let parent = parent.transpose()?;
                 attributes::set_directory(self.here.as_fd(), &self.tree.node(done.id), self.form)?;
-                if let Some(parent) = frames.last() {
-                    self.here = self.up(parent.identity)?;
+                if let Some(parent) = parent {
+                    self.here = parent;
                     self.path.truncate(done.parent_path);
                 }
                 continue;
@@ -209,22 +215,7 @@ impl Writer<'_> {
                 symlinkat(target, &self.here, name).doing("create symbolic link")?;
                 attributes::set_named(self.here.as_fd(), name, &node)?;
             }
-            Content::Device(device) => {
-                let kind = if device.block {
-                    FileType::BlockDevice
-                } else {
-                    FileType::CharacterDevice
-                };
-                mknodat(
-                    &self.here,
-                    name,
-                    kind,
-                    Mode::empty(),
-                    makedev(device.major, device.minor),
-                )
-                .doing("create device")?;
-                attributes::set_named(self.here.as_fd(), name, &node)?;
-            }
+            Content::Device(device) => self.device(name, device, &node)?,
             Content::Fifo => {
                 mknodat(&self.here, name, FileType::Fifo, Mode::empty(), 0).doing("create pipe")?;
                 attributes::set_named(self.here.as_fd(), name, &node)?;
@@ -241,5 +232,25 @@ impl Writer<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Makes a device, or an empty file that stands for it where devices may not be made.
+    fn device(&self, name: &[u8], device: Device, node: &Node<'_>) -> Done {
+        let kind = match device.block {
+            true => FileType::BlockDevice,
+            false => FileType::CharacterDevice,
+        };
+        let number = makedev(device.major, device.minor);
+        match mknodat(&self.here, name, kind, Mode::empty(), number) {
+            Err(Errno::PERM) if !identity::own().is_whole => {
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                let file = openat(&self.here, name, flags, Mode::RUSR | Mode::WUSR);
+                attributes::set_file(&File::from(file.doing("create")?), node)
+            }
+            made => {
+                made.doing("create device")?;
+                attributes::set_named(self.here.as_fd(), name, node)
+            }
+        }
     }
 }

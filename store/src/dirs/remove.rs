@@ -8,6 +8,8 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fchmod, fstat, openat, unlinkat};
 use rustix::io::Errno;
 
+use crate::descent::open_own;
+
 /// Removes what is at `path`: a directory with all that is in it, or a file. That nothing is there is fine.
 /// Killed on its way, calling it again finishes the work.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
@@ -63,9 +65,9 @@ fn empty(root: OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-fn enter(parent: impl AsFd, name: impl rustix::path::Arg) -> io::Result<OwnedFd> {
+fn enter(parent: impl AsFd, name: impl rustix::path::Arg + Copy) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(openat(parent, name, flags, Mode::empty())?)
+    open_own(parent, name, flags)
 }
 
 /// Removes all that is no directory.

@@ -5,10 +5,11 @@ use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, major, minor, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, FileType, OFlags, Stat, major, minor, readlinkat, statat};
 
 use super::stamps::Stamps;
-use crate::descent::Descent;
+use crate::descent::{Descent, open_own};
+use crate::identity;
 use crate::layer::{Observed, UpperError};
 use crate::tar::content::{Content as FileContent, same};
 use crate::tar::{Attributes, Time};
@@ -217,8 +218,15 @@ impl Search<'_> {
             return Ok(kind == FileType::CharacterDevice && stat.st_rdev == 0);
         }
         let observed = Observed::of(self.descent.here(), name, stat)?;
-        let (is, was) = (observed.attributes, node.attributes);
-        let same_attributes = is_described_alike(&is, was) && same_time(is.mtime, was.mtime);
+        let (is, was) = (&observed.attributes, node.attributes);
+        // Who cannot give links away cannot write down either to whom they should belong.
+        let is_anyones = !identity::own().is_whole
+            && matches!(node.content, Content::Symlink(_) | Content::Fifo);
+        let is_alike = is_described_alike(is, was) || is_anyones && is.mode == was.mode;
+        let same_attributes = is_alike && same_time(is.mtime, was.mtime);
+        if let (Some(device), Content::Device(was)) = (observed.device, node.content) {
+            return Ok(same_attributes && device == was);
+        }
         Ok(same_attributes && self.same_content(name, stat, node)?)
     }
 
@@ -251,8 +259,7 @@ impl Search<'_> {
                     return Ok(false);
                 };
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-                let here = openat(here, name, flags, Mode::empty());
-                let here = here.map_err(|errno| ("open", errno.into()))?;
+                let here = open_own(here, name, flags).map_err(|err| ("open", err))?;
                 let was = FileContent::new(tar, file.size, file.offset, file.odd);
                 same(File::from(here), was).map_err(|err| ("read", err))?
             }

@@ -117,7 +117,9 @@ impl Store {
         manifest: Digest,
         bundle: &Path,
     ) -> Result<(), Error> {
-        let stamps = Stamps::take(tree, root.as_fd(), manifest).context("look at", bundle)?;
+        let beside = File::open(bundle).context("open", bundle)?;
+        let stamps = Stamps::take(tree, root.as_fd(), beside.as_fd(), manifest);
+        let stamps = stamps.context("look at", bundle)?;
         stamps.write(bundle)
     }
 }

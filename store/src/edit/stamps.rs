@@ -107,7 +107,13 @@ impl Stamps {
     }
 
     /// Takes the stamps of `root`, into which `tree` has just been unpacked.
-    pub(crate) fn take(tree: &Tree, root: BorrowedFd<'_>, manifest: Digest) -> io::Result<Stamps> {
+    /// `beside` is a directory on the same file system.
+    pub(crate) fn take(
+        tree: &Tree,
+        root: BorrowedFd<'_>,
+        beside: BorrowedFd<'_>,
+        manifest: Digest,
+    ) -> io::Result<Stamps> {
         let (first, count) = numbers(tree);
         let mut stamps = vec![Stamp::default(); count];
         let mut descent = Descent::new(root)?;
@@ -130,7 +136,7 @@ impl Stamps {
             }
         }
         let latest = stamps.iter().map(Stamp::time).max().unwrap_or_default();
-        if !clock_passes(root, latest)? {
+        if !clock_passes(beside, latest)? {
             // What may change without bearing another time is not vouched for.
             let vouched = |stamp: &Stamp| stamp.time() < latest;
             for stamp in &mut stamps {
@@ -231,13 +237,13 @@ fn numbers(tree: &Tree) -> (Vec<usize>, usize) {
 }
 
 /// Waits until a change would bear a later time than `latest`; false where that takes too long.
-fn clock_passes(root: BorrowedFd<'_>, latest: (i64, u32)) -> io::Result<bool> {
+fn clock_passes(folder: BorrowedFd<'_>, latest: (i64, u32)) -> io::Result<bool> {
     let name = crate::store::unique_name(".clock").map_err(io::Error::other)?;
     for _ in 0..TICK_TRIES {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let mut file = fs::File::from(openat(root, &name, flags, Mode::RUSR)?);
+        let mut file = fs::File::from(openat(folder, &name, flags, Mode::RUSR)?);
         let written = file.write_all(b"x").and_then(|()| Ok(fstat(&file)?));
-        unlinkat(root, &name, AtFlags::empty())?;
+        unlinkat(folder, &name, AtFlags::empty())?;
         if Stamp::of(&written?).time() > latest {
             return Ok(true);
         }

@@ -112,7 +112,8 @@ fn discard(entry: &fs::DirEntry, trash: &Path, removed: &mut Removed) -> Result<
     removed.files += 1;
     if metadata.is_dir() {
         let target = trash.join(store::unique_name("trash")?);
-        return fs::rename(&path, &target).context("move away", &path);
+        return store::rename_directory(&path, &target, rustix::fs::RenameFlags::empty())
+            .context("move away", &path);
     }
     // A tar that is a blob, too, gives its space back only with its last name.
     if std::os::unix::fs::MetadataExt::nlink(&metadata) == 1 {

@@ -18,7 +18,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::RenameFlags;
 
 use crate::digest::{Algorithm, DiffId};
 use crate::error::{Context, Error};
@@ -198,10 +198,10 @@ impl Transaction {
             }
         })?;
         rustix::fs::syncfs(&root).context("sync", &path)?;
-        match renameat_with(CWD, &path, CWD, target, RenameFlags::NOREPLACE) {
+        match store::rename_directory(&path, target, RenameFlags::NOREPLACE) {
             // What was there is left in the scratch folder and removed with it.
             Err(rustix::io::Errno::EXIST) => {
-                renameat_with(CWD, &path, CWD, target, RenameFlags::EXCHANGE)
+                store::rename_directory(&path, target, RenameFlags::EXCHANGE)
             }
             other => other,
         }

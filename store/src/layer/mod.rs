@@ -7,15 +7,16 @@ use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::vec::IntoIter;
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, major, minor, openat, openat2,
-    readlinkat, statat,
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, major, minor, openat2, readlinkat,
+    statat,
 };
 use rustix::io::Errno;
 
+use crate::descent::{Descent, open_own};
 use crate::edit::Changes;
 use crate::tar::{Attributes, Device, Time, Writer};
 
@@ -105,9 +106,9 @@ fn walk<W: Write>(
     options: &UpperOptions<'_>,
     selection: Option<Selection<'_>>,
 ) -> Result<(W, u64), UpperError> {
-    let here = enter(root, c".").map_err(|source| UpperError::new("open", b".", source))?;
+    let descent = Descent::new(root).map_err(|source| UpperError::new("open", b".", source))?;
     let mut walk = Walk {
-        here,
+        descent,
         path: Vec::new(),
         links: HashMap::new(),
         options,
@@ -125,7 +126,7 @@ fn walk<W: Write>(
 
 struct Walk<'o, W> {
     /// The directory being read, and its path.
-    here: OwnedFd,
+    descent: Descent,
     path: Vec<u8>,
     /// The first path of files with several names.
     links: HashMap<(u64, u64), Vec<u8>>,
@@ -139,7 +140,6 @@ struct Walk<'o, W> {
 /// A directory on the way.
 struct Frame {
     names: IntoIter<CString>,
-    identity: (u64, u64),
     /// Length of the path of its parent.
     parent_path: usize,
 }
@@ -164,8 +164,8 @@ impl<W: Write> Walk<'_, W> {
             let Some(name) = frame.names.next() else {
                 let parent_path = frame.parent_path;
                 frames.pop();
-                if let Some(parent) = frames.last() {
-                    self.here = self.up(parent.identity)?;
+                if !frames.is_empty() {
+                    self.descent.leave().doing("leave")?;
                     self.path.truncate(parent_path);
                 }
                 continue;
@@ -179,7 +179,7 @@ impl<W: Write> Walk<'_, W> {
                 Choice::Pass => false,
                 Choice::Take => self.member(&name)?,
                 Choice::Enter => {
-                    self.here = enter(self.here.as_fd(), &name).doing("open")?;
+                    self.descent.enter(name.as_c_str()).doing("open")?;
                     true
                 }
             };
@@ -230,13 +230,16 @@ impl<W: Write> Walk<'_, W> {
     /// The names in the directory where we are: deletions first, as the specification asks, then by their bytes.
     fn frame(&mut self, parent_path: usize) -> Done<Frame> {
         self.deletions()?;
-        let stat = fstat(&self.here).doing("stat")?;
         let mut names = Vec::new();
-        for entry in Dir::read_from(&self.here).doing("list")? {
+        for entry in Dir::read_from(self.descent.here()).doing("list")? {
             let entry = entry.doing("list")?;
             if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                let stat = statat(&self.here, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)
-                    .doing("stat")?;
+                let stat = statat(
+                    self.descent.here(),
+                    entry.file_name(),
+                    AtFlags::SYMLINK_NOFOLLOW,
+                )
+                .doing("stat")?;
                 names.push((
                     !self.is_whiteout(entry.file_name(), &stat)?,
                     entry.file_name().to_owned(),
@@ -247,23 +250,13 @@ impl<W: Write> Walk<'_, W> {
         let names: Vec<CString> = names.into_iter().map(|(_, name)| name).collect();
         Ok(Frame {
             names: names.into_iter(),
-            identity: (stat.st_dev, stat.st_ino),
             parent_path,
         })
     }
 
-    fn up(&self, identity: (u64, u64)) -> Done<OwnedFd> {
-        let parent = enter(self.here.as_fd(), c"..").doing("leave")?;
-        let stat = fstat(&parent).doing("stat")?;
-        if (stat.st_dev, stat.st_ino) != identity {
-            return Err(("leave", io::Error::other("somebody moved it meanwhile")));
-        }
-        Ok(parent)
-    }
-
     /// Writes what `name` is; whether it is a directory, which has been entered then.
     fn member(&mut self, name: &CStr) -> Done<bool> {
-        let stat = statat(&self.here, name, AtFlags::SYMLINK_NOFOLLOW).doing("stat")?;
+        let stat = statat(self.descent.here(), name, AtFlags::SYMLINK_NOFOLLOW).doing("stat")?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         if self.is_whiteout(name, &stat)? {
             self.members += 1;
@@ -274,7 +267,7 @@ impl<W: Write> Walk<'_, W> {
         if kind == FileType::Socket {
             return Ok(false);
         }
-        let observed = Observed::of(self.here.as_fd(), name.to_bytes(), &stat)?;
+        let observed = Observed::of(self.descent.here(), name.to_bytes(), &stat)?;
         let attributes = Attributes {
             mtime: self.clamped(observed.attributes.mtime),
             ..observed.attributes
@@ -298,20 +291,13 @@ impl<W: Write> Walk<'_, W> {
                     self.tar.opaque(&self.path, mtime).doing("write")?;
                     self.members += 1;
                 }
-                self.here = enter(self.here.as_fd(), name).doing("open")?;
+                self.descent.enter(name).doing("open")?;
                 return Ok(true);
             }
-            FileType::RegularFile => {
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-                let file =
-                    File::from(openat(&self.here, name, flags, Mode::empty()).doing("open")?);
-                let size = u64::try_from(stat.st_size).unwrap_or(0);
-                self.tar
-                    .file(&self.path, &attributes, size, file)
-                    .doing("copy")?;
-            }
+            FileType::RegularFile => self.regular(name, &stat, &attributes, observed.device)?,
             FileType::Symlink => {
-                let target = readlinkat(&self.here, name, Vec::new()).doing("read link")?;
+                let target =
+                    readlinkat(self.descent.here(), name, Vec::new()).doing("read link")?;
                 self.tar
                     .symlink(&self.path, &attributes, target.to_bytes())
                     .doing("write")?;
@@ -333,13 +319,32 @@ impl<W: Write> Walk<'_, W> {
         Ok(false)
     }
 
+    /// Writes a file, or the device that it stands for.
+    fn regular(
+        &mut self,
+        name: &CStr,
+        stat: &Stat,
+        attributes: &Attributes,
+        device: Option<Device>,
+    ) -> Done {
+        if let Some(device) = device {
+            let written = self.tar.device(&self.path, attributes, device);
+            return written.doing("write");
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = File::from(open_own(self.descent.here(), name, flags).doing("open")?);
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let written = self.tar.file(&self.path, attributes, size, file);
+        written.doing("copy")
+    }
+
     /// The kernel's two forms of deletion (Documentation/filesystems/overlayfs.rst, "whiteouts and opaque directories"):
     /// a device 0:0, or an empty file with an attribute.
     fn is_whiteout(&self, name: &CStr, stat: &Stat) -> Done<bool> {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::CharacterDevice => Ok(stat.st_rdev == 0),
             FileType::RegularFile if stat.st_size == 0 => {
-                let xattrs = observed::xattrs(self.here.as_fd(), name.to_bytes())?;
+                let xattrs = observed::xattrs(self.descent.here(), name.to_bytes())?;
                 Ok([&b"trusted.overlay.whiteout"[..], b"user.overlay.whiteout"]
                     .iter()
                     .any(|key| xattrs.contains_key(*key)))
@@ -373,16 +378,11 @@ impl<W: Write> Walk<'_, W> {
     }
 }
 
-fn enter(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(openat(parent, name, flags, Mode::empty())?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::fd::AsRawFd as _;
+    use std::os::fd::{AsFd as _, AsRawFd as _};
     use std::os::unix::fs::symlink;
     use std::path::Path;
 

@@ -6,7 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use rustix::fs::Stat;
 use rustix::io::Errno;
 
-use crate::tar::{Attributes, Time, Xattrs};
+use crate::identity;
+use crate::tar::{Attributes, Device, Time, Xattrs};
 
 /// Longest list of attribute names, and longest value, that Linux has, in bytes.
 const XATTR_BYTES_MAX: usize = 64 * 1024;
@@ -20,6 +21,8 @@ pub(crate) struct Observed {
     pub(crate) attributes: Attributes,
     /// Of a directory in an upper: nothing of the layers below shows in it.
     pub(crate) is_opaque: bool,
+    /// The device that an empty file stands for, where devices may not be made.
+    pub(crate) device: Option<Device>,
 }
 
 type Failed = (&'static str, io::Error);
@@ -38,15 +41,18 @@ impl Observed {
                 && !name.starts_with(b"user.overlay.")
                 && !HOST_XATTRS.contains(&&**name)
         });
+        let mut attributes = Attributes {
+            mode: u16::try_from(stat.st_mode & 0o7777).unwrap_or(0),
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            mtime: time_of(stat),
+            xattrs,
+        };
+        let device = identity::own().translate(&mut attributes);
         Ok(Observed {
-            attributes: Attributes {
-                mode: u16::try_from(stat.st_mode & 0o7777).unwrap_or(0),
-                uid: stat.st_uid,
-                gid: stat.st_gid,
-                mtime: time_of(stat),
-                xattrs,
-            },
+            attributes,
             is_opaque,
+            device,
         })
     }
 }

@@ -15,6 +15,9 @@ use std::fs;
 use std::io;
 
 use super::{Checked, Damage};
+use rustix::fs::RenameFlags;
+use rustix::io::Errno;
+
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::error::{Context, Error};
 use crate::image::{Descriptor, Document, Platform, media_type};
@@ -196,8 +199,8 @@ impl Damaged {
 
 fn discard(work: &Transaction, path: &std::path::Path) -> Result<(), Error> {
     let trash = work.scratch().join(store::unique_name("damaged")?);
-    match fs::rename(path, trash) {
-        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+    match store::rename_directory(path, &trash, RenameFlags::empty()) {
+        Err(Errno::NOENT) => Ok(()),
         other => other.context("move away", path),
     }
 }
