@@ -100,7 +100,13 @@ impl Store {
                     dirs::remove(&path).context("remove", &path)?;
                 }
                 Ok(Some(_dead)) => {}
-                // It has just ended and is removing itself.
+                // It was ended while it was removing itself, or it is doing so now: two may.
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    if own.removes() {
+                        let _ = dirs::remove(&path);
+                    }
+                }
+                // Who cannot be asked lives.
                 Err(_) => {}
             }
         }
