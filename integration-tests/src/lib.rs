@@ -16,6 +16,7 @@
 //! ```
 
 pub mod command;
+pub mod faulty;
 pub mod fixture;
 mod leftover;
 mod ordinary;
