@@ -97,29 +97,34 @@ impl Transaction {
     pub(crate) fn take_partial(&self, blob: &Descriptor) -> Result<Option<Begun>, Error> {
         let folder = self.store().folder("tmp");
         let name = name(&blob.digest);
-        let mut longest: Option<(u64, PathBuf)> = None;
+        let mut longest: Option<(u64, PathBuf, Lock)> = None;
         for entry in fs::read_dir(&folder).context("list", &folder)? {
             let path = entry.context("list", &folder)?.path();
             // Ours is not dead, and most have none.
             let Ok(found) = fs::symlink_metadata(path.join(&name)) else {
                 continue;
             };
-            let fits = found.is_file() && found.len() <= blob.size;
+            let fits = found.is_file() && (1..=blob.size).contains(&found.len());
             let longer = longest
                 .as_ref()
-                .is_none_or(|(length, _)| found.len() > *length);
-            if path != self.scratch() && fits && longer && is_dead(&path) {
-                longest = Some((found.len(), path.join(&name)));
+                .is_none_or(|(length, ..)| found.len() > *length);
+            if path != self.scratch()
+                && fits
+                && longer
+                && let Some(lock) = of_dead(&path)
+            {
+                longest = Some((found.len(), path, lock));
             }
         }
-        let Some((length, path)) = longest.filter(|(length, _)| *length > 0) else {
+        let Some((length, dead, _lock)) = longest else {
             return Ok(None);
         };
         let own = self.scratch().join(store::unique_name("begun")?);
-        // gc or another pull may have been faster: then there is nothing to take.
-        if fs::rename(&path, &own).is_err() {
+        // gc may have been faster: then there is nothing to take.
+        if fs::rename(dead.join(&name), &own).is_err() {
             return Ok(None);
         }
+        remove_if_empty(&dead);
         let file = File::open(&own).context("open", &own)?;
         Ok(Some(Begun { file, length }))
     }
@@ -145,9 +150,20 @@ impl Transaction {
     }
 }
 
-/// Whether the owner of a transaction's folder has ended.
-fn is_dead(folder: &Path) -> bool {
-    Lock::try_exclusive(&folder.join("lock")).is_ok_and(|lock| lock.is_some())
+/// The lock of a transaction's folder whose owner has ended.
+fn of_dead(folder: &Path) -> Option<Lock> {
+    Lock::try_exclusive(&folder.join("lock")).ok().flatten()
+}
+
+/// Removes a dead transaction's folder unless there are beginnings of other blobs in it.
+fn remove_if_empty(folder: &Path) {
+    let Ok(mut entries) = fs::read_dir(folder) else {
+        return;
+    };
+    let is_partial = |name: std::ffi::OsString| name.to_string_lossy().starts_with("partial-");
+    if !entries.any(|entry| entry.is_ok_and(|entry| is_partial(entry.file_name()))) {
+        let _ = crate::dirs::remove(folder);
+    }
 }
 
 #[cfg(test)]

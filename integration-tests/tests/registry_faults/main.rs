@@ -6,6 +6,10 @@
     clippy::unwrap_used,
     reason = "a test that meets the unexpected panics"
 )]
+#![allow(
+    clippy::too_many_lines,
+    reason = "a table has as many lines as it has rows"
+)]
 
 mod access;
 mod blobs;

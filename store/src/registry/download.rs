@@ -1,7 +1,7 @@
 //! Blobs from a registry, resumed where a connection was cut.
 
 use super::client::Client;
-use super::error::Error;
+use super::error::{Error, Transport};
 use super::http::{self, Call};
 use super::limits::Paced;
 use super::ranges::{RANGED_BYTES_MIN, Ranged};
@@ -270,7 +270,7 @@ impl<'c> BlobReader<'c> {
                     self.sources.remove(0);
                     self.attempt = 1;
                 }
-                None => return Err(cause),
+                None => return Err(worded(cause)),
             }
             match self.request(self.client()) {
                 Ok(body) => {
@@ -308,6 +308,17 @@ impl Read for BlobReader<'_> {
             self.resume(cause)?;
         }
     }
+}
+
+/// What ended the connection, in our words; an error of ours has them already.
+fn worded(cause: io::Error) -> io::Error {
+    let is_ours = cause
+        .get_ref()
+        .is_some_and(|inner| inner.downcast_ref::<Error>().is_some());
+    if is_ours {
+        return cause;
+    }
+    io::Error::new(cause.kind(), Transport::from(&cause))
 }
 
 /// The first byte of `bytes 5-9/10` (RFC 9110, section 14.4).
