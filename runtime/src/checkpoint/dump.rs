@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::criu::{Criu, Worker, ended};
 use super::rpc::{Features, Kind, Notify, Options, Request, Version};
+use super::streams::Streams;
 use super::{EMPTY_NAMESPACES, Wishes, images, mounts, outside, quote};
 use crate::cgroup::freezer;
 use crate::container::delete;
@@ -206,7 +207,9 @@ fn save(
         let own_cgroup = spec.linux.namespace(NamespaceType::Cgroup).is_some();
         let view = View::new(&state.cgroups, own_cgroup);
         options.ext_mnt = mounts::for_dump(state.pid, &plan, &view)?;
-        outside::save_streams(&images, &outside::streams(state.pid))?;
+        let streams = Streams::of(state.pid)?;
+        options.external.extend(streams.outside());
+        streams.save(&images)?;
         Kind::Dump
     };
     log.debug(|| format!("Using CRIU in {kind} mode"));

@@ -15,7 +15,8 @@
 //! [`mod@dump`] and [`mod@restore`] are the two verbs; [`criu`] has the child and the
 //! talk, [`rpc`] the messages, [`wire`] their bytes. What of a container lies
 //! outside of it is declared to CRIU: its bind mounts ([`mounts`]), namespaces
-//! that it joined ([`outside`]), and the pipes of its first process.
+//! that it joined ([`outside`]), and what its first process was given to read
+//! from and write to ([`streams`]).
 //!
 //! The images hold processes and nothing that steers the host: a restored
 //! container's mounts, cgroups, namespaces and hooks come from the bundle that
@@ -33,6 +34,7 @@ mod protection;
 mod quote;
 mod restore;
 mod rpc;
+mod streams;
 mod wire;
 
 use std::os::fd::RawFd;
@@ -97,10 +99,6 @@ impl Wishes {
 /// network is made by whoever makes it for a new container. So it is whether
 /// or not `--empty-ns network` says so.
 const EMPTY_NAMESPACES: u32 = libc::CLONE_NEWNET as u32;
-
-/// File with the names of the first process's standard streams, beside the
-/// images; the form and the name are runc's.
-const DESCRIPTORS: &str = "descriptors.json";
 
 /// What went wrong between us and CRIU. The first words are runc's.
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,5 @@
-//! What else of a container lies outside of it: namespaces that it joined, the
-//! streams of its first process, CRIU's own configuration.
+//! What else of a container lies outside of it: namespaces that it joined, and
+//! CRIU's own configuration.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -8,16 +8,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::Error;
 use super::criu::{Criu, for_criu};
 use super::rpc::{InheritFd, JoinNamespace, Version};
-use super::{DESCRIPTORS, Error};
 use crate::namespace;
 use crate::rootfs::op::What;
 use crate::rootfs::plan::Plan;
 use crate::spec::{Linux, NamespaceType, Spec};
-
-/// Largest [`DESCRIPTORS`] that is read, in bytes: it holds three names.
-const DESCRIPTORS_BYTES_MAX: u64 = 64 * 1024;
 
 /// CRIU's configuration unless the container names another; runc's.
 const CONFIG: &str = "/etc/criu/runc.conf";
@@ -116,47 +113,6 @@ pub(super) fn to_join(criu: Criu, linux: &Linux) -> Result<Joined, crate::error:
     Ok(all)
 }
 
-/// The names of the standard streams of `pid`; empty where there is none.
-pub(super) fn streams(pid: i32) -> [String; 3] {
-    [0, 1, 2].map(|number| {
-        std::fs::read_link(format!("/proc/{pid}/fd/{number}"))
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default()
-    })
-}
-
-/// Writes the names beside the images.
-pub(super) fn save_streams(
-    images: &OwnedFd,
-    names: &[String; 3],
-) -> Result<(), crate::error::Error> {
-    let text = serde_json::to_vec(names).map_err(|source| crate::error::Error::Json {
-        path: DESCRIPTORS.into(),
-        source,
-    })?;
-    crate::file::replace(images, DESCRIPTORS, &text)
-        .map_err(crate::error::Error::on("write", DESCRIPTORS))
-}
-
-/// The saved streams that were pipes: our own take their place.
-pub(super) fn inherited_streams(images: &Path) -> Result<Vec<InheritFd>, crate::error::Error> {
-    let path = images.join(DESCRIPTORS);
-    let file = super::images::open(&path).map_err(crate::error::Error::on("open", &path))?;
-    let text = crate::file::read_open(file, DESCRIPTORS_BYTES_MAX)
-        .map_err(crate::error::Error::on("read", &path))?;
-    let names: Vec<String> = serde_json::from_slice(&text)
-        .map_err(|source| crate::error::Error::Json { path, source })?;
-    // More than the three are not ours to give.
-    let streams = names.into_iter().take(3).enumerate();
-    Ok(streams
-        .filter(|(_, name)| name.contains("pipe:"))
-        .map(|(number, key)| InheritFd {
-            key,
-            fd: number as i32,
-        })
-        .collect())
-}
-
 /// CRIU's configuration file. It overrides every option, and it can make CRIU
 /// run a program on the host: the one that an annotation names must belong to
 /// root or the caller alone, and must not lie in anything that the container
@@ -252,20 +208,6 @@ mod tests {
         assert!(config_of("/dev/null", &root).is_err());
         assert_eq!(config_of("", &root).unwrap(), None);
         assert_eq!(config_of("/no/such/file", &root).unwrap(), None);
-        std::fs::remove_dir_all(folder).unwrap();
-    }
-
-    #[test]
-    fn only_pipes_of_the_three_streams_are_inherited() {
-        let folder = std::env::temp_dir().join(format!("teu-runtime-desc-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let text = r#"["pipe:[1]","/dev/null","pipe:[3]","pipe:[4]"]"#;
-        std::fs::write(folder.join(DESCRIPTORS), text).unwrap();
-        let streams = inherited_streams(&folder).unwrap();
-        let numbers: Vec<_> = streams.iter().map(|s| (s.fd, s.key.as_str())).collect();
-        assert_eq!(numbers, [(0, "pipe:[1]"), (2, "pipe:[3]")]);
-        std::fs::write(folder.join(DESCRIPTORS), "{").unwrap();
-        assert!(inherited_streams(&folder).is_err());
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -13,6 +13,7 @@ use super::outside::{self, Joined};
 use super::private::Elsewhere;
 use super::privileges::{self, Allowed, Refusal, Verdict};
 use super::rpc::{CgroupRoot, Kind, Notify, Options, Request, Version};
+use super::streams::{self, Inherited};
 use super::{EMPTY_NAMESPACES, Wishes, mounts, protection};
 use crate::cgroup::{self, Home, systemd};
 use crate::container::create::{self, Prepared, run_runtime_hooks};
@@ -133,8 +134,10 @@ impl Attempt<'_> {
         let plan = &self.prepared.init.rootfs;
         let config = outside::config(&self.prepared.spec, plan)?;
         mounts::make_points(plan)?;
-        let joined = outside::to_join(self.criu, &self.prepared.spec.linux)?;
-        let mut options = self.options(&joined)?;
+        let mut joined = outside::to_join(self.criu, &self.prepared.spec.linux)?;
+        let mut streams = streams::inherited(&self.wishes.images)?;
+        joined.open.append(&mut streams.open);
+        let mut options = self.options(&joined, &streams)?;
         options.config_file = config.as_ref().map(|(path, _)| path.clone());
         let talked = self.talk(options, joined, home);
         // CRIU has left: the directory is no mount point any more.
@@ -171,12 +174,12 @@ impl Attempt<'_> {
         Ok(home)
     }
 
-    fn options(&self, joined: &Joined) -> Result<Options, Error> {
+    fn options(&self, joined: &Joined, streams: &Inherited) -> Result<Options, Error> {
         let spec = &self.prepared.spec;
         let own_cgroup = spec.linux.namespace(NamespaceType::Cgroup).is_some();
         let view = crate::init::cgroup_view::View::new(&self.state.cgroups, own_cgroup);
         let mut inherit_fd = joined.inherit.clone();
-        inherit_fd.extend(outside::inherited_streams(&self.wishes.images)?);
+        inherit_fd.extend(streams.inherit.clone());
         Ok(Options {
             log_file: LOG_FILE,
             root: self.locked.dir().path().join(ROOT),

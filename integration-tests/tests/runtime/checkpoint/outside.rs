@@ -2,7 +2,7 @@
 
 use super::{Fake, SLEEP, no_python, scene_with_fake};
 use crate::Container;
-use serde_json::json;
+use serde_json::{Value, json};
 use teu_integration_tests::{Scene, needs_root, skip_unless};
 
 #[test]
@@ -76,6 +76,20 @@ fn a_name_that_could_be_taken_for_another_is_refused() {
         .fails(1, &["does not exist"]);
 }
 
+/// A container that joins namespaces of another, and that one with its pid.
+fn joining(scene: &Scene) -> (Container<'_>, Value, Container<'_>) {
+    let holder = Container::script(scene, "holder", SLEEP, |_| ());
+    holder.run_detached();
+    let pid = holder.state()["pid"].clone();
+    let container = Container::script(scene, "c", SLEEP, |config| {
+        let own = |kind: &str, name: &str| json!({"type": kind, "path": format!("/proc/{pid}/ns/{name}")});
+        config["linux"]["namespaces"] = json!([
+            own("network", "net"), own("pid", "pid"), own("ipc", "ipc"), {"type": "mount"}, {"type": "uts"}
+        ]);
+    });
+    (holder, pid, container)
+}
+
 #[test]
 fn joined_namespaces_stay_outside() {
     scene_with_fake!(scene, fake, "joined namespaces", {});
@@ -83,15 +97,7 @@ fn joined_namespaces_stay_outside() {
         scene,
         "without a user namespace nothing of the host's is shared"
     );
-    let holder = Container::script(&scene, "holder", SLEEP, |_| ());
-    holder.run_detached();
-    let pid = holder.state()["pid"].clone();
-    let container = Container::script(&scene, "c", SLEEP, |config| {
-        let own = |kind: &str, name: &str| json!({"type": kind, "path": format!("/proc/{pid}/ns/{name}")});
-        config["linux"]["namespaces"] = json!([
-            own("network", "net"), own("pid", "pid"), own("ipc", "ipc"), {"type": "mount"}, {"type": "uts"}
-        ]);
-    });
+    let (_holder, pid, container) = joining(&scene);
     container.run_detached();
     fake.checkpoint(&container, &["--leave-running"]).succeeds();
     let inode = |kind: &str| {
@@ -102,10 +108,26 @@ fn joined_namespaces_stay_outside() {
         format!("{}:extRootNetNS", inode("net")),
         format!("{}:extRootPidNS", inode("pid")),
     ];
-    assert_eq!(fake.options()["external"], json!(external));
+    // Besides, the null device of the host, on the streams that it was given.
+    let (null, rest): (Vec<_>, Vec<_>) = fake.options()["external"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|name| name.as_str().unwrap().to_owned())
+        .partition(|name| name.starts_with("file["));
+    assert_eq!(rest, external);
+    assert_eq!(null.len(), 1, "{null:?}");
+    let saved = std::fs::read_to_string(scene.path("checkpoint/descriptors.json")).unwrap();
+    assert!(saved.contains(&null[0]), "{saved}");
     let _ = container.call(&["delete", "--force"], &[]).exits(0);
+}
 
-    let images = fake.images(&json!(["pipe:[1]", "/dev/null", "pipe:[2]"]));
+#[test]
+fn joined_namespaces_and_streams_are_given_at_a_restore() {
+    scene_with_fake!(scene, fake, "joined namespaces again", {});
+    needs_root!(scene, "only root may restore");
+    let (_holder, pid, container) = joining(&scene);
+    let images = fake.images(&json!(["pipe:[1]", "file[1a:5]", "pipe:[2]"]));
     fake.restore(&container, &["-d", "--image-path", &images])
         .succeeds();
     let options = fake.options();
@@ -120,11 +142,17 @@ fn joined_namespaces_stay_outside() {
         .collect();
     assert_eq!(
         keys,
-        ["extRootNetNS", "extRootPidNS", "pipe:[1]", "pipe:[2]"]
+        [
+            "extRootNetNS",
+            "extRootPidNS",
+            "pipe:[1]",
+            "file[1a:5]",
+            "pipe:[2]"
+        ]
     );
     let (net, pid_ns) = (&inherited[0]["fd"], &inherited[1]["fd"]);
     assert_eq!(
-        (&inherited[2]["fd"], &inherited[3]["fd"]),
+        (&inherited[2]["fd"], &inherited[4]["fd"]),
         (&json!(0), &json!(2))
     );
     // Of ours, CRIU has these, its streams and the socket.
@@ -132,7 +160,7 @@ fn joined_namespaces_stay_outside() {
     let request = all.iter().find(|request| request["type"] == 2).unwrap();
     let has = request["descriptors"].as_array().unwrap();
     assert!(
-        has.contains(net) && has.contains(pid_ns) && has.len() == 6,
+        has.contains(net) && has.contains(pid_ns) && has.len() == 7,
         "{request}"
     );
     assert_eq!(request["blocked"], "0000000000000000");

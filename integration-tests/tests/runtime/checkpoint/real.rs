@@ -411,3 +411,23 @@ fn torn_images_leave_nothing_behind() {
     gone(&container);
     assert!(!container.cgroup("pids").exists());
 }
+
+#[test]
+fn the_null_device_of_the_host_comes_back() {
+    scene_with_criu!(scene, "criu null device");
+    let container = Container::script(&scene, "c", COUNT, |_| ());
+    let line = |verb: &str| {
+        let log = container.log();
+        let line = format!("{} </dev/null >/dev/null 2>&1", container.line(verb));
+        let outcome = scene.run("sh", ["-c", &line]);
+        assert_eq!(outcome.code(), 0, "{verb}: {outcome}, {}", log.display());
+    };
+    line("run --detach");
+    let reached = counted(&container, 1);
+    checkpoint(&container, &[]);
+    gone(&container);
+    line("restore --detach");
+    counted(&container, reached);
+    let streams = "stat -L -c %t:%T /proc/1/fd/0 /proc/1/fd/1 /proc/1/fd/2";
+    assert_eq!(container.exec(streams).succeeds(), "1:3\n1:3\n1:3");
+}
