@@ -41,13 +41,13 @@ fn kill(pid: i32, signal: Signal) {
 }
 
 /// `ctr events` into a file.
-struct Events<'a> {
+pub(crate) struct Events<'a> {
     scene: &'a Scene,
     process: Child,
 }
 
 impl<'a> Events<'a> {
-    fn listen(containerd: &Containerd<'a>) -> Self {
+    pub(crate) fn listen(containerd: &Containerd<'a>) -> Self {
         let scene = containerd.scene;
         let file = std::fs::File::create(scene.path("events")).unwrap();
         let mut command = scene.command("ctr", containerd.own_flags());
@@ -68,7 +68,7 @@ impl<'a> Events<'a> {
     }
 
     /// Topics about tasks with `part` in them, in order: `create`, `exit 7`, `exit e 0`.
-    fn of(&self, id: &str) -> Vec<String> {
+    pub(crate) fn of(&self, id: &str) -> Vec<String> {
         let mut out = Vec::new();
         for line in self.text().lines() {
             let Some((_, rest)) = line.split_once(" /tasks/") else {
@@ -93,7 +93,7 @@ impl<'a> Events<'a> {
         out
     }
 
-    fn wait_for(&self, id: &str, expected: &[&str]) {
+    pub(crate) fn wait_for(&self, id: &str, expected: &[&str]) {
         self.scene
             .wait_until(&format!("{expected:?}, there is {:?}", self.of(id)), || {
                 self.of(id) == expected

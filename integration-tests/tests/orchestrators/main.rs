@@ -9,6 +9,7 @@ use std::process::Child;
 use teu_integration_tests::Scene;
 
 mod containerd;
+mod containerd_host;
 mod containerd_shim;
 mod cri;
 mod docker;

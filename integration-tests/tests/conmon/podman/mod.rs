@@ -1,6 +1,7 @@
 //! By podman, with our runtime and our monitor.
 
 mod containers;
+mod host;
 mod pods;
 mod rootless;
 mod survival;
