@@ -29,8 +29,8 @@ fn a_container_outlives_the_command_that_started_it() {
 #[test]
 fn an_orphans_status_is_true_or_unknown() {
     let scene = scene("kill shim");
-    // Each ends when it is told to, however slow the machine is.
-    let until_told = "while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 3";
+    // Each ends when it is told to, however slow the machine is, and after who tells it.
+    let until_told = "while [ ! -e /tmp/go ]; do sleep 0.05; done; sleep 0.5; exit 3";
     let tell = |name| teu(&scene, &["exec", name, "touch", "/tmp/go"]).succeeds();
     run(&scene, &["-d", "--name", "k"], until_told).succeeds();
     kill_supervisor(&scene, "k");

@@ -123,6 +123,25 @@ impl Handle {
         }
     }
 
+    /// Does something by such a hold; by another, where the supervisor dies meanwhile.
+    /// `None` if nothing of the container runs.
+    pub(super) fn with<T>(
+        folder: &Folder,
+        name: &str,
+        mut action: impl FnMut(&Self) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        loop {
+            let Some(handle) = Self::open(folder, name)? else {
+                return Ok(None);
+            };
+            match action(&handle) {
+                // At most once: who comes next finds the process itself.
+                Err(Error::SupervisorDied { .. }) => {}
+                result => return result.map(Some),
+            }
+        }
+    }
+
     /// The pidfd is that of the process that was meant only if that still lives after it was opened.
     fn orphan(process: &Process) -> Option<Self> {
         let pidfd = pidfd_open(process.as_pid()?, PidfdFlags::empty()).ok()?;

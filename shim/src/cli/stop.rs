@@ -50,9 +50,19 @@ pub(super) fn stop(
     patience: Duration,
 ) -> Result<(), Error> {
     let name = record.name.as_str();
-    let Some(handle) = Handle::open(folder, name)? else {
-        return Ok(());
-    };
+    let stopped = Handle::with(folder, name, |handle| {
+        stop_by(handle, place, folder, name, (signal, patience))
+    });
+    stopped.map(|_| ())
+}
+
+fn stop_by(
+    handle: &Handle,
+    place: &Place,
+    folder: &Folder,
+    name: &str,
+    (signal, patience): (i32, Duration),
+) -> Result<(), Error> {
     handle.ask_wait()?;
     match handle.signal(name, signal) {
         // It ended before the signal: that will be told.

@@ -35,14 +35,12 @@ pub(super) fn run(place: &Place, arguments: &Arguments) -> Result<u8, Error> {
 
 fn status(place: &Place, name: &str) -> Result<Option<i32>, Error> {
     let folder = Folder::resolve(place, name)?;
-    while let Some(handle) = Handle::open(&folder, name)? {
+    let ended = Handle::with(&folder, name, |handle| {
         handle.ask_wait()?;
-        match handle.ended(place, &folder, name, None) {
-            Ok(Ended::Yes(Exit { status, .. })) => return Ok(status),
-            // The supervisor died: the process itself can still be watched.
-            Ok(Ended::NotYet) | Err(Error::SupervisorDied { .. }) => {}
-            Err(err) => return Err(err),
-        }
+        handle.ended(place, &folder, name, None)
+    })?;
+    if let Some(Ended::Yes(Exit { status, .. })) = ended {
+        return Ok(status);
     }
     match observe(&folder)? {
         Status::Exited(exit) => Ok(exit.status),
