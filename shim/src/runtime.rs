@@ -106,6 +106,14 @@ impl Runtime {
         self.quiet("delete", &["--force", id.as_str()])
     }
 
+    /// `delete`: a container whose program was not started, or has ended, goes away.
+    ///
+    /// # Errors
+    /// [`Error::Runtime`] with its words, also that it runs.
+    pub fn delete_unstarted(&self, id: &ContainerId) -> Result<(), Error> {
+        self.quiet("delete", &[id.as_str()])
+    }
+
     /// `kill`: a signal for the first process.
     ///
     /// # Errors

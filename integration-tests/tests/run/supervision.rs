@@ -77,7 +77,18 @@ fn a_supervisor_killed_before_the_start_leaves_nothing_to_wait_for() {
     let _ = teu(&scene, &["start", "-a", "c"]).exits(4);
     assert_eq!(teu(&scene, &["wait", "c"]).succeeds(), "4");
     create("d");
-    teu(&scene, &["rm", "c", "d"]).succeeds();
+    // The same, where it was killed when it had said that it starts it.
+    create("e");
+    let log = inspect(&scene, "e")["log"].as_str().unwrap().to_owned();
+    let file = Path::new(&log).with_file_name("state.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains("\"starting\":false"), "{text}");
+    let text = text.replace("\"starting\":false", "\"starting\":true");
+    std::fs::write(&file, text).unwrap();
+    assert_eq!(state(&scene, "e"), "unsupervised");
+    assert_eq!(teu(&scene, &["wait", "e"]).exits(1).stdout, "unknown\n");
+    assert_eq!(state(&scene, "e"), "lost");
+    teu(&scene, &["rm", "c", "d", "e"]).succeeds();
 }
 
 /// What stands in a folder of the scene's data, which may not exist yet.

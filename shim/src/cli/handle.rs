@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
-use crate::container::status::{Process, Status, observe};
+use crate::container::status::{Process, State, Status, observe};
 use crate::container::{Exit, Folder, Lock, Place, exit};
 use crate::error::At as _;
 use crate::runtime::Runtime;
@@ -76,6 +76,8 @@ impl Connection {
 
 /// How long a state may last that passes by itself.
 const PASSING_LIMIT: Duration = Duration::from_secs(2);
+/// How long a runtime may take to start a program whose supervisor died.
+const START_LIMIT: Duration = Duration::from_millis(500);
 /// How often it is looked whether it has passed.
 const PASSING_LOOK: Duration = Duration::from_millis(5);
 
@@ -99,7 +101,7 @@ pub(super) enum Ended {
 impl Handle {
     /// A hold on the container, `None` if nothing of it runs. One that is being made, or
     /// whose supervisor is on its way out, is waited for, though not for long.
-    pub(super) fn open(folder: &Folder, name: &str) -> Result<Option<Self>, Error> {
+    fn open(place: &Place, folder: &Folder, name: &str) -> Result<Option<Self>, Error> {
         let until = Instant::now() + PASSING_LIMIT;
         loop {
             let passing = match observe(folder)? {
@@ -108,7 +110,13 @@ impl Handle {
                     // It ends at this moment, or was killed: its sockets go before its lock.
                     Err(err) => err,
                 },
-                Status::Unsupervised(process) => return Ok(Self::orphan(&process)),
+                Status::Unsupervised(process) => {
+                    return Ok(if was_never_started(place, folder)? {
+                        None
+                    } else {
+                        Self::orphan(&process)
+                    });
+                }
                 Status::Creating => Error::State {
                     name: name.to_owned(),
                     state: "being created".to_owned(),
@@ -126,12 +134,13 @@ impl Handle {
     /// Does something by such a hold; by another, where the supervisor dies meanwhile.
     /// `None` if nothing of the container runs.
     pub(super) fn with<T>(
+        place: &Place,
         folder: &Folder,
         name: &str,
         mut action: impl FnMut(&Self) -> Result<T, Error>,
     ) -> Result<Option<T>, Error> {
         loop {
-            let Some(handle) = Self::open(folder, name)? else {
+            let Some(handle) = Self::open(place, folder, name)? else {
                 return Ok(None);
             };
             match action(&handle) {
@@ -230,6 +239,32 @@ fn readable(fd: &OwnedFd, until: Option<Instant>) -> Result<bool, Error> {
     }
 }
 
+/// Whether the supervisor died after it had noted that it starts the program, and before
+/// the runtime did. Then nobody can, and what waits for the start is removed.
+fn was_never_started(place: &Place, folder: &Folder) -> Result<bool, Error> {
+    let state: Option<State> = folder.read_json("state.json")?;
+    if state.is_none_or(|state| state.started.is_some()) {
+        return Ok(false);
+    }
+    // A runtime that the supervisor had executed may be at it.
+    std::thread::sleep(START_LIMIT);
+    let Some(_lock) = Lock::take(&folder.lock())? else {
+        return Ok(false);
+    };
+    // Without force, what runs is not deleted.
+    Ok(runtime_of(place, folder)?
+        .delete_unstarted(&folder.id)
+        .is_ok())
+}
+
+fn runtime_of(place: &Place, folder: &Folder) -> Result<Runtime, Error> {
+    Ok(Runtime {
+        program: folder.record()?.runtime,
+        root: place.runtime(),
+        log: folder.path.join("runtime.log"),
+    })
+}
+
 /// Does what the dead supervisor cannot: records the end, as far as the kernel
 /// remembers it, and takes down what the container left.
 fn bury_orphan(place: &Place, folder: &Folder, pidfd: &OwnedFd) -> Result<Exit, Error> {
@@ -250,13 +285,7 @@ fn bury_orphan(place: &Place, folder: &Folder, pidfd: &OwnedFd) -> Result<Exit, 
         && exit::read(&folder.exit())?.is_none()
     {
         exit::write(&ended, &folder.exit_space(), &folder.exit())?;
-        let record = folder.record()?;
-        let runtime = Runtime {
-            program: record.runtime,
-            root: place.runtime(),
-            log: folder.path.join("runtime.log"),
-        };
-        runtime.delete(&folder.id)?;
+        runtime_of(place, folder)?.delete(&folder.id)?;
         network::down(place, folder)?;
     }
     Ok(exit::read(&folder.exit())?.unwrap_or(ended))

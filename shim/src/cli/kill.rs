@@ -21,7 +21,7 @@ pub(super) fn run(place: &Place, arguments: &Arguments) -> Result<u8, Error> {
     let signal = flags::signal(&arguments.signal)?;
     Ok(super::for_each(&arguments.containers, |name| {
         let folder = Folder::resolve(place, name)?;
-        match Handle::with(&folder, name, |handle| handle.signal(name, signal))? {
+        match Handle::with(place, &folder, name, |handle| handle.signal(name, signal))? {
             Some(()) => Ok(()),
             None => Err(Error::State {
                 name: name.to_owned(),

@@ -50,7 +50,7 @@ pub(super) fn stop(
     patience: Duration,
 ) -> Result<(), Error> {
     let name = record.name.as_str();
-    let stopped = Handle::with(folder, name, |handle| {
+    let stopped = Handle::with(place, folder, name, |handle| {
         stop_by(handle, place, folder, name, (signal, patience))
     });
     stopped.map(|_| ())

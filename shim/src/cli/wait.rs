@@ -35,7 +35,7 @@ pub(super) fn run(place: &Place, arguments: &Arguments) -> Result<u8, Error> {
 
 fn status(place: &Place, name: &str) -> Result<Option<i32>, Error> {
     let folder = Folder::resolve(place, name)?;
-    let ended = Handle::with(&folder, name, |handle| {
+    let ended = Handle::with(place, &folder, name, |handle| {
         handle.ask_wait()?;
         handle.ended(place, &folder, name, None)
     })?;
