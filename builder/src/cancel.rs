@@ -1,7 +1,7 @@
 //! Ctrl-C and failures: what runs is killed, so that the build ends now and leaves nothing.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 type Killer = Box<dyn Fn() + Send>;
@@ -10,7 +10,8 @@ type Killer = Box<dyn Fn() + Send>;
 #[derive(Default)]
 pub struct Cancel {
     stopped: AtomicBool,
-    interrupted: AtomicBool,
+    /// The signal that ended the build; 0 for none.
+    signal: AtomicU8,
     running: Mutex<HashMap<usize, Killer>>,
 }
 
@@ -22,9 +23,9 @@ impl Cancel {
         running.values().for_each(|kill| kill());
     }
 
-    /// Ends the build on a signal.
-    pub fn interrupt(&self) {
-        self.interrupted.store(true, Ordering::SeqCst);
+    /// Ends the build on a signal of that number.
+    pub fn interrupt(&self, signal: u8) {
+        self.signal.store(signal, Ordering::SeqCst);
         self.stop();
     }
 
@@ -35,7 +36,12 @@ impl Cancel {
 
     /// Whether a signal ended it.
     pub fn is_interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::SeqCst)
+        self.signal() != 0
+    }
+
+    /// The number of the signal that ended it; 0 for none.
+    pub fn signal(&self) -> u8 {
+        self.signal.load(Ordering::SeqCst)
     }
 
     /// Calls `kill` if the build ends before [`Cancel::finished`] is called for the same step.

@@ -6,29 +6,35 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use teu_builder::build::{BuildError, Source, chain};
 use teu_builder::cancel::Cancel;
-use teu_builder::cli::{BuildTask, Cli, Task};
+use teu_builder::cli::{BuildTask, Cli, PlanFormat, Task};
 use teu_builder::output::{Sent, metadata};
 use teu_builder::progress::Progress;
 use teu_builder::report::Problem;
 use teu_builder::{explain, namespace, signals};
 use teu_store::Store;
 
-/// What a shell shows for a program that Ctrl-C ended: 128 + SIGINT.
-const INTERRUPTED: u8 = 130;
+/// What a shell adds to the number of the signal that ended a program.
+const INTERRUPTED_BY: u8 = 128;
 
 fn main() -> ExitCode {
     let task = match Cli::read(std::env::args_os()).task() {
         Ok(task) => task,
         Err(error) => return fail(&error),
     };
-    let (task, only_plan) = match task {
-        Task::Build(task) => (task, false),
-        Task::Plan(task) => (task, true),
+    let (task, plan_format) = match task {
+        Task::Build(task) => (task, None),
+        Task::Plan(task, format) => (task, Some(format)),
         Task::Why {
             store,
             step,
             context,
         } => return why(&store, &step, &context),
+        Task::Cache { store, command } => {
+            return match command.run(&store, &mut std::io::stdout()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&error),
+            };
+        }
     };
     let cancel = Arc::new(Cancel::default());
     // Before any thread is made: both hold for all of them.
@@ -41,10 +47,9 @@ fn main() -> ExitCode {
         Ok(source) => source,
         Err(error) => return fail(&error),
     };
-    let result = if only_plan {
-        plan(&task, &source)
-    } else {
-        run(&task, &source, &cancel)
+    let result = match plan_format {
+        Some(format) => plan(&task, &source, format),
+        None => run(&task, &source, &cancel),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -59,7 +64,7 @@ fn main() -> ExitCode {
         }
         Err(Stop::Build(BuildError::Interrupted)) => {
             say("teu-build: interrupted");
-            ExitCode::from(INTERRUPTED)
+            ExitCode::from(INTERRUPTED_BY + cancel.signal())
         }
         Err(Stop::Build(error)) => fail(&error),
         Err(Stop::Output(error)) => fail(&error),
@@ -91,11 +96,14 @@ fn unwritten(what: &'static str, place: impl Into<String>) -> impl FnOnce(std::i
     }
 }
 
-fn plan(task: &BuildTask, source: &Source) -> Result<(), Stop> {
+fn plan(task: &BuildTask, source: &Source, format: PlanFormat) -> Result<(), Stop> {
     let progress = Progress::new(task.style);
     let plan = task.request.plan(source, &progress).map_err(Stop::Build)?;
-    let text = serde_json::to_string_pretty(&plan)
-        .map_err(|error| unwritten("plan", "standard output")(error.into()))?;
+    let text = match format {
+        PlanFormat::Dot => plan.to_dot().trim_end().to_owned(),
+        PlanFormat::Json => serde_json::to_string_pretty(&plan)
+            .map_err(|error| unwritten("plan", "standard output")(error.into()))?,
+    };
     writeln!(std::io::stdout(), "{text}").map_err(unwritten("plan", "standard output"))
 }
 

@@ -18,7 +18,7 @@ pub fn cancel_on_signals(cancel: &Arc<Cancel>) -> io::Result<()> {
             if cancel.is_interrupted() {
                 std::process::exit(128 + signal);
             }
-            cancel.interrupt();
+            cancel.interrupt(u8::try_from(signal).unwrap_or(0));
         }
     };
     std::thread::Builder::new()

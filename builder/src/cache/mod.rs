@@ -5,6 +5,7 @@
 //! cache/steps/<key>.inputs  what the key was made of, for `why`: JSON, zstd
 //! cache/steps/<key>.lock    flock while the step runs: two builds do not do the same work at once
 //! cache/near/<sha256>       the latest keys of one instruction's text, or of one place in a Dockerfile
+//! cache/mounts/<sha256>/    the directories of a cache mount: its copies 0, 1, ..., a lock each, and its name
 //! cache/builds/<sha256>     what the last build of a context did with each step
 //! ```
 //!
@@ -14,10 +15,14 @@
 mod difference;
 mod history;
 mod inputs;
+mod mounts;
+mod usage;
 
 pub use difference::{Cause, Change, causes};
 pub use history::{BuildLog, LoggedStep, Outcome};
 pub use inputs::{Below, FileInput, Inputs};
+pub use mounts::{CacheMount, MountError};
+pub use usage::{Kind, PruneError, Pruned, Usage, prune, usage};
 
 use crate::exchange::Exchange;
 use rustix::fs::{FlockOperation, Timespec, Timestamps, UTIME_NOW, flock, futimens};

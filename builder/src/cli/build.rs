@@ -87,6 +87,9 @@ enum ProgressStyle {
     Plain,
     /// Moving lines.
     Tty,
+    /// JSON lines, as BuildKit has them.
+    #[value(name = "rawjson")]
+    RawJson,
     /// Nothing.
     Quiet,
 }
@@ -97,6 +100,7 @@ impl BuildArguments {
         match self.progress {
             _ if self.quiet => Style::Quiet,
             ProgressStyle::Quiet => Style::Quiet,
+            ProgressStyle::RawJson => Style::RawJson,
             ProgressStyle::Tty => Style::Terminal,
             ProgressStyle::Auto if terminal => Style::Terminal,
             ProgressStyle::Auto | ProgressStyle::Plain => Style::Plain,

@@ -1,12 +1,14 @@
 //! The command line.
 
 mod build;
+mod cache;
 
 use crate::build::Request;
 use crate::epoch::BadEpoch;
 use crate::output::BadOutput;
 use crate::progress::Style;
 use build::BuildArguments;
+pub use cache::{CacheCommand, CacheError};
 use clap::{Parser, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -32,9 +34,15 @@ pub struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Builds an image; `build` may be left out.
-    Build(BuildArguments),
-    /// Prints the steps of a build as JSON, without doing them.
-    Plan(BuildArguments),
+    Build(Box<BuildArguments>),
+    /// Prints the steps of a build, without doing them.
+    Plan {
+        #[command(flatten)]
+        build: Box<BuildArguments>,
+        /// JSON for programs, or a graph for dot(1).
+        #[arg(long, value_enum, default_value_t = PlanFormat::Json)]
+        format: PlanFormat,
+    },
     /// Says why a step of the last build ran.
     Why {
         /// Its number, its place such as "build 2/5", or the beginning of the instruction.
@@ -43,13 +51,27 @@ enum Command {
         #[arg(value_name = "CONTEXT", default_value = ".")]
         context: PathBuf,
     },
+    #[command(flatten)]
+    Cache(CacheCommand),
+}
+
+/// How a plan is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PlanFormat {
+    /// All of it.
+    Json,
+    /// What needs what, in the language of Graphviz.
+    Dot,
 }
 
 /// The words that stand for a command, after flags for all of them.
-const COMMANDS: [&str; 8] = [
+const COMMANDS: [&str; 11] = [
     "build",
     "plan",
     "why",
+    "df",
+    "prune",
+    "mounts",
     "help",
     "-h",
     "--help",
@@ -98,7 +120,7 @@ pub enum Task {
     /// Build.
     Build(Box<BuildTask>),
     /// Print the plan of a build.
-    Plan(Box<BuildTask>),
+    Plan(Box<BuildTask>, PlanFormat),
     /// Say why a step of the last build ran.
     Why {
         /// The store with the cache.
@@ -107,6 +129,13 @@ pub enum Task {
         step: String,
         /// The context that was built.
         context: PathBuf,
+    },
+    /// Do something with the cache.
+    Cache {
+        /// The store with the cache.
+        store: Store,
+        /// What.
+        command: CacheCommand,
     },
 }
 
@@ -144,8 +173,11 @@ impl Cli {
             None => {}
         }
         Ok(match self.command {
-            Command::Plan(arguments) => Task::Plan(Box::new(build_task(arguments, store)?)),
-            Command::Build(arguments) => Task::Build(Box::new(build_task(arguments, store)?)),
+            Command::Plan { build, format } => {
+                Task::Plan(Box::new(build_task(*build, store)?), format)
+            }
+            Command::Build(arguments) => Task::Build(Box::new(build_task(*arguments, store)?)),
+            Command::Cache(command) => Task::Cache { store, command },
             Command::Why { step, context } => Task::Why {
                 store,
                 step,
@@ -241,7 +273,7 @@ mod tests {
         );
         assert!(matches!(
             parse("teu-build --root r plan -f - .").unwrap().command,
-            Command::Plan(_)
+            Command::Plan { .. }
         ));
         assert!(matches!(
             parse("teu-build --root r build -t x ctx").unwrap().command,

@@ -7,6 +7,7 @@
 use super::rootfs::{self, Mounted};
 use super::run::{RunError, failed, make_folder};
 use super::{Executor, SecretSource, StepError};
+use crate::cache::CacheMount;
 use crate::plan::{Mount, MountKind, Origin, Run, Sharing};
 use crate::tree::Root;
 use rustix::fs::{FlockOperation, flock};
@@ -222,6 +223,7 @@ impl Mounts {
             .map(|byte| format!("{byte:02x}"))
             .collect();
         let folder = make_folder(executor.storage.cache_folder().join("mounts").join(name))?;
+        CacheMount::note(&folder, id, (*mode, *uid, *gid));
         let copy = self.lock_cache(executor, &folder, *sharing)?;
         let data = folder.join(copy.to_string());
         if !data.is_dir() {

@@ -11,6 +11,7 @@ use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags, linkat, mkdirat, mknodat,
     openat, renameat, symlinkat, unlinkat, utimensat,
 };
+use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -94,12 +95,30 @@ pub(super) fn tar(storage: &Storage, built: &Built, place: &Place) -> Result<(),
 }
 
 fn write_tar(storage: &Storage, built: &Built, out: impl Write) -> Result<(), FilesError> {
+    match contents(storage, built)? {
+        Some((root, found)) => write_members(&root, &found, out),
+        None => Ok(Writer::new(out)
+            .finish()
+            .map(drop)
+            .map_err(CopyError::Write)?),
+    }
+}
+
+/// Writes a tree as a tar, names in byte order.
+///
+/// # Errors
+/// The tree cannot be read, or the stream not be written.
+pub(crate) fn tree_to_tar(root: &Root, out: impl Write) -> Result<(), FilesError> {
+    let rules = Rules::default();
+    let found = walk(root, Path::new(""), "", &Excluding(&rules))?;
+    write_members(root, &found, out)
+}
+
+fn write_members(root: &Root, found: &[Found], out: impl Write) -> Result<(), FilesError> {
     let mut tar = Writer::new(BufWriter::new(out));
     let mut links = HashMap::new();
-    if let Some((root, found)) = contents(storage, built)? {
-        for one in &found {
-            member(&mut tar, &root, one, &mut links)?;
-        }
+    for one in found {
+        member(&mut tar, root, one, &mut links)?;
     }
     let mut out = tar.finish().map_err(CopyError::Write)?;
     out.flush().map_err(CopyError::Write)?;
@@ -182,21 +201,41 @@ pub(super) fn directory(
             directory.to_owned()
         };
         std::fs::create_dir_all(&target).map_err(failed("create", &target))?;
-        let Some((root, found)) = contents(storage, one)? else {
-            continue;
-        };
-        let mut writing = Writing {
-            from: &root,
-            to: Root::open(&target).map_err(|error| failed("open", &target)(error.source))?,
-            shown: &target,
-            links: HashMap::new(),
-        };
-        found.iter().try_for_each(|found| writing.one(found))?;
-        // Last, because what is written below a directory changes its time.
-        let directories = found.iter().rev().filter(|one| one.meta.is_directory());
-        for one in directories {
-            writing.settle(one)?;
+        if let Some((root, found)) = contents(storage, one)? {
+            write_files(&root, &found, &target, false)?;
         }
+    }
+    Ok(())
+}
+
+/// Writes a tree's files into a directory, owners as they are.
+///
+/// # Errors
+/// The tree cannot be read, or a directory stands where a file should.
+pub(crate) fn tree_to_directory(root: &Root, directory: &Path) -> Result<(), FilesError> {
+    let rules = Rules::default();
+    let found = walk(root, Path::new(""), "", &Excluding(&rules))?;
+    write_files(root, &found, directory, true)
+}
+
+fn write_files(
+    root: &Root,
+    found: &[Found],
+    target: &Path,
+    owners: bool,
+) -> Result<(), FilesError> {
+    let mut writing = Writing {
+        from: root,
+        to: Root::open(target).map_err(|error| failed("open", target)(error.source))?,
+        shown: target,
+        owners,
+        links: HashMap::new(),
+    };
+    found.iter().try_for_each(|found| writing.one(found))?;
+    // Last, because what is written below a directory changes its time.
+    let directories = found.iter().rev().filter(|one| one.meta.is_directory());
+    for one in directories {
+        writing.settle(one)?;
     }
     Ok(())
 }
@@ -205,6 +244,8 @@ struct Writing<'a> {
     from: &'a Root,
     to: Root,
     shown: &'a Path,
+    /// Owners are the tree's, not ours.
+    owners: bool,
     links: HashMap<(u64, u64), PathBuf>,
 }
 
@@ -222,6 +263,7 @@ impl Writing<'_> {
         } else {
             None
         };
+        // Permissions of directories come with their times, those of files with their content.
         match (meta.kind, first) {
             (Kind::Directory, _) => make_directory(&parent, name),
             (Kind::File, None) => self.file(&parent, name, found),
@@ -236,7 +278,24 @@ impl Writing<'_> {
             }
             (kind, None) => cleared(&parent, name).and_then(|()| node(&parent, name, kind, meta)),
         }
+        .and_then(|()| self.own(&parent, name, meta))
         .map_err(failed("write", &shown))
+    }
+
+    /// Gives a name its owner. Before permissions are final, because a change of owner takes set-id bits away.
+    fn own(&self, parent: &OwnedFd, name: &OsStr, meta: &Meta) -> io::Result<()> {
+        if !self.owners || meta.kind == Kind::File {
+            return Ok(());
+        }
+        let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        Ok(rustix::fs::chownat(
+            parent,
+            name,
+            Some(uid),
+            Some(gid),
+            flags,
+        )?)
     }
 
     /// A file under another name until it is whole.
@@ -257,13 +316,22 @@ impl Writing<'_> {
             .open_file(&found.relative)
             .map_err(open)
             .and_then(|mut content| io::copy(&mut content, &mut file))
-            .and_then(|_| self.attributes(&file, found))
+            .and_then(|_| self.own_file(&file, &found.meta))
+            .and_then(|()| self.attributes(&file, found))
             .and_then(|()| set_times(parent, &unfinished, &found.meta))
             .and_then(|()| Ok(renameat(parent, &unfinished, parent, name)?));
         if written.is_err() {
             let _ = unlinkat(parent, &unfinished, AtFlags::empty());
         }
         written
+    }
+
+    fn own_file(&self, file: &File, meta: &Meta) -> io::Result<()> {
+        if self.owners {
+            let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
+            rustix::fs::fchown(file, Some(uid), Some(gid))?;
+        }
+        Ok(())
     }
 
     /// Permissions and extended attributes, as far as the destination has these.

@@ -14,6 +14,8 @@ mod metadata;
 mod parse;
 mod send;
 
+pub use files::FilesError;
+pub(crate) use files::{tree_to_directory, tree_to_tar};
 pub use metadata::metadata;
 pub use parse::{BadOutput, annotations};
 pub use send::{OutputError, Sending, Sent};

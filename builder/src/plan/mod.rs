@@ -13,6 +13,7 @@
 //! in which each comes after those it needs, so the graph has no cycles by construction.
 
 mod build;
+mod dot;
 mod evaluate;
 mod filesystem;
 mod metadata;

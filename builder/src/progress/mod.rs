@@ -1,10 +1,12 @@
 //! What people see of a build: one numbered block of lines a step, or moving lines on a terminal.
 
+mod raw;
 mod tail;
 
 pub use tail::Tail;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use raw::Vertex;
 use std::io::Write;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -16,6 +18,8 @@ pub enum Style {
     Plain,
     /// Lines that move, for a terminal.
     Terminal,
+    /// JSON lines as BuildKit has them, for programs.
+    RawJson,
     /// Nothing.
     Quiet,
 }
@@ -50,6 +54,7 @@ pub struct Shown<'a> {
     title: String,
     started: Instant,
     bar: Option<ProgressBar>,
+    vertex: Option<Vertex>,
 }
 
 impl Progress {
@@ -70,7 +75,7 @@ impl Progress {
     /// Where the store shows what it packs and sends, in the same style.
     pub fn of_transfers(&self) -> teu_store::progress::Progress {
         match self.style {
-            Style::Quiet => teu_store::progress::Progress::quiet(),
+            Style::Quiet | Style::RawJson => teu_store::progress::Progress::quiet(),
             Style::Plain | Style::Terminal => teu_store::progress::Progress::to_stderr(),
         }
     }
@@ -87,12 +92,17 @@ impl Progress {
             bar
         });
         self.plain(&format!("#{number} {title}"));
+        let vertex = (self.style == Style::RawJson).then(|| Vertex::new(number, &title));
+        if let Some(vertex) = &vertex {
+            self.line(&vertex.begin());
+        }
         Shown {
             progress: self,
             number,
             title,
             started: Instant::now(),
             bar,
+            vertex,
         }
     }
 
@@ -101,16 +111,21 @@ impl Progress {
         match self.style {
             Style::Quiet => {}
             Style::Plain => self.plain(text),
+            Style::RawJson => self.line(&raw::note(text)),
             Style::Terminal => drop(self.bars.println(text)),
         }
     }
 
     fn plain(&self, line: &str) {
         if self.style == Style::Plain {
-            let _one_line = self.out.lock();
-            // A closed standard error is no reason to stop building.
-            let _ = writeln!(std::io::stderr().lock(), "{line}");
+            self.line(line);
         }
+    }
+
+    fn line(&self, line: &(impl std::fmt::Display + ?Sized)) {
+        let _one_line = self.out.lock();
+        // A closed standard error is no reason to stop building.
+        let _ = writeln!(std::io::stderr().lock(), "{line}");
     }
 }
 
@@ -122,11 +137,13 @@ impl Shown<'_> {
 
     /// A line of the step's output.
     pub fn line(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.set_message(text.to_owned()),
-            None => self
-                .progress
-                .plain(&format!("#{} {:.3} {text}", self.number, self.elapsed())),
+        match (&self.bar, &self.vertex) {
+            (Some(bar), _) => bar.set_message(text.to_owned()),
+            (None, Some(vertex)) => self.progress.line(&vertex.log(text)),
+            (None, None) => {
+                self.progress
+                    .plain(&format!("#{} {:.3} {text}", self.number, self.elapsed()))
+            }
         }
     }
 
@@ -139,8 +156,8 @@ impl Shown<'_> {
             Ending::Failed => ("failed", "ERROR".to_owned()),
             Ending::Cancelled => ("canceled", "CANCELED".to_owned()),
         };
-        match &self.bar {
-            Some(bar) => {
+        match (&self.bar, &self.vertex) {
+            (Some(bar), _) => {
                 bar.finish_and_clear();
                 drop(
                     self.progress
@@ -148,7 +165,8 @@ impl Shown<'_> {
                         .println(format!("{:>8} {:6.1}s {}", word, seconds, self.title)),
                 );
             }
-            None => self.progress.plain(&format!("#{} {line}", self.number)),
+            (None, Some(vertex)) => self.progress.line(&vertex.end(ending)),
+            (None, None) => self.progress.plain(&format!("#{} {line}", self.number)),
         }
     }
 }

@@ -1,0 +1,171 @@
+//! What builds leave behind to be faster, what they say while they run, and how they end.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that meets the unexpected panics"
+)]
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::process::Stdio;
+use teu_integration_tests::Scene;
+
+fn scene(name: &str, dockerfile: &str) -> Scene {
+    let scene = Scene::new(name);
+    scene.busybox("busybox");
+    scene.write("context/a.txt", "a\n");
+    scene.write("context/Dockerfile", dockerfile);
+    scene
+}
+
+fn build(scene: &Scene) -> String {
+    let outcome = scene.run("teu-build", ["build", "--progress", "plain", "context"]);
+    outcome.exits(0).stderr.clone()
+}
+
+fn care(scene: &Scene, arguments: &[&str]) -> String {
+    scene.run("teu-build", arguments).succeeds()
+}
+
+#[test]
+fn cache_mounts_have_names_and_travel() {
+    let scene = scene(
+        "mounts",
+        "FROM busybox\nRUN --mount=type=cache,id=pip,target=/c,uid=7 mkdir -m 750 /c/d && echo x > /c/d/f && ln /c/d/f /c/g && chown 5:6 /c/d/f && ln -s d /c/l\n",
+    );
+    build(&scene);
+    let list: Value =
+        serde_json::from_str(&care(&scene, &["mounts", "ls", "--format", "json"])).unwrap();
+    assert_eq!(
+        list,
+        serde_json::json!([{"id": "pip", "mode": 0o755, "uid": 7, "gid": 0}])
+    );
+    assert!(care(&scene, &["mounts", "ls"]).contains("pip "));
+    care(&scene, &["mounts", "export", "pip", "saved.tar"]);
+    let members =
+        scene.shell("tar tvf saved.tar --numeric-owner | awk '{print $1, $2, $6, $7, $8}'");
+    for part in [
+        "drwxr-x--- 0/0 d/",
+        "-rw-r--r-- 5/6 d/f",
+        "hrw-r--r-- 5/6 g link to",
+        "lrwxrwxrwx 0/0 l -> d",
+    ] {
+        assert!(members.contains(part), "{part:?} in {members}");
+    }
+    care(&scene, &["mounts", "rm", "pip"]);
+    assert_eq!(care(&scene, &["mounts", "ls", "--format", "json"]), "[]");
+    care(
+        &scene,
+        &["mounts", "import", "pip", "saved.tar", "--owner", "7"],
+    );
+    scene.write(
+        "context/Dockerfile",
+        "FROM busybox\nRUN --mount=type=cache,id=pip,target=/c,uid=7 [ $(stat -c %u:%a /c) = 7:755 -a $(stat -c %u:%g /c/g) = 5:6 -a $(stat -c %h /c/d/f) = 2 -a $(stat -c %a /c/d) = 750 -a -L /c/l ]\n",
+    );
+    build(&scene);
+    scene
+        .run("teu-build", ["mounts", "export", "none", "-"])
+        .fails(1, &["there is no cache mount \"none\""]);
+}
+
+#[test]
+fn the_cache_is_measured_and_pruned() {
+    let scene = scene(
+        "prune",
+        "FROM busybox\nRUN --mount=type=cache,target=/c head -c 3000000 /dev/urandom > /c/f && head -c 5000000 /dev/urandom > /big\nCOPY a.txt /\n",
+    );
+    build(&scene);
+    let df = || -> Vec<(u64, u64)> {
+        let text = care(&scene, &["df", "--format", "json"]);
+        let parts: Value = serde_json::from_str(&text).unwrap();
+        let part = |part: &Value| {
+            (
+                part["count"].as_u64().unwrap(),
+                part["bytes"].as_u64().unwrap(),
+            )
+        };
+        parts.as_array().unwrap().iter().map(part).collect()
+    };
+    let full = df();
+    // A copy has two records: what it does, and what is in its layer.
+    assert!(full[0].0 == 3 && full[0].1 > 5_000_000, "{full:?}");
+    assert!(full[1].0 == 1 && full[1].1 > 3_000_000, "{full:?}");
+    care(&scene, &["prune", "--keep-duration", "1h"]);
+    assert_eq!(df(), full, "all was used within the hour");
+    care(&scene, &["prune", "--type", "steps"]);
+    let rest = df();
+    assert!(rest[0].0 == 0 && rest[1] == full[1], "{rest:?}");
+    // The image had no name: its layers went with the records.
+    let big = scene.shell("find data/store/tars -size +4500k | wc -l");
+    assert_eq!(big, "0");
+    care(&scene, &["prune"]);
+    assert_eq!(df().iter().map(|part| part.0).sum::<u64>(), 0);
+    assert!(!build(&scene).contains("CACHED"));
+}
+
+#[test]
+fn programs_read_progress() {
+    let scene = scene(
+        "rawjson",
+        "FROM busybox\nRUN echo said; echo more\nCOPY a.txt /\nRUN exit 3\n",
+    );
+    let outcome = scene.run("teu-build", ["build", "--progress", "rawjson", "context"]);
+    let lines: Vec<Value> = outcome
+        .stderr
+        .lines()
+        .map_while(|line| serde_json::from_str(line).ok())
+        .collect();
+    let vertexes: Vec<&Value> = lines
+        .iter()
+        .flat_map(|line| line["vertexes"].as_array())
+        .flatten()
+        .collect();
+    assert_eq!(
+        vertexes
+            .iter()
+            .filter(|vertex| vertex["completed"].is_string())
+            .count(),
+        3
+    );
+    assert!(vertexes.iter().any(|vertex| vertex["error"].is_string()
+        && vertex["name"].as_str().unwrap().contains("RUN exit 3")));
+    let logs: Vec<&str> = lines
+        .iter()
+        .flat_map(|line| line["logs"].as_array())
+        .flatten()
+        .filter_map(|log| log["data"].as_str())
+        .collect();
+    assert_eq!(logs, ["c2FpZAo=", "bW9yZQo="]);
+    outcome.fails(1, &["exit status 3", "4 | RUN exit 3"]);
+    let dot = care(&scene, &["plan", "--format", "dot", "context"]);
+    for part in [
+        "digraph plan {",
+        "step0 -> image0;",
+        "step1 -> context [style=dashed];",
+        "result -> step2;",
+    ] {
+        assert!(dot.contains(part), "{part:?} in {dot}");
+    }
+}
+
+#[test]
+fn signals_end_a_build_with_their_number() {
+    let scene = scene("signals", "FROM busybox\nRUN echo started; sleep 600\n");
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+        let mut command = scene.command("teu-build", ["build", "-q", "context"]);
+        let child = command
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        scene.wait_until("the step runs", || {
+            !scene
+                .shell("ls data/store/tmp/*/runtime 2>/dev/null || true")
+                .is_empty()
+        });
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        assert_eq!(child.wait_with_output().unwrap().status.code(), Some(code));
+        let left =
+            scene.shell("ls -A data/store/tmp data/store/roots | grep -v : | grep . || true");
+        assert_eq!(left, "");
+    }
+}
