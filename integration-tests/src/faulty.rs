@@ -276,6 +276,14 @@ pub fn digest(bytes: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
+/// `sha512:<hex>`.
+#[must_use]
+pub fn long_digest(bytes: &[u8]) -> String {
+    let hash = sha2::Sha512::digest(bytes);
+    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha512:{hex}")
+}
+
 /// A registry on a free port of this machine; ends with the test's process.
 #[derive(Clone)]
 pub struct Faulty {

@@ -182,9 +182,38 @@ fn all_platforms_go_together_and_keep_their_digests() {
             assert_eq!(label, platform);
         }
     }
+    look(
+        &scene,
+        &[&from, "oci:all-dir:1", "oci-archive:all.tar:1"],
+        &index,
+    );
     copy(&scene, &["--all", &from, "docker-archive:x.tar"]).fails(1, &["--all"]);
     copy(&scene, &["--platform", "linux/s390x", &from, "oci:x"])
         .fails(1, &["nothing for linux/s390x", "linux/amd64"]);
+}
+
+/// An image for several platforms is looked at where it is, without fetching it.
+fn look(scene: &Scene, places: &[&str], index: &str) {
+    let inspect = |words: &[&str]| scene.run("teu-store", [&["inspect"], words].concat());
+    for place in places {
+        let architecture = [
+            "--platform",
+            "linux/arm64",
+            "--format",
+            "{config.architecture}",
+        ];
+        let seen = inspect(&[&architecture[..], &[*place]].concat());
+        assert_eq!(seen.succeeds(), "arm64", "{place}");
+        scene.write("raw.json", inspect(&["--raw", place]).stdout);
+        assert_eq!(
+            format!(
+                "sha256:{}",
+                scene.shell("sha256sum < raw.json | cut -d ' ' -f 1")
+            ),
+            index
+        );
+    }
+    inspect(&["oci:nosuch"]).fails(1, &["inspect oci:nosuch", "No such file"]);
 }
 
 #[test]

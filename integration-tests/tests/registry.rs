@@ -183,6 +183,39 @@ fn the_platform_chooses_from_an_index() {
 }
 
 #[test]
+fn an_index_made_here_goes_whole() {
+    let scene = Scene::new("index create and push");
+    let registry = Registry::http(&scene);
+    scene.rootfs("root");
+    scene.shell("tar -C root -cf root.tar .");
+    for architecture in ["amd64", "arm64"] {
+        let platform = format!("linux/{architecture}");
+        let words = [
+            "import",
+            "-q",
+            "--platform",
+            &platform,
+            "root.tar",
+            architecture,
+        ];
+        scene.run("teu-store", words).succeeds();
+    }
+    store(&scene, ["index", "create", "both", "amd64", "arm64"]).succeeds();
+    let name = registry.name("made:both");
+    let pushed = store(&scene, ["push", "-q", "both", &name]).succeeds();
+    forget_everything(&scene);
+    for architecture in ["amd64", "arm64"] {
+        let platform = format!("linux/{architecture}");
+        let pulled = store(&scene, ["pull", "-q", "--platform", &platform, &name]).succeeds();
+        assert_eq!(pulled, pushed);
+        let raw = scene.shell(&format!(
+            "skopeo inspect --tls-verify=false --override-arch {architecture} docker://{name} | jq -r .Architecture"
+        ));
+        assert_eq!(raw, architecture);
+    }
+}
+
+#[test]
 fn tls_and_passwords() {
     let scene = Scene::new("TLS, basic");
     let registry = Registry::tls(&scene, "alice", "secret");

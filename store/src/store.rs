@@ -14,8 +14,8 @@
 //! ├── refs/<escaped name>       one small file a reference, replaced by rename
 //! ├── cache/                    the builder's; disposable
 //! ├── roots/<id>                diff ids that a container or a build uses
-//! ├── tmp/<id>/                 transactions in flight: lock, wants, unfinished files
-//! └── lock/                     flock only
+//! ├── tmp/<id>/                 transactions in flight: lock, wants, unfinished files; blobs that broke off stay for the next pull
+//! └── lock/                     flock only; `fetch-*` while a blob is fetched
 //! ```
 
 use std::fs;

@@ -2,7 +2,9 @@
 
 use super::{Fails, Row, Works, World, no_password, row};
 use serde_json::{Value, json};
-use teu_integration_tests::faulty::{Fault, Faulty, Reply, Request, blob, digest, manifest};
+use teu_integration_tests::faulty::{
+    Fault, Faulty, Reply, Request, blob, digest, long_digest, manifest,
+};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
@@ -22,9 +24,9 @@ fn serve(
         if request.path.ends_with("/manifests/1") {
             return Some(manifest(top.clone()));
         }
-        let found = others
-            .iter()
-            .find(|bytes| request.path.ends_with(&digest(bytes)))?;
+        let found = others.iter().find(|bytes| {
+            request.path.ends_with(&digest(bytes)) || request.path.ends_with(&long_digest(bytes))
+        })?;
         Some(if request.kind == "manifest" {
             manifest(found.clone())
         } else {
@@ -149,6 +151,34 @@ fn descriptors(world: &World) -> Vec<Row> {
                 },
                 Vec::new(),
             ),
+        ),
+        row(
+            "a layer by the longer digest, other image",
+            Works,
+            changed(
+                world,
+                |one| one["layers"][0]["digest"] = json!(long_digest(&world.image.layer)),
+                vec![world.image.layer.clone()],
+            ),
+        ),
+        row(
+            "a layer by a longer digest of other bytes",
+            Fails(&["corrupt"]),
+            {
+                let name = format!("sha512:{}", "3".repeat(128));
+                let bytes = world.image.layer.clone();
+                let fault = changed(
+                    world,
+                    |one| one["layers"][0]["digest"] = json!(name),
+                    Vec::new(),
+                );
+                move |request: &Request| {
+                    if request.path.contains("sha512:") {
+                        return Some(blob(&bytes, request));
+                    }
+                    fault(request)
+                }
+            },
         ),
         row(
             "an artifact",

@@ -134,7 +134,7 @@ impl Copy {
 }
 
 /// The socket that an address names; only sockets of this machine are spoken to.
-fn docker_socket(address: Option<String>) -> Result<PathBuf, String> {
+pub(crate) fn docker_socket(address: Option<String>) -> Result<PathBuf, String> {
     let address = address.or_else(|| {
         std::env::var("DOCKER_HOST")
             .ok()

@@ -6,16 +6,20 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::{Value, json};
+use teu_store::copy::{CopyOptions, Location, Look, Looked};
+use teu_store::image::Platform;
 use teu_store::{Image, RefRecord, Reference, Store};
 
 use super::Outcome;
 use super::format::{self, Format};
 use super::images::packed_bytes;
+use super::registry::RegistryArgs;
+use super::transfer::Failed;
 
 /// Print all that is known of images, as a JSON list
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
-    /// Names or ids of images of the store
+    /// Names or ids of images of the store; or images elsewhere, as for `copy`: docker://NAME, oci:PATH[:REF] ...
     #[arg(required = true)]
     images: Vec<String>,
     /// Print the configuration instead
@@ -30,18 +34,31 @@ pub(crate) struct Inspect {
     /// How to print: json for a line each, or a text with fields in it such as '{id} {config.architecture}' [default: a JSON list]
     #[arg(long, value_name = "FORMAT", value_parser = format::without_table)]
     format: Option<Format>,
+    /// Which of several images that are elsewhere, as OS/ARCH[/VARIANT] [default: this machine's]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+    #[command(flatten)]
+    registry: RegistryArgs,
 }
 
 impl Inspect {
     pub(crate) fn run(self, store: &Store) -> Outcome {
         let mut list = Vec::new();
         for name in &self.images {
-            let image = store.find_image(name)?;
+            let (bytes, record) = match elsewhere(name) {
+                Some(place) => self.look(store, &place)?,
+                None => {
+                    let image = store.find_image(name)?;
+                    match self.raw {
+                        true => (self.bytes(store, &image)?, Value::Null),
+                        false => (Vec::new(), self.record(store, &image)?),
+                    }
+                }
+            };
             if self.raw {
-                std::io::stdout().write_all(&self.bytes(store, &image)?)?;
+                std::io::stdout().write_all(&bytes)?;
                 continue;
             }
-            let record = self.record(store, &image)?;
             match &self.format {
                 Some(format) => format::print_record(format, &record)?,
                 None => list.push(record),
@@ -56,6 +73,50 @@ impl Inspect {
             list => format::print_record(&Format::Table, &list)?,
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// An image that is not in the store: the bytes to print, or the record.
+    fn look(
+        &self,
+        store: &Store,
+        place: &Location,
+    ) -> Result<(Vec<u8>, Value), Box<dyn std::error::Error>> {
+        let registry = self.registry.clone().options();
+        let options = CopyOptions {
+            from: registry.clone(),
+            to: registry,
+            all: false,
+            platform: self.platform.clone().unwrap_or_else(Platform::host),
+            preserve_digests: true,
+            docker_socket: super::copy::docker_socket(None)?,
+        };
+        let failed = |source| Failed::new("inspect", place, source);
+        let look = Look::open(store, place, &options).map_err(failed)?;
+        if self.raw && !self.config && !self.manifest {
+            return Ok((look.bytes().to_vec(), Value::Null));
+        }
+        let Looked {
+            image,
+            manifest,
+            config,
+        } = look.image().map_err(failed)?;
+        let (bytes, record) = match (self.config, self.manifest) {
+            (true, _) => (config, serde_json::to_value(&image.config)?),
+            (_, true) => (manifest, serde_json::to_value(&image.manifest)?),
+            _ => {
+                let record = json!({
+                    "id": image.id(),
+                    "names": [place.to_string()],
+                    "digests": [look.target().digest],
+                    "descriptor": image.manifest_descriptor,
+                    "manifest": image.manifest,
+                    "config": image.config,
+                    "size": packed_bytes(&image),
+                });
+                (Vec::new(), record)
+            }
+        };
+        Ok((bytes, record))
     }
 
     fn bytes(&self, store: &Store, image: &Image) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
@@ -93,6 +154,12 @@ impl Inspect {
             "size": packed_bytes(image),
         }))
     }
+}
+
+/// A place that is not the store; a name alone means the store.
+fn elsewhere(name: &str) -> Option<Location> {
+    let place = name.parse().ok()?;
+    (!matches!(place, Location::Store(_))).then_some(place)
 }
 
 /// By which digests registries know an image: of its manifest as it left for them where that is another, or else

@@ -60,7 +60,7 @@ enum Command {
     Tag(names::Tag),
     Untag(names::Untag),
     Rmi(names::Rmi),
-    Inspect(inspect::Inspect),
+    Inspect(Box<inspect::Inspect>),
     History(report::History),
     Diff(report::Diff),
     Layers(report::Layers),

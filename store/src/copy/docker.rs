@@ -5,20 +5,17 @@ use super::{CopyOptions, daemon, scratch};
 use crate::archive::sink::{Sink, TarSink};
 use crate::digest::{DiffId, Hasher};
 use crate::image::media_type::{self, Compression};
-use crate::image::{Descriptor, Document, ImageConfig, Manifest};
+use crate::image::{Descriptor, Manifest};
 use crate::progress::{Counted, Progress};
 use crate::reference::Reference;
 use crate::transfer::Error;
-use crate::transfer::intake::{self, Origin};
+use crate::transfer::intake::Origin;
 use crate::{Verified, images};
 use serde_json::json;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
-
-/// Deepest nesting of indexes (security.md, S13).
-const INDEX_DEPTH_MAX: usize = 8;
 
 /// Largest window of a zstd frame (binary logarithm of bytes), as for all layers: 128 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
@@ -48,32 +45,12 @@ impl Image {
                     .into(),
             ));
         }
-        let (mut here, mut bytes) = (target.clone(), bytes);
-        for _ in 0..INDEX_DEPTH_MAX {
-            match source::parse(&here, &bytes)? {
-                Document::Manifest(manifest) => return Self::of(source, here, *manifest),
-                Document::Index(index) => {
-                    here = intake::select(&index, &options.platform)?;
-                    bytes = intake::checked(source, &here)?;
-                }
-            }
-        }
-        Err(Error::Nested(INDEX_DEPTH_MAX))
+        let found = source::resolve(source, target, bytes, &options.platform)?;
+        Self::of(source, found.descriptor, found.manifest)
     }
 
     fn of(source: &Source, here: Descriptor, manifest: Manifest) -> Result<Self, Error> {
-        if !matches!(
-            manifest.config.media_type.as_str(),
-            media_type::OCI_CONFIG | media_type::DOCKER_CONFIG
-        ) {
-            return Err(Error::NotAnImage(manifest.config.media_type));
-        }
-        let config_bytes = intake::checked(source, &manifest.config)?;
-        let config: ImageConfig =
-            serde_json::from_slice(&config_bytes).map_err(|source| crate::Error::Json {
-                what: format!("image configuration {}", manifest.config.digest),
-                source,
-            })?;
+        let (config, config_bytes) = source::config(source, &manifest)?;
         images::check_layers(&here, &manifest, &config)?;
         Ok(Self {
             manifest: here,

@@ -18,11 +18,13 @@ mod destination;
 mod docker;
 mod layout;
 mod location;
+mod look;
 mod scratch;
 mod source;
 mod walk;
 
 pub use location::{BadLocation, Location};
+pub use look::{Look, Looked};
 
 use crate::digest::Digest;
 use crate::image::{Descriptor, Document, Platform};

@@ -7,7 +7,7 @@ use crate::archive::layout::{self, Layout};
 use crate::archive::members::Members;
 use crate::archive::place::Place;
 use crate::digest::{DiffId, Digest};
-use crate::image::{Descriptor, Document};
+use crate::image::{Descriptor, Document, ImageConfig, Manifest, Platform, media_type};
 use crate::progress::Progress;
 use crate::reference::{DEFAULT_TAG, Reference};
 use crate::registry::{Access, Client};
@@ -285,6 +285,61 @@ fn plain_file(path: &Path) -> Result<File, Error> {
     let mut plain = scratch::file()?;
     io::copy(&mut peeked.whole, &mut plain).map_err(failed("unpack"))?;
     Ok(plain)
+}
+
+/// Deepest nesting of indexes (security.md, S13).
+const INDEX_DEPTH_MAX: usize = 8;
+
+/// The manifest that a document leads to.
+pub(super) struct Resolved {
+    pub(super) descriptor: Descriptor,
+    pub(super) bytes: Vec<u8>,
+    pub(super) manifest: Manifest,
+}
+
+/// Follows indexes to the manifest for `platform`.
+pub(super) fn resolve(
+    source: &Source,
+    target: &Descriptor,
+    bytes: Vec<u8>,
+    platform: &Platform,
+) -> Result<Resolved, Error> {
+    let (mut descriptor, mut bytes) = (target.clone(), bytes);
+    for _ in 0..INDEX_DEPTH_MAX {
+        match parse(&descriptor, &bytes)? {
+            Document::Manifest(manifest) => {
+                return Ok(Resolved {
+                    descriptor,
+                    bytes,
+                    manifest: *manifest,
+                });
+            }
+            Document::Index(index) => {
+                descriptor = intake::select(&index, platform)?;
+                bytes = intake::checked(source, &descriptor)?;
+            }
+        }
+    }
+    Err(Error::Nested(INDEX_DEPTH_MAX))
+}
+
+/// The configuration of an image, with its bytes.
+pub(super) fn config(
+    source: &Source,
+    manifest: &Manifest,
+) -> Result<(ImageConfig, Vec<u8>), Error> {
+    if !matches!(
+        manifest.config.media_type.as_str(),
+        media_type::OCI_CONFIG | media_type::DOCKER_CONFIG
+    ) {
+        return Err(Error::NotAnImage(manifest.config.media_type.clone()));
+    }
+    let bytes = intake::checked(source, &manifest.config)?;
+    let config = serde_json::from_slice(&bytes).map_err(|source| crate::Error::Json {
+        what: format!("image configuration {}", manifest.config.digest),
+        source,
+    })?;
+    Ok((config, bytes))
 }
 
 /// The documents of an image that a walk has to read: never more than one of each.
