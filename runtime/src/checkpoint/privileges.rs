@@ -471,7 +471,12 @@ mod tests {
         child.wait().unwrap();
         assert!(found.contains(&own) && found.contains(&pid), "{found:?}");
         assert_eq!(check_all(&[pid], &allowed()).unwrap(), Verdict::Fits);
-        let refused = check_all(&[own], &allowed());
-        assert_eq!(refused.is_err(), rustix::process::geteuid().is_root());
+        let host = inode(Path::new("/proc/self/ns/mnt")).unwrap();
+        let confined = Allowed {
+            outside: vec![("mnt", host)],
+            ..allowed()
+        };
+        let refused = check_all(&[own], &confined).unwrap_err().to_string();
+        assert!(refused.contains("the host's mnt namespace"), "{refused}");
     }
 }
