@@ -29,6 +29,8 @@ mod ingest;
 mod layers;
 mod lock;
 mod mount;
+#[cfg(test)]
+mod oracles;
 mod packed;
 mod partial;
 mod probe;
