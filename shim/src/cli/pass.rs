@@ -40,6 +40,18 @@ pub(super) enum Pass {
     Import(Rest),
     /// Write an image to a file
     Export(Rest),
+    /// Take names of images away
+    Untag(Rest),
+    /// Show how an image came to be
+    History(Rest),
+    /// Show which files of two images differ
+    Diff(Rest),
+    /// Show what takes room in the store
+    Df(Rest),
+    /// Remove images that no container uses, by age and size
+    Prune(Rest),
+    /// Check everything in the store, and repair it
+    Verify(Rest),
     /// Remove what no image and no container needs
     Gc(Rest),
 }
@@ -55,6 +67,12 @@ pub(super) fn run(place: &Place, pass: Pass) -> Result<u8, Error> {
         Pass::Rmi(rest) => ("teu-store", "rmi", rest),
         Pass::Import(rest) => ("teu-store", "import", rest),
         Pass::Export(rest) => ("teu-store", "export", rest),
+        Pass::Untag(rest) => ("teu-store", "untag", rest),
+        Pass::History(rest) => ("teu-store", "history", rest),
+        Pass::Diff(rest) => ("teu-store", "diff", rest),
+        Pass::Df(rest) => ("teu-store", "df", rest),
+        Pass::Prune(rest) => ("teu-store", "prune", rest),
+        Pass::Verify(rest) => ("teu-store", "verify", rest),
         Pass::Gc(rest) => ("teu-store", "gc", rest),
     };
     become_program(place, program, verb, &rest.arguments)
