@@ -351,6 +351,8 @@ impl Faulty {
 
 impl Server {
     fn serve(&self, stream: &TcpStream) {
+        // Head and body go apart: nobody shall wait for an acknowledgement in between.
+        let _ = stream.set_nodelay(true);
         let mut reader = BufReader::new(stream);
         while let Some(mut request) = read_request(&mut reader, stream) {
             request.kind = self.kind(&request.path);
