@@ -41,7 +41,7 @@ impl<'a> Containerd<'a> {
     /// Starts the daemon on what there is.
     pub(crate) fn resume(&mut self) {
         let config = self.scene.path("containerd.toml").display().to_string();
-        let args = ["-l".to_owned(), "debug".to_owned(), "-c".to_owned(), config];
+        let args = ["-l".to_owned(), "trace".to_owned(), "-c".to_owned(), config];
         let ready = || self.call(&["version"]).code() == 0;
         self.daemon = Some(Daemon::start(self.scene, "containerd", &args, ready));
     }

@@ -70,10 +70,12 @@ impl Drop for Daemon {
     }
 }
 
-/// The folders in which daemons find their programs: ours, under runc's name, first.
+/// The folders in which daemons find their programs: ours, under runc's name, first. `TEU_PEERS`
+/// names a folder with other versions of them than Debian's own.
 fn path(scene: &Scene) -> String {
+    let peers = std::env::var("TEU_PEERS").map_or_else(|_| String::new(), |peers| peers + ":");
     format!(
-        "{}:/usr/bin:/usr/sbin:/bin:/sbin",
+        "{}:{peers}/usr/bin:/usr/sbin:/bin:/sbin",
         scene.path("peers").display()
     )
 }

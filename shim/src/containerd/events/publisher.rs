@@ -29,8 +29,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// How long a containerd that was away and came back is given before it gets the events that waited
 /// for it. It keeps none for those who listen to it, and they have to find it again first: dockerd
 /// would otherwise take for running what ended in between. Its attempts to connect lie up to three
-/// seconds apart, and a fifth more by chance.
-const RETURN: Duration = Duration::from_secs(4);
+/// seconds apart, and a fifth more by chance; then it asks for events, on a machine that is busy.
+const RETURN: Duration = Duration::from_secs(6);
 /// How often an event that containerd refuses is sent again, each time a second later. One that
 /// it will never take must not hold up all others.
 const REFUSALS_MAX: u32 = 5;
