@@ -15,11 +15,12 @@ use std::time::Instant;
 /// One part: its name, and what runs it.
 type Part = (&'static str, fn(bool) -> Verdict);
 
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     ("flood", flood::containerd),
     ("flood-conmon", flood::conmon),
     ("flood-own", flood::own),
     ("execs", execs::run),
+    ("beside", execs::beside),
     ("crowd", crowd::run),
     ("kills", kills::containerd),
     ("kills-conmon", kills::conmon),

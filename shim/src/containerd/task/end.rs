@@ -101,7 +101,12 @@ impl Service {
         let Some(container) = self.pod.containers.get_mut(&who.container) else {
             return;
         };
-        for action in container.life.step(&who.which, event) {
+        let actions = container.life.step(&who.which, event);
+        // The first process's end may have waited for this.
+        let init = container.init.key;
+        self.attention.touch(init);
+        self.touch(who);
+        for action in actions {
             self.act(&who.container, action);
         }
     }
@@ -143,6 +148,7 @@ impl Service {
     pub(super) fn open(&mut self, who: &Who, reply: Option<Reply>) {
         if let Some(process) = self.pod.process(who) {
             process.busy = Busy::Opening(reply);
+            self.attention.touch(process.key);
             self.look_again(who);
         }
     }
@@ -326,6 +332,7 @@ impl Service {
 
     fn retire_process(&mut self, process: Process) {
         self.pod.forget_key(process.key);
+        self.attention.forget(process.key);
         self.pids.remove(&process.pid);
         self.retired.extend(process.streams);
         let gone = || {

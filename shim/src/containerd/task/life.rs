@@ -267,7 +267,7 @@ impl Life {
             }
         }
         self.tell(which, &mut actions);
-        if which.is_some() && !self.is_any_exec_alive() {
+        if which.is_some() && self.held.is_some() && !self.is_any_exec_alive() {
             self.release(&mut actions);
         }
         actions

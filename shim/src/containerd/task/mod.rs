@@ -2,8 +2,10 @@
 //!
 //! [`request`] parses, [`life`] decides, [`call`] says what the runtime is to do;
 //! [`service`] carries it out: [`create`], [`order`], [`run`], [`kill`] and [`end`]
-//! are its chapters.
+//! are its chapters. [`attention`] is what makes a turn of the loop cost what has happened, not what
+//! there is.
 
+pub mod attention;
 pub mod call;
 mod create;
 mod end;

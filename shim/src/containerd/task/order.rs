@@ -23,6 +23,7 @@ impl Service {
     /// Puts `task` behind what is already to be done to the process, and begins it if that is nothing.
     pub(super) fn submit(&mut self, who: &Who, reply: Option<Reply>, task: Task) {
         if let Some(process) = self.pod.process(who) {
+            self.attention.touch(process.key);
             process.queue.push_back((reply, task));
             self.advance(who);
         }
@@ -168,6 +169,7 @@ impl Service {
         purpose: Purpose,
         ended: Ended,
     ) {
+        self.touch(who);
         if let Some(process) = self.pod.process(who)
             && matches!(process.busy, Busy::Calling)
         {

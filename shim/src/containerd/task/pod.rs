@@ -310,6 +310,13 @@ impl Pod {
             .process_mut(&who.which)
     }
 
+    /// The streams of the process with this key.
+    pub fn streams(&mut self, key: u32) -> Option<&mut Streams> {
+        let who = self.keys.get(&key)?;
+        let container = self.containers.get_mut(&who.container)?;
+        container.process_mut(&who.which)?.streams.as_mut()
+    }
+
     /// A key for a process.
     pub fn new_key(&mut self, who: Who) -> u32 {
         loop {

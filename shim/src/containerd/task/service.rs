@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::time::Instant;
 
 use prost::Message;
 
+use super::attention::Attention;
 use super::job::Job;
 use super::life::{Exit, Wish};
-use super::pod::{Pod, Task, Who};
+use super::pod::{Container, Pod, Task, Who};
 use super::request::Request;
 use crate::containerd::Token;
 use crate::containerd::events::publisher::Publisher;
@@ -76,6 +76,8 @@ pub struct Service {
     pub(super) early: BTreeMap<i32, Exit>,
     /// Answers to be sent.
     pub answers: Vec<(Reply, Answer)>,
+    /// Which processes are to be looked at.
+    pub(super) attention: Attention,
     /// Streams that the poller must forget.
     pub(super) retired: Vec<Streams>,
     /// It was told to leave: nothing new begins.
@@ -95,6 +97,7 @@ impl Service {
             pids: BTreeMap::new(),
             early: BTreeMap::new(),
             answers: Vec::new(),
+            attention: Attention::default(),
             retired: Vec::new(),
             leaving: false,
         }
@@ -248,6 +251,7 @@ impl Service {
     }
 
     fn close_input(&mut self, who: &Who) -> Answer {
+        self.touch(who);
         if let Some(streams) = self
             .pod
             .process(who)
@@ -275,12 +279,11 @@ impl Service {
         let pids: Option<Vec<u32>> = serde_json::from_slice(output).map_err(|err| {
             Status::new(Code::Unknown, format!("the runtime's list of pids: {err}"))
         })?;
-        let container = self.pod.container(&who.container)?;
-        let exec_of = |pid| {
-            let mut execs = container.execs.iter();
-            execs
-                .find(|(_, process)| number(process.pid) == pid)
-                .map(|(id, _)| id.clone())
+        let exec_of = |pid: u32| {
+            let pid = i32::try_from(pid).ok()?;
+            let whose = self.pids.get(&pid);
+            let whose = whose.filter(|whose| whose.container == who.container);
+            whose?.which.clone()
         };
         let info = |pid| ProcessInfo {
             pid,
@@ -293,9 +296,16 @@ impl Service {
 
     /// Some stream is ready.
     pub fn stream_ready(&mut self, key: u32, part: Part) {
-        let who = self.pod.who(key).cloned();
-        if let Some(streams) = who.and_then(|who| self.pod.process(&who)?.streams.as_mut()) {
+        if let Some(streams) = self.pod.streams(key) {
             streams.ready(part);
+            self.attention.touch(key);
+        }
+    }
+
+    /// Something happened to a process: it is looked at, and the poller is told, before the next wait.
+    pub(super) fn touch(&mut self, who: &Who) {
+        if let Some(process) = self.pod.process(who) {
+            self.attention.touch(process.key);
         }
     }
 
@@ -309,58 +319,40 @@ impl Service {
     /// When [`Service::tick`] is to be called even if nothing happens.
     #[must_use]
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        let containers = self.pod.containers.values();
-        let of_containers = containers.flat_map(|container| {
-            let init = std::iter::once(&container.init);
-            let streams = init
-                .chain(container.execs.values())
-                .filter_map(|process| process.streams.as_ref()?.deadline());
-            let oom = container.oom.as_ref().and_then(|watch| watch.deadline(now));
-            streams.chain(oom).collect::<Vec<_>>()
-        });
-        of_containers.chain(self.publisher.deadline()).min()
+        let watches = self.pod.containers.values();
+        let watches = watches.filter_map(|container| container.oom.as_ref());
+        let oom = watches.filter_map(|watch| watch.deadline(now));
+        let others = [self.attention.deadline(now), self.publisher.deadline()];
+        oom.chain(others.into_iter().flatten()).min()
     }
 
     /// Does what it is time for, and what readiness of streams has made possible.
     pub fn tick(&mut self, now: Instant) {
         self.publisher.expire(now);
-        let mut waiting = Vec::new();
-        let mut thirsty = Vec::new();
-        for container in self.pod.containers.values_mut() {
-            let id = Rc::clone(&container.id);
-            if container
-                .oom
-                .as_ref()
-                .is_some_and(|watch| watch.deadline(now).is_some())
+        let is_thirsty = |container: &&mut Container| {
+            let watch = container.oom.as_ref();
+            watch.is_some_and(|watch| watch.deadline(now).is_some())
+        };
+        let thirsty = self.pod.containers.values_mut().filter(is_thirsty);
+        let thirsty: Vec<u32> = thirsty.map(|container| container.init.key).collect();
+        for key in thirsty {
+            self.oom_ready(key);
+        }
+        for key in self.attention.expire(now) {
+            if let Some(streams) = self.pod.streams(key) {
+                streams.expire(now);
+            }
+        }
+        while let Some(key) = self.attention.look() {
+            let who = self.pod.who(key).cloned();
+            if let Some(who) = who
+                && self
+                    .pod
+                    .process(&who)
+                    .is_some_and(|process| !process.is_settled())
             {
-                thirsty.push(Who {
-                    container: Rc::clone(&id),
-                    which: None,
-                });
+                self.look_again(&who);
             }
-            let execs = container
-                .execs
-                .iter_mut()
-                .map(|(exec, process)| (Some(exec), process));
-            for (exec, process) in std::iter::once((None, &mut container.init)).chain(execs) {
-                if let Some(streams) = &mut process.streams
-                    && streams.deadline().is_some_and(|at| at <= now)
-                {
-                    streams.expire(now);
-                }
-                if !process.is_settled() {
-                    waiting.push(Who {
-                        container: Rc::clone(&id),
-                        which: exec.cloned(),
-                    });
-                }
-            }
-        }
-        for who in thirsty {
-            self.check_oom(&who);
-        }
-        for who in waiting {
-            self.look_again(&who);
         }
     }
 
@@ -379,12 +371,19 @@ impl Service {
                 poller.add(watch, Token::Oom(container.init.key), EventFlags::IN)?;
                 container.oom_watched = true;
             }
-            for process in container.processes_mut() {
-                let key = process.key;
-                if let Some(streams) = &mut process.streams {
-                    streams.settle(poller, |part| Token::Stdio(key, part))?;
-                }
+        }
+        for key in self.attention.settle() {
+            let Some(streams) = self.pod.streams(key) else {
+                self.attention.set_deadline(key, None);
+                continue;
+            };
+            let was_finished = streams.is_finished();
+            streams.settle(poller, |part| Token::Stdio(key, part))?;
+            let deadline = streams.deadline();
+            if streams.is_finished() && !was_finished {
+                self.attention.touch(key);
             }
+            self.attention.set_deadline(key, deadline);
         }
         self.publisher.settle(
             now,
