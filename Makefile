@@ -24,7 +24,7 @@ OTHER_LINKER ?= aarch64-linux-gnu-gcc
 OTHER_RUNNER ?= qemu-aarch64-static
 OTHER_SKIPS := --skip hook::tests --skip the_kernel_runs_the_device_program
 
-.PHONY: all help demo test test-net lint bench soak install test-vm check-aarch64 clean
+.PHONY: all help demo test test-net test-peers lint bench soak install test-vm check-aarch64 clean
 
 all: ## build the release binaries
 	$(BUILD)
@@ -47,6 +47,10 @@ test: ## pass every test
 test-net: ## what needs the package servers of distributions
 	@.ci/packages $(TEST_PACKAGES)
 	@integration-tests/run-suites $(notdir $(basename $(wildcard integration-tests/tests/net_*.rs)))
+
+test-peers: ## the suites of orchestrators under the containerd and docker of later Debians
+	@.ci/packages $(TEST_PACKAGES)
+	@integration-tests/run-with-peers
 
 test-vm: ## the runtime's and the shim's tests on a cgroup-v2 host with systemd, in a virtual machine: as root, then as an ordinary user
 	@VM=$(VM) integration-tests/run-in-vm $(SUITES)

@@ -27,6 +27,7 @@ impl<'a> Cri<'a> {
         as_runc(scene, Shim::Ours);
         let at = |name: &str| scene.path(name).display().to_string();
         let ours = readme::block("runtime_type = \"io.containerd.teu.v2\"");
+        let options = options(scene);
         let config = format!(
             r#"version = 2
 root = {:?}
@@ -42,18 +43,14 @@ disable_apparmor = true
 [plugins."io.containerd.grpc.v1.cri".containerd]
 default_runtime_name = "teu"
 {ours}
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.teu.options]
-ConfigPath = {:?}
+{options}
 "#,
             at("containerd"),
             at("containerd-run"),
             at("containerd.sock"),
             at("containerd.sock.ttrpc"),
-            at("options.toml"),
         );
         scene.write("containerd.toml", config);
-        // Of a shim of another name than runc's, containerd 1.6 passes on where its options stand.
-        scene.write("options.toml", format!("Root = {:?}\n", at("runtime")));
         let mut cri = Self {
             scene,
             daemon: None,
@@ -142,6 +139,19 @@ ConfigPath = {:?}
     }
 }
 
+/// The options of the README, with one that is seen without systemd in place of the one that is not.
+fn options(scene: &Scene) -> String {
+    let line = "SystemdCgroup = true";
+    let own = format!("Root = {:?}\n", scene.path("runtime"));
+    let version = scene.run("containerd", ["--version"]).succeeds();
+    if !version.contains(" 1.6.") {
+        return readme::block(line).replace(line, &own);
+    }
+    let file = scene.write("options.toml", own).display().to_string();
+    let named = "/etc/containerd/teu.toml";
+    readme::block(&format!("ConfigPath = {named:?}")).replace(named, &file)
+}
+
 impl Drop for Cri<'_> {
     fn drop(&mut self) {
         let pods = self.call("ListPodSandbox", &json!([]), "1.1").stdout;
@@ -168,6 +178,8 @@ fn a_pod_with_containers() {
     cri.wait_for(&two, EXITED);
     assert_eq!(cri.status(&two, "7"), "3");
     cri.wait_for(&one, RUNNING);
+    let known = std::fs::read_dir(scene.path("runtime/k8s.io")).unwrap();
+    assert!(known.count() >= 2, "the options are heeded");
     let bundles = "containerd-run/io.containerd.runtime.v2.task/k8s.io/*";
     let addresses = scene.shell(&format!("cat {bundles}/address | sort -u | grep -c ."));
     assert_eq!(

@@ -2,7 +2,9 @@
 //! sandbox is a container like others, whose end is the pod's.
 //!
 //! Each call becomes one or several of the task service, whose answers come
-//! back to [`Sandbox::answered`].
+//! back to [`Sandbox::answered`]. These are the nine methods of
+//! `containerd.runtime.sandbox.v1.Sandbox` up to containerd 2.3; messages for an
+//! `UpdateSandbox` are declared beside them, but no method takes them.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,8 @@
 //! What may be asked of the task service.
+//!
+//! Version 3 has one method more, `Events`, a stream in place of the shim's own calls of
+//! `Forward`. It is the shim's to offer, as a feature in its answer to `start`, and is not offered:
+//! nothing on a stream is acknowledged, so an event could be lost with a containerd that dies.
 
 use prost::Message;
 
