@@ -190,21 +190,10 @@ fn the_fate_of_a_container_whose_shim_was_killed() {
     containerd.call(&["container", "rm", "two"]).succeeds();
 }
 
-#[test]
-fn containerd_may_die_and_come_back() {
-    let scene = Scene::new("shim outlives");
-    skip_unless!(scene, !missing_command("containerd"), "no containerd");
-    let mut containerd = Containerd::start(&scene, Shim::Ours);
-    containerd
-        .run(&["-d"], "stays", &["sleep", "1000"])
-        .succeeds();
-    let script = "trap 'exit 5' USR1; while :; do sleep 0.1; done";
-    containerd
-        .run(&["-d"], "ends", &["sh", "-c", script])
-        .succeeds();
-    let exec = "task exec -d --exec-id beside ends sleep 1000".split(' ');
-    containerd.call(&exec.collect::<Vec<_>>()).succeeds();
-    let bundle = bundle(&containerd, "ends");
+/// containerd is killed, a container and the process beside it end, and containerd comes back: it
+/// hears of both.
+fn ends_while_containerd_is_away(containerd: &mut Containerd<'_>, bundle: &std::path::Path) {
+    let scene = containerd.scene;
     let init = std::fs::read_to_string(bundle.join("init.pid")).unwrap();
     containerd.daemon.take().unwrap().kill();
     let init = Pid::from_raw(init.trim().parse().unwrap()).unwrap();
@@ -234,6 +223,24 @@ fn containerd_may_die_and_come_back() {
     scene.wait_until("the journal is empty", || {
         std::fs::metadata(&journal).map_or(true, |meta| meta.len() == 0)
     });
+}
+
+#[test]
+fn containerd_may_die_and_come_back() {
+    let scene = Scene::new("shim outlives");
+    skip_unless!(scene, !missing_command("containerd"), "no containerd");
+    let mut containerd = Containerd::start(&scene, Shim::Ours);
+    containerd
+        .run(&["-d"], "stays", &["sleep", "1000"])
+        .succeeds();
+    let script = "trap 'exit 5' USR1; while :; do sleep 0.1; done";
+    containerd
+        .run(&["-d"], "ends", &["sh", "-c", script])
+        .succeeds();
+    let exec = "task exec -d --exec-id beside ends sleep 1000".split(' ');
+    containerd.call(&exec.collect::<Vec<_>>()).succeeds();
+    let bundle = bundle(&containerd, "ends");
+    ends_while_containerd_is_away(&mut containerd, &bundle);
     // From 1.7 on containerd removes what ended while it was away.
     let removed = !bundle.exists();
     let list = containerd.call(&["task", "ls"]).succeeds();
