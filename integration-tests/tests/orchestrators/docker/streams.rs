@@ -138,8 +138,15 @@ fn logs_have_every_byte() {
     docker.detached("one", "", script);
     let followed = docker.line("logs -f one");
     let numbers: String = (1..=20000).map(|n| format!("{n}\n")).collect();
-    assert_eq!(followed.stdout, format!("one\n{numbers}unfinished"));
+    let expected = format!("one\n{numbers}unfinished");
+    // docker 20 ends this with the container, though it may not have read the end of its own file.
+    let seen = &followed.stdout;
+    assert!(expected.starts_with(seen) && seen.len() > 4, "{seen}");
     assert_eq!(followed.stderr, "two\n");
+    let _ = docker.line("wait one");
+    let logs = docker.line("logs one").stdout;
+    let end = &logs[logs.len().saturating_sub(100)..];
+    assert!(logs == expected, "{} bytes, at the end {end:?}", logs.len());
     let tail = docker.line("logs --tail 2 one").stdout;
     assert_eq!(tail, "20000\nunfinished");
     let stamped = docker.line("logs --timestamps --tail 1 one").stdout;
