@@ -45,22 +45,7 @@ impl Store {
                 found,
             });
         }
-        let mut bytes = Vec::new();
-        let read = file.take(size).read_to_end(&mut bytes);
-        read.map_err(|source| Error::Read {
-            what: what(),
-            source,
-        })?;
-        let mut hasher = crate::digest::Hasher::new(digest.algorithm());
-        hasher.update(&bytes);
-        match hasher.finish() {
-            found if found == *digest => Ok(bytes),
-            found => Err(Error::DigestMismatch {
-                what: what(),
-                expected: Box::new(*digest),
-                found: Box::new(found),
-            }),
-        }
+        read_checked(file, digest, size)
     }
 
     /// Reads a manifest or index and checks it.
@@ -70,6 +55,27 @@ impl Store {
             what: descriptor.digest.to_string(),
             source,
         })
+    }
+}
+
+/// Reads blob `digest` of `size` bytes whole, from its open file, and checks it.
+pub(crate) fn read_checked(file: File, digest: &Digest, size: u64) -> Result<Vec<u8>, Error> {
+    let what = || format!("blob {digest}");
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    let read = file.take(size).read_to_end(&mut bytes);
+    read.map_err(|source| Error::Read {
+        what: what(),
+        source,
+    })?;
+    let mut hasher = crate::digest::Hasher::new(digest.algorithm());
+    hasher.update(&bytes);
+    match hasher.finish() {
+        found if found == *digest => Ok(bytes),
+        found => Err(Error::DigestMismatch {
+            what: what(),
+            expected: Box::new(*digest),
+            found: Box::new(found),
+        }),
     }
 }
 

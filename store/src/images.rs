@@ -5,7 +5,9 @@ use std::str::FromStr;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::image::{Descriptor, Document, ImageConfig, Manifest, Platform};
+use crate::processors::on_all_processors;
 use crate::reference::Reference;
+use crate::refs::RefRecord;
 use crate::store::Store;
 
 /// Fewest hex digits that are taken for the beginning of an image id, as docker.
@@ -110,6 +112,32 @@ impl Store {
     pub fn image(&self, reference: &Reference) -> Result<Image, Error> {
         self.try_image(reference)?
             .ok_or_else(|| Error::NoSuchImage(reference.familiar()))
+    }
+
+    /// What `row` makes of each reference and its image, in the order of the names. An image with several names is
+    /// read once, and only a few are in memory at a time.
+    pub fn map_images<R: Send>(
+        &self,
+        row: impl Fn(RefRecord, &Image) -> R + Sync,
+    ) -> Result<Vec<R>, Error> {
+        let mut records: Vec<(usize, RefRecord)> =
+            self.list_refs()?.into_iter().enumerate().collect();
+        records.sort_by_cached_key(|(_, record)| record.target.digest.to_string());
+        let parts = on_all_processors(&records, |part| {
+            let mut rows = Vec::with_capacity(part.len());
+            for alike in part.chunk_by(|a, b| a.1.target == b.1.target) {
+                let image = self.resolve(alike[0].1.target.clone(), None)?;
+                rows.extend(
+                    alike
+                        .iter()
+                        .map(|(place, record)| (*place, row(record.clone(), &image))),
+                );
+            }
+            Ok::<_, Error>(rows)
+        })?;
+        let mut rows: Vec<(usize, R)> = parts.into_iter().flatten().collect();
+        rows.sort_unstable_by_key(|(place, _)| *place);
+        Ok(rows.into_iter().map(|(_, row)| row).collect())
     }
 
     /// The image of manifest `digest`, whether or not something names it.

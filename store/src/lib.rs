@@ -34,6 +34,7 @@ mod oracles;
 mod packed;
 mod partial;
 mod probe;
+mod processors;
 mod put;
 mod refs;
 mod report;

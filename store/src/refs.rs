@@ -1,7 +1,7 @@
 //! References: `refs/<escaped name>`, one small JSON file each, replaced by rename.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use crate::digest::Digest;
 use crate::error::{Context, Error};
 use crate::image::Descriptor;
 use crate::lock::{Lock, Mode};
+use crate::processors::on_all_processors;
 use crate::reference::Reference;
 use crate::store::{self, Store};
 
@@ -17,6 +18,8 @@ use crate::store::{self, Store};
 const FILE_NAME_BYTES_MAX: usize = 240;
 /// Largest file below `refs/`, in bytes; ours have a few hundred.
 const RECORD_BYTES_MAX: u64 = 64 * 1024;
+/// What ours hardly ever exceed, in bytes.
+const RECORD_BYTES_USUAL: usize = 1024;
 
 /// What a reference says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -111,10 +114,16 @@ impl Store {
     /// All references, sorted by name.
     pub fn list_refs(&self) -> Result<Vec<RefRecord>, Error> {
         let folder = self.folder("refs");
-        let mut records = Vec::new();
-        for entry in fs::read_dir(&folder).context("list", &folder)? {
-            records.extend(read_record(&entry.context("list", &folder)?.path())?);
-        }
+        let entries = fs::read_dir(&folder).context("list", &folder)?;
+        let paths = entries.map(|entry| Ok(entry.context("list", &folder)?.path()));
+        let paths = paths.collect::<Result<Vec<PathBuf>, Error>>()?;
+        let parts = on_all_processors(&paths, |part| {
+            let records = part.iter().map(|path| read_record(path));
+            records
+                .filter_map(Result::transpose)
+                .collect::<Result<Vec<_>, Error>>()
+        })?;
+        let mut records: Vec<RefRecord> = parts.into_iter().flatten().collect();
         records.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(records)
     }
@@ -125,22 +134,20 @@ impl Store {
 }
 
 fn read_record(path: &std::path::Path) -> Result<Option<RefRecord>, Error> {
-    let size = match fs::metadata(path) {
-        Ok(metadata) => metadata.len(),
+    let file = match fs::File::open(path) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(err) => return Err(err).context("stat", path),
+        other => other.context("open", path)?,
     };
-    if size > RECORD_BYTES_MAX {
+    let mut text = Vec::with_capacity(RECORD_BYTES_USUAL);
+    let read = file.take(RECORD_BYTES_MAX + 1).read_to_end(&mut text);
+    read.context("read", path)?;
+    if text.len() as u64 > RECORD_BYTES_MAX {
         return Err(Error::TooLarge {
             what: path.display().to_string(),
-            size,
+            size: text.len() as u64,
             max: RECORD_BYTES_MAX,
         });
     }
-    let text = match fs::read(path) {
-        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other.context("read", path)?,
-    };
     serde_json::from_slice(&text)
         .map(Some)
         .map_err(|source| Error::Json {

@@ -71,11 +71,7 @@ impl Listed for Row {
 
 impl Images {
     pub(crate) fn run(self, store: &Store) -> Outcome {
-        let mut rows = Vec::new();
-        for record in store.list_refs()? {
-            let image = store.image(&record.name)?;
-            rows.push(Row::new(record, &image));
-        }
+        let rows = store.map_images(Row::new)?;
         if self.quiet {
             let mut out = std::io::stdout().lock();
             for row in rows {

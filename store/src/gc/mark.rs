@@ -6,11 +6,16 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use serde::Deserialize;
+
+use crate::blobs::read_checked;
 use crate::digest::{ChainId, Digest};
 use crate::dirs;
 use crate::error::{Context, Error};
-use crate::image::{DOCUMENT_BYTES_MAX, Document, ImageConfig};
+use crate::image::{DOCUMENT_BYTES_MAX, Document, RootFs};
 use crate::lock::Lock;
+use crate::processors::on_all_processors;
+use crate::refs::RefRecord;
 use crate::store::Store;
 
 /// Largest file of the builder's cache that is searched for digests, in bytes; a step's record has some KiB.
@@ -27,6 +32,12 @@ pub(super) enum Own<'a> {
     Collector(&'a Path),
     /// Somebody who only looks.
     Looker,
+}
+
+/// Of an image's configuration, what names content of the store.
+#[derive(Deserialize)]
+struct Layers {
+    rootfs: RootFs,
 }
 
 impl Own<'_> {
@@ -57,7 +68,17 @@ impl Store {
         }
         let cache = self.folder("cache");
         search_cache(&cache, CACHE_DEPTH_MAX, &mut kept).context("read", &cache)?;
-        for record in self.list_refs()? {
+        let records = self.list_refs()?;
+        for part in on_all_processors(&records, |part| self.named(part))? {
+            kept.extend(part);
+        }
+        Ok(kept)
+    }
+
+    /// All digests that references name.
+    fn named(&self, records: &[RefRecord]) -> Result<HashSet<Digest>, Error> {
+        let mut kept = HashSet::new();
+        for record in records {
             // What was packed for a registry is kept for the next one, as far as it is here.
             if let Some(pushed) = &record.pushed {
                 let _ = self.keep_all_of(&pushed.digest, &mut kept);
@@ -122,11 +143,11 @@ impl Store {
         if !kept.insert(*digest) {
             return Ok(());
         }
-        let (_, size) = self.open_blob(digest)?;
+        let (file, size) = self.open_blob(digest)?;
         if size > DOCUMENT_BYTES_MAX {
             return Ok(());
         }
-        let bytes = self.read_blob(digest, size)?;
+        let bytes = read_checked(file, digest, size)?;
         let document = Document::parse(&bytes, None).map_err(|source| Error::Document {
             what: digest.to_string(),
             source,
@@ -149,7 +170,7 @@ impl Store {
                     return Ok(());
                 }
                 let config = self.read_blob(&manifest.config.digest, manifest.config.size)?;
-                let config: ImageConfig =
+                let config: Layers =
                     serde_json::from_slice(&config).map_err(|source| Error::Json {
                         what: manifest.config.digest.to_string(),
                         source,

@@ -1,9 +1,9 @@
 //! The first half of the pipeline: the blob, checked and kept while it is inflated.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::PathBuf;
 
+use super::early::{self, EarlyFile};
 use super::sink::{PIECE_BYTES, TarSink};
 use crate::digest::Hasher;
 use crate::error::{Context, Error};
@@ -20,7 +20,7 @@ pub(super) struct BlobTee<'p, R> {
     transaction: &'p Transaction,
     inner: R,
     hasher: Hasher,
-    kept: Option<(PathBuf, File)>,
+    kept: Option<(PathBuf, EarlyFile)>,
     expected: Descriptor,
     read: u64,
     progress: &'p mut dyn FnMut(u64),
@@ -37,7 +37,8 @@ impl<'p, R: Read> BlobTee<'p, R> {
         progress: &'p mut dyn FnMut(u64),
     ) -> Result<BlobTee<'p, R>, Error> {
         let kept = if keep {
-            Some(transaction.partial_file(&expected.digest)?)
+            let (path, file) = transaction.partial_file(&expected.digest)?;
+            Some((path, EarlyFile::new(file)))
         } else {
             None
         };
@@ -105,7 +106,8 @@ impl<'p, R: Read> BlobTee<'p, R> {
         let Some((path, file)) = self.kept else {
             return Ok(None);
         };
-        file.sync_all().context("sync", &path)?;
+        let file = file.finish().context("sync", &path)?;
+        early::forget(&file);
         Ok(Some(path))
     }
 

@@ -4,10 +4,12 @@
 //! caller's thread:  read -> hash of the blob -> write the blob -> inflate --+
 //!                                                                          | pieces of the tar
 //! second thread:    hash of the tar -> write the tar -> its headers -> tree <+
-//! then:             tree -> EROFS index, or directory; fsync of all; names; the layer's record last
+//! both:             what is written goes to the disk meanwhile; fsync
+//! then:             tree -> EROFS index, or directory; fsync; names; the layer's record last
 //! ```
 
 mod blob;
+mod early;
 mod sink;
 #[cfg(test)]
 mod tests;
@@ -111,7 +113,6 @@ impl Transaction {
         } = received;
         let diff_id = DiffId(digest);
         self.want([&digest])?;
-        file.sync_all().context("sync", &path)?;
         if is_blob {
             let other_name = self.scratch().join(store::unique_name("blob")?);
             fs::hard_link(&path, &other_name).context("link", &other_name)?;
@@ -125,6 +126,9 @@ impl Transaction {
             directory: false,
         };
         self.make_mountable(&diff_id, &tree, &file, &mut record)?;
+        if record.erofs.is_some() {
+            early::forget(&file);
+        }
         let blob = blob.unwrap_or_else(|| Descriptor::new(media_type::OCI_LAYER, digest, size));
         Ok(Layer {
             diff_id,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use super::early::EarlyFile;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::Error;
 use crate::tar::{Source, TarError};
@@ -34,6 +35,7 @@ pub(super) struct Received {
     pub(super) digest: Digest,
     /// In bytes.
     pub(super) size: u64,
+    /// Durable.
     pub(super) file: File,
     pub(super) path: PathBuf,
 }
@@ -50,7 +52,7 @@ impl TarSink {
             at: 0,
             hasher: Hasher::new(algorithm),
             size: 0,
-            file,
+            file: EarlyFile::new(file),
             path,
         };
         let thread = std::thread::spawn(move || receive(source));
@@ -127,12 +129,15 @@ fn receive(source: Incoming) -> Result<Received, LayerError> {
     let (tree, mut source) = tree::scan(source)?;
     // What follows the end mark belongs to the digest.
     while source.next_piece().map_err(TarError::from)? {}
+    let path = source.path;
+    let failed = |err: io::Error| io::Error::new(err.kind(), format!("write {path:?}: {err}"));
+    let file = source.file.finish().map_err(failed);
     Ok(Received {
         tree,
         digest: source.hasher.finish(),
         size: source.size,
-        file: source.file,
-        path: source.path,
+        file: file.map_err(TarError::from)?,
+        path,
     })
 }
 
@@ -145,7 +150,7 @@ struct Incoming {
     at: usize,
     hasher: Hasher,
     size: u64,
-    file: File,
+    file: EarlyFile,
     path: PathBuf,
 }
 
