@@ -70,7 +70,7 @@ impl Store {
         search_cache(&cache, CACHE_DEPTH_MAX, &mut kept).context("read", &cache)?;
         let records = self.list_refs()?;
         for part in on_all_processors(&records, |part| self.named(part))? {
-            kept.extend(part);
+            kept = joined(kept, part);
         }
         Ok(kept)
     }
@@ -183,6 +183,13 @@ impl Store {
             }
         }
     }
+}
+
+/// Both sets as one; the larger one grows.
+fn joined(a: HashSet<Digest>, b: HashSet<Digest>) -> HashSet<Digest> {
+    let (mut larger, smaller) = if a.len() < b.len() { (b, a) } else { (a, b) };
+    larger.extend(smaller);
+    larger
 }
 
 fn read_wants(path: &PathBuf) -> Result<Vec<Digest>, Error> {

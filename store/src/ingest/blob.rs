@@ -1,6 +1,6 @@
 //! The first half of the pipeline: the blob, checked and kept while it is inflated.
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 
 use super::early::{self, EarlyFile};
@@ -169,10 +169,90 @@ pub(super) fn inflate<R: Read>(
             BufReader::with_capacity(PIECE_BYTES, blob),
         )),
         Compression::Zstd => {
-            let mut decoder =
-                zstd::Decoder::with_buffer(BufReader::with_capacity(PIECE_BYTES, blob))?;
+            let mut blob = BufReader::with_capacity(PIECE_BYTES, blob);
+            check_window(blob.fill_buf()?)?;
+            let mut decoder = zstd::Decoder::with_buffer(blob)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
             sink.fill_from(decoder)
         }
+    }
+}
+
+/// Says how large a window is that is too large; the decoder, which refuses it too, only says that it is.
+fn check_window(frame: &[u8]) -> io::Result<()> {
+    match window_bytes(frame).filter(|bytes| *bytes > 1 << ZSTD_WINDOW_LOG_MAX) {
+        None => Ok(()),
+        Some(bytes) => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!(
+                "the zstd frame needs a window of {bytes} bytes, more than {}",
+                1 << ZSTD_WINDOW_LOG_MAX
+            ),
+        )),
+    }
+}
+
+/// How much a zstd frame makes its decoder keep, in bytes (RFC 8878, 3.1.1.1); `None` where `frame` is none.
+fn window_bytes(frame: &[u8]) -> Option<u64> {
+    let (descriptor, header) = frame.strip_prefix(b"\x28\xb5\x2f\xfd")?.split_first()?;
+    let is_single_segment = descriptor & 0x20 != 0;
+    if !is_single_segment {
+        let window = *header.first()?;
+        let base = 1_u64 << (10 + (window >> 3));
+        return Some(base + base / 8 * u64::from(window & 7));
+    }
+    // The window is the whole content, whose size stands behind the dictionary's id.
+    let dictionary_id = [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let size = header.get(dictionary_id..)?;
+    let number = |length: usize| {
+        let mut bytes = [0; 8];
+        bytes[..length].copy_from_slice(size.get(..length)?);
+        Some(u64::from_le_bytes(bytes))
+    };
+    match descriptor >> 6 {
+        0 => number(1),
+        1 => number(2).map(|size| size + 256),
+        2 => number(4),
+        _ => number(8),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(header: &[u8]) -> Vec<u8> {
+        [b"\x28\xb5\x2f\xfd", header].concat()
+    }
+
+    #[test]
+    fn windows_are_read_from_the_frames_header() {
+        let rows: [(&[u8], Option<u64>); 8] = [
+            (&[0x00, 17 << 3], Some(128 << 20)),
+            (&[0x00, 17 << 3 | 1], Some(144 << 20)),
+            (&[0x00, 0xff], Some(15 << 38)),
+            (&[0x20, 7], Some(7)),
+            (&[0x61, 9, 1, 2], Some(0x0201 + 256)),
+            (&[0xa0, 0, 0, 0, 0x80], Some(1 << 31)),
+            (&[0xe0, 0, 0, 0, 0, 1, 0, 0, 0], Some(1 << 32)),
+            (&[0xe0, 0, 0], None),
+        ];
+        for (header, bytes) in rows {
+            assert_eq!(window_bytes(&frame(header)), bytes, "{header:x?}");
+        }
+        assert_eq!(window_bytes(b"ustar"), None);
+    }
+
+    #[test]
+    fn a_window_of_2_gib_is_refused_with_its_size() {
+        let mut packed = Vec::new();
+        let mut encoder = zstd::Encoder::new(&mut packed, 1).unwrap();
+        encoder.window_log(31).unwrap();
+        encoder.write_all(&[7; 1000]).unwrap();
+        encoder.finish().unwrap();
+        let refused = check_window(&packed).unwrap_err().to_string();
+        assert!(refused.contains("2147483648 bytes"), "{refused}");
+        let usual = zstd::encode_all(&b"x"[..], 19).unwrap();
+        check_window(&usual).unwrap();
     }
 }

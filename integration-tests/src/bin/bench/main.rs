@@ -1,6 +1,6 @@
 //! `make bench`: teu against its peers on this machine, in turn, as ratios.
 //!
-//! `bench [--rounds N] [runtime|pull|build]...`; results are printed and written
+//! `bench [--rounds N] [runtime|pull|store|build]...`; results are printed and written
 //! to `target/bench` as Markdown tables and SVG charts. `CRUN=`, `RUNC=` and
 //! `YOUKI=` name other binaries of the peers.
 
@@ -9,6 +9,7 @@ mod measure;
 mod pull;
 mod report;
 mod runtime;
+mod store;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,9 +21,9 @@ fn main() -> ExitCode {
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--rounds" => rounds = args.next().and_then(|count| count.parse().ok()),
-            "runtime" | "pull" | "build" => chosen.push(arg),
+            "runtime" | "pull" | "store" | "build" => chosen.push(arg),
             _ => {
-                eprintln!("usage: bench [--rounds N] [runtime|pull|build]...");
+                eprintln!("usage: bench [--rounds N] [runtime|pull|store|build]...");
                 return ExitCode::from(2);
             }
         }
@@ -36,10 +37,16 @@ fn main() -> ExitCode {
     if wanted("pull") {
         tables.push(pull::table(rounds.unwrap_or(3)));
     }
+    let mut goals = Vec::new();
+    if wanted("store") {
+        let (measured, asked) = store::measure(rounds.unwrap_or(3));
+        tables.extend(measured);
+        goals = asked;
+    }
     if wanted("build") {
         tables.extend(build::tables(rounds.unwrap_or(3)));
     }
-    match report::write(&folder, &tables) {
+    match report::write(&folder, &tables, &goals) {
         Ok(()) => {
             println!("written to {}", folder.display());
             ExitCode::SUCCESS

@@ -70,7 +70,7 @@ fn contenders<'a>(scene: &'a Scene, tar: &'a Path, source: &'a str) -> Vec<Conte
 }
 
 /// An empty folder; what the round before left there is removed, untimed.
-fn fresh(scene: &Scene, name: &str) -> PathBuf {
+pub(crate) fn fresh(scene: &Scene, name: &str) -> PathBuf {
     let folder = scene.path(name);
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).expect("make a folder");
@@ -126,7 +126,7 @@ fn skopeo_and_umoci(scene: &Scene, source: &str) -> Sample {
 }
 
 /// A tar of files whose names, sizes and compressibility are those of a distribution.
-fn layer(scene: &Scene) -> PathBuf {
+pub(crate) fn layer(scene: &Scene) -> PathBuf {
     let root = scene.path("layer");
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = move || {
@@ -168,13 +168,13 @@ fn layer(scene: &Scene) -> PathBuf {
 }
 
 /// Debian's docker-registry on loopback in the scene's network namespace.
-struct Registry {
+pub(crate) struct Registry {
     process: Child,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Registry {
-    fn start(scene: &Scene) -> Self {
+    pub(crate) fn start(scene: &Scene) -> Self {
         let port = 5000;
         let config = scene.write(
             "registry.yml",

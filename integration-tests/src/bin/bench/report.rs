@@ -14,9 +14,39 @@ pub(crate) struct Table {
     pub(crate) rows: Vec<(String, Vec<Sample>)>,
 }
 
+/// A figure of ours, and what was asked of it.
+pub(crate) struct Goal {
+    /// What was measured, unit included.
+    pub(crate) what: String,
+    /// The figure.
+    pub(crate) is: f64,
+    /// What it should not exceed; `None`: nothing was asked, the figure explains another.
+    pub(crate) at_most: Option<f64>,
+}
+
+/// The goals as a table in Markdown; what was missed is marked.
+fn goals_markdown(goals: &[Goal]) -> String {
+    let mut out = String::from("## What was asked of the store\n\n");
+    out.push_str("| | is | at most | |\n|---|---:|---:|---|\n");
+    for Goal { what, is, at_most } in goals {
+        let (limit, verdict) = match at_most {
+            None => (String::new(), ""),
+            Some(limit) if is <= limit => (limit.to_string(), "met"),
+            Some(limit) => (limit.to_string(), "**missed**"),
+        };
+        let _ = writeln!(out, "| {what} | {is:.2} | {limit} | {verdict} |");
+    }
+    out
+}
+
 impl Table {
-    fn wall_ms(samples: &[Sample]) -> f64 {
+    pub(crate) fn wall_ms(samples: &[Sample]) -> f64 {
         median(samples, |sample| sample.wall.as_secs_f64() * 1e3)
+    }
+
+    /// Wall time of row `a` over that of row `b`.
+    pub(crate) fn ratio(&self, a: usize, b: usize) -> f64 {
+        Self::wall_ms(&self.rows[a].1) / Self::wall_ms(&self.rows[b].1)
     }
 
     /// The table in Markdown: medians, and how many times ours each takes.
@@ -79,7 +109,7 @@ impl Table {
 ///
 /// # Errors
 /// When the folder or a file cannot be written.
-pub(crate) fn write(folder: &Path, tables: &[Table]) -> std::io::Result<()> {
+pub(crate) fn write(folder: &Path, tables: &[Table], goals: &[Goal]) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
     let mut all = String::from("# Measured by `make bench`\n");
     for table in tables {
@@ -87,6 +117,11 @@ pub(crate) fn write(folder: &Path, tables: &[Table]) -> std::io::Result<()> {
         println!("\n{text}");
         let _ = write!(all, "\n{text}\n![{}]({}.svg)\n", table.title, table.name);
         std::fs::write(folder.join(format!("{}.svg", table.name)), table.svg())?;
+    }
+    if !goals.is_empty() {
+        let text = goals_markdown(goals);
+        println!("\n{text}");
+        let _ = write!(all, "\n{text}");
     }
     std::fs::write(folder.join("results.md"), all)
 }
