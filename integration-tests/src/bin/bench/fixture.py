@@ -86,7 +86,7 @@ def cold(folder):
     for parent, _, files in os.walk(folder):
         for name in files:
             path = os.path.join(parent, name)
-            if not os.path.islink(path):
+            if os.path.isfile(path) and not os.path.islink(path):
                 file = os.open(path, os.O_RDONLY)
                 os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
                 os.close(file)
