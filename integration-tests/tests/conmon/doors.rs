@@ -183,7 +183,7 @@ fn readiness_passes_to_the_service_manager() {
         let host = std::os::unix::net::UnixDatagram::bind(post.path("host")).unwrap();
         host.set_read_timeout(Some(std::time::Duration::from_secs(10)))
             .unwrap();
-        post.program("echo up; sleep 0.5");
+        post.program("echo up; while [ ! -e $HOME_OF_TEST/heard ]; do sleep 0.05; done");
         post.start("-l @/log --sdnotify-socket @/host").succeeds();
         post.wait_for("log", "up");
         let container = std::os::unix::net::UnixDatagram::unbound().unwrap();
@@ -193,6 +193,7 @@ fn readiness_passes_to_the_service_manager() {
         container.send_to(b"STATUS=x\nREADY=1", &door).unwrap();
         let mut text = [0; 64];
         let n = host.recv(&mut text).unwrap();
+        post.write("heard", b"");
         post.wait();
         (text[..n].to_vec(), mode)
     });
