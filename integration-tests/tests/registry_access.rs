@@ -9,8 +9,8 @@ mod peers;
 
 use peers::{Registry, TokenServer, stored};
 use std::os::unix::fs::PermissionsExt as _;
-use teu_integration_tests::Scene;
 use teu_integration_tests::command::Outcome;
+use teu_integration_tests::{Scene, is_root, skip_unless};
 
 fn store(scene: &Scene, words: &[&str]) -> Outcome {
     scene.run("teu-store", words)
@@ -436,4 +436,101 @@ fn signatures_are_good_for_one_key_and_one_image() {
     sign(&scene, &registry, &image, "ours.key", &other);
     verify("ours.pub").fails(1, &["signs another image"]);
     assert!(stored(&scene, "docker.io/library/busybox:latest")["id"].is_string());
+}
+
+#[test]
+fn an_insecure_registry_needs_no_good_certificate() {
+    let scene = Scene::new("insecure registry");
+    let registry = Registry::tls(&scene, "alice", "secret");
+    scene.busybox("busybox");
+    let name = registry.name("app:1");
+    let push = |conf: &str| {
+        let access = ["--registries-conf", conf, "--creds", "alice:secret"];
+        store(
+            &scene,
+            &[&["push", "-q"], &access[..], &["busybox", &name]].concat(),
+        )
+    };
+    scene.write("none.conf", "");
+    push("none.conf").fails(1, &["certificate is not trusted"]);
+    let insecure = "[[registry]]\nlocation = 'localhost:5000'\ninsecure = true\n";
+    scene.write("insecure.conf", insecure);
+    push("insecure.conf").succeeds();
+    scene.write("wrong.conf", "[[registry]]\nlocation = 5");
+    push("wrong.conf").fails(1, &["wrong.conf"]);
+    push("nosuch.conf").fails(1, &["nosuch.conf", "not found"]);
+}
+
+/// A proxy that tunnels: what it was asked for, each a line.
+fn proxy(port: u16) -> std::sync::Arc<std::sync::Mutex<Vec<String>>> {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let asked = std::sync::Arc::<std::sync::Mutex<Vec<String>>>::default();
+    let log = std::sync::Arc::clone(&asked);
+    let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let log = std::sync::Arc::clone(&log);
+            std::thread::spawn(move || {
+                let mut reader = BufReader::new(client.try_clone().unwrap());
+                let mut line = String::new();
+                reader.read_line(&mut line).unwrap();
+                let mut rest = String::new();
+                while rest != "\r\n" {
+                    rest.clear();
+                    if reader.read_line(&mut rest).unwrap() == 0 {
+                        return;
+                    }
+                }
+                log.lock().unwrap().push(line.clone());
+                let place = line.split(' ').nth(1).unwrap().to_owned();
+                let Ok(server) = std::net::TcpStream::connect(place) else {
+                    return;
+                };
+                (&client).write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+                let (mut up, mut down) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut reader, &mut up);
+                    let _ = up.shutdown(std::net::Shutdown::Write);
+                });
+                let _ = std::io::copy(&mut &server, &mut down);
+                let _ = down.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    asked
+}
+
+#[test]
+fn proxies_are_used_but_for_whom_they_are_not() {
+    let scene = Scene::new("proxy");
+    skip_unless!(scene, is_root(), "an address of its own is root's");
+    scene.shell("ip address add 10.9.9.9/32 dev lo");
+    let registry = Registry::http_at(&scene, "10.9.9.9:5011");
+    scene.busybox("busybox");
+    let asked = proxy(5012);
+    let name = registry.name("app:1");
+    let push = |variables: &[(&str, &str)]| {
+        let mut command = scene.command(
+            "teu-store",
+            ["push", "-q", "--plain-http", "busybox", &name],
+        );
+        command.envs(variables.iter().copied());
+        let limit = teu_integration_tests::command::TIME_LIMIT;
+        teu_integration_tests::command::run_limited(command, b"", limit).succeeds();
+        std::mem::take(&mut *asked.lock().unwrap())
+    };
+    let through = ("HTTP_PROXY", "http://127.0.0.1:5012");
+    let seen = push(&[through]);
+    assert!(
+        seen.iter().any(|line| line.contains("10.9.9.9:5011")),
+        "{seen:?}"
+    );
+    for exempt in ["10.9.0.0/16", "10.9.9.9", "10.9.9.9:5011", "*"] {
+        assert_eq!(
+            push(&[through, ("NO_PROXY", exempt)]),
+            [] as [String; 0],
+            "{exempt}"
+        );
+    }
+    assert!(!push(&[through, ("NO_PROXY", "10.8.0.0/16,other.test")]).is_empty());
 }

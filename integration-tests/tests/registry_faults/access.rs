@@ -275,7 +275,7 @@ fn redirects(world: &World, elsewhere: &Faulty) -> Vec<Row> {
             .requests(|_, elsewhere| no_password(elsewhere)),
         row(
             "a layer elsewhere, where a password is wanted",
-            Fails(&["log in again"]),
+            Fails(&["answers 401"]),
             to("layer", there.clone()),
         )
         .with(&CREDS)

@@ -379,7 +379,7 @@ impl Client {
         let said = error::said(&body);
         let (host, action) = (self.host().to_owned(), call.action.clone());
         Err(match status {
-            401 => self.authorization.refused(&body),
+            401 if self.is_of_home(&response) => self.authorization.refused(&body),
             403 => Error::Denied { host, action, said },
             404 => Error::NotFound {
                 host,
@@ -388,7 +388,7 @@ impl Client {
             },
             _ => Error::Status {
                 action,
-                host,
+                host: answered_by(&response).map_or(host, http::authority),
                 status,
                 said,
                 retry_after: auth::retry_after(&response),
@@ -406,7 +406,8 @@ impl Client {
                 None
             };
             let mut response = self.http.send(uri, call, sent.as_deref())?;
-            if response.status().as_u16() != 401 || !at_home {
+            // What another host asks for is not the registry's to ask.
+            if response.status().as_u16() != 401 || !self.is_of_home(&response) {
                 return Ok(response);
             }
             self.authorization
@@ -414,6 +415,11 @@ impl Client {
         }
         let sent = self.authorization.current(&self.http, &self.base)?;
         self.http.send(uri, call, sent.as_deref())
+    }
+
+    /// Whether the registry itself has answered, not a host that it sent us to.
+    fn is_of_home(&self, response: &Response<Body>) -> bool {
+        answered_by(response).is_none_or(|uri| http::same_origin(uri, &self.base))
     }
 
     pub(super) fn unreadable(&self, action: &str, error: &std::io::Error) -> Error {
@@ -431,6 +437,11 @@ impl Client {
             source: Transport::from(error),
         }
     }
+}
+
+fn answered_by(response: &Response<Body>) -> Option<&Uri> {
+    let answered: Option<&http::AnsweredBy> = response.extensions().get();
+    answered.map(|answered| &answered.0)
 }
 
 /// `a/b` of `a/b; charset=utf-8`.

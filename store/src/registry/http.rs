@@ -85,6 +85,10 @@ impl<'a> Call<'a> {
     }
 }
 
+/// Who has answered, after redirects: stands with each answer.
+#[derive(Clone)]
+pub(super) struct AnsweredBy(pub(super) Uri);
+
 /// Agents by the host they talk to.
 pub(super) struct Http {
     trust: TrustOptions,
@@ -125,7 +129,8 @@ impl Http {
         let mut here = uri.clone();
         for _ in 0..=REDIRECTS_MAX {
             let permitted = authorization.filter(|_| same_origin(&here, uri));
-            let response = self.send_here(&here, call, permitted)?;
+            let mut response = self.send_here(&here, call, permitted)?;
+            response.extensions_mut().insert(AnsweredBy(here.clone()));
             let status = response.status().as_u16();
             if !matches!(status, 301 | 302 | 303 | 307 | 308) || !call.follows_redirects() {
                 return Ok(response);
