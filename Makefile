@@ -9,6 +9,9 @@ PROGRAMS := containerd-shim-teu-v2 teu teu-build teu-runtime teu-shim teu-store
 # The programs without the benchmarks and the harness.
 BUILD := cargo build --release $(addprefix -p ,teu-runtime teu-shim teu-store teu-builder)
 
+# How long `make fuzz` runs each target, in seconds.
+FUZZ ?= 600
+
 # Boots a cgroup-v2 host and runs a command in it (see integration-tests/run-in-vm).
 VM ?= ../shared/tools/vm
 
@@ -24,7 +27,7 @@ OTHER_LINKER ?= aarch64-linux-gnu-gcc
 OTHER_RUNNER ?= qemu-aarch64-static
 OTHER_SKIPS := --skip hook::tests --skip the_kernel_runs_the_device_program
 
-.PHONY: all help demo test test-net test-peers lint bench soak install test-vm check-aarch64 clean
+.PHONY: all help demo test test-net test-peers lint bench soak fuzz install test-vm check-aarch64 clean
 
 all: ## build the release binaries
 	$(BUILD)
@@ -79,6 +82,11 @@ soak: ## what takes too long for the tests: floods of output, many containers, k
 	@.ci/packages $(TEST_PACKAGES)
 	cargo build --release --quiet
 	@$(RELEASE)/soak $(SOAK)
+
+fuzz: ## feed the store's readers with noise for FUZZ seconds each (cargo-fuzz and a nightly compiler)
+	@cargo fuzz --version >/dev/null || { echo "cargo-fuzz is missing: cargo install cargo-fuzz"; exit 1; }
+	@for target in layer documents; do \
+		(cd store && cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ) -max_len=65536) || exit 1; done
 
 install: all ## put the binaries in PREFIX/bin
 	install -d $(DESTDIR)$(PREFIX)/bin

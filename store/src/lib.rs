@@ -6,6 +6,8 @@ pub mod archive;
 pub mod bundle;
 pub mod copy;
 pub mod digest;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod image;
 pub mod layer;
 pub mod pack;

@@ -100,7 +100,7 @@ impl Source for FileSource<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Source for &[u8] {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.len().min(buffer.len());
