@@ -11,6 +11,7 @@
     reason = "a test that meets the unexpected panics"
 )]
 
+mod beside;
 #[path = "../peers/mod.rs"]
 mod peers;
 
