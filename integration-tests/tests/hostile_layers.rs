@@ -3,6 +3,32 @@
 //! Each is imported and unpacked on both back-ends beside a sentinel outside.
 //! What must hold: the sentinel is as before, and the answer is an error with a
 //! message or a correct result, never a panic, a signal or a hang.
+//!
+//! Known attacks, and the tests that hold them (`store/src` where no suite is named):
+//!
+//! | attack | test |
+//! |---|---|
+//! | S1 names that climb, writes through links | `names_that_climb_out`, `writes_through_links` here; `ingest/tests/hostile.rs` |
+//! | S2 hard links to the outside | `hard_links_to_the_outside` |
+//! | S3 directories made outside before the error | `writes_through_links` |
+//! | S4 mode or owner changed through a link | `writes_through_links`, `ingest/tests/hostile.rs` |
+//! | S6 a root that is a link | `roots_that_are_something_else` |
+//! | S7, S8 sizes that disagree, smuggled members | `sizes_that_disagree`, `pax_size_wins_over_the_header`, `oracles/` |
+//! | S9 malformed records | `records_that_are_no_records`, `malformed_records_are_errors` |
+//! | S10, S12 claims and bombs | `a_bomb_of_directories_is_refused`, `a_bomb_is_taken_in_bounded_memory`, `tree/budget.rs` |
+//! | S11 packed streams that lie | `compressed_blobs_and_their_lies`, `unknown_kinds_and_truncated_archives` |
+//! | S13, S14, S26 documents | `image/document.rs`, `fuzzing.rs` |
+//! | S15 digests that are paths | `digest.rs` |
+//! | S16, S17, S18, S27 registries | `registry/scenes/`, suite `registry_faults` |
+//! | S19 layouts with links | `archive/place.rs` |
+//! | S20 names at their limits | `names_at_their_limits`, `deep_paths` |
+//! | S21 descriptors that stay open | `malformed_layers_leave_nothing_open` |
+//! | S22 volumes and working directories that climb | `places_of_the_configuration_stay_inside` |
+//! | S23 passwd that is no file | `bundle/user.rs` |
+//! | S24 whiteouts of nothing | `whiteouts_of_nothing`, `tree/stack.rs` |
+//! | S25 attributes and devices of overlays | `overlay_attributes_are_not_smuggled`, `identity.rs` |
+//! | S28 removal that follows links | `dirs/remove.rs` |
+//! | S30 other file systems as layers | `a_layer_of_another_kind_is_refused` |
 #![allow(
     clippy::unwrap_used,
     reason = "a test that meets the unexpected panics"
@@ -403,4 +429,71 @@ fn a_bomb_is_taken_in_bounded_memory() {
         outcome.code() < 100 && !outcome.stderr.contains("memory"),
         "{outcome}"
     );
+}
+
+/// S22: what an image says of volumes and of its working directory makes nothing outside, and changes nothing there.
+#[test]
+fn places_of_the_configuration_stay_inside() {
+    for backend in BACKENDS {
+        let scene = Scene::new(&format!("places of the configuration on {backend}"));
+        let outside = scene.path("outside");
+        scene.shell("mkdir outside && echo 1 > outside/file && chmod 700 outside && mkdir root && ln -s ../../../../../../../.. root/up && tar -C root -cf root.tar .");
+        let before = tree::describe(&outside);
+        let climbing = format!("/../../../../../../..{}", outside.display());
+        let linked = format!("/up{}", outside.display());
+        let run = |words: &[&str]| {
+            let words = [&["--backend", backend], words].concat();
+            scene.run("teu-store", words).succeeds()
+        };
+        run(&["import", "-q", "root.tar", "plain"]);
+        for place in [&climbing, &linked] {
+            let (volume, bundle) = (format!("{place}/new"), "bundle");
+            run(&[
+                "config",
+                "plain",
+                "hostile",
+                "--volume",
+                &volume,
+                "--workdir",
+                place,
+            ]);
+            run(&["unpack", "hostile", bundle]);
+            scene.write("request.json", r#"{"args": ["true"]}"#);
+            run(&[
+                "bundle",
+                "create",
+                "--id",
+                "it",
+                "--request",
+                "request.json",
+                "hostile",
+                "held",
+            ]);
+            run(&["bundle", "release", "it"]);
+            assert_eq!(tree::describe(&outside), before, "{backend} {place}");
+            scene.shell("rm -r bundle held");
+        }
+    }
+}
+
+/// S30: only what we wrote ourselves is ever mounted.
+#[test]
+fn a_layer_of_another_kind_is_refused() {
+    let scene = Scene::new("layer of another kind");
+    scene.shell(
+        "echo x > x && tar -cf x.tar x && umoci init --layout oci && umoci new --image oci:x && umoci raw add-layer --image oci:x x.tar",
+    );
+    for kind in [
+        "application/vnd.oci.image.layer.v1.erofs",
+        "application/vnd.oci.image.layer.v1.squashfs",
+        "text/plain",
+    ] {
+        let script = format!(
+            "rm -rf bad && cp -r oci bad && cd bad && old=$(jq -r .manifests[0].digest index.json) && jq -c '.layers[0].mediaType = \"{kind}\"' blobs/sha256/${{old#sha256:}} > new && new=$(sha256sum new | cut -d' ' -f1) && size=$(stat -c %s new) && mv new blobs/sha256/$new && jq -c \".manifests[0].digest = \\\"sha256:$new\\\" | .manifests[0].size = $size\" index.json > i && mv i index.json"
+        );
+        scene.shell(&script);
+        let _ = scene
+            .run("teu-store", ["import", "bad", "bad"])
+            .fails(1, &[kind]);
+    }
 }

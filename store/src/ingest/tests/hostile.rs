@@ -252,3 +252,25 @@ fn attributes_that_steer_or_do_not_fit() {
         }
     }
 }
+
+// security.md, S21: who takes in thousands of malformed layers has no more open than before, and nothing left on disk.
+#[test]
+fn malformed_layers_leave_nothing_open() {
+    for backend in BACKENDS {
+        let Some(scratch) = Scratch::new("malformed_layers_leave_nothing_open", backend) else {
+            continue;
+        };
+        for round in 0..2000_usize {
+            let name = format!("../{round}");
+            let members: &[Member<'_>] = &[("a", b'0', "", b"x"), (&name, b'0', "", b"x")];
+            assert!(scratch.layer(&archive(members)).is_err());
+        }
+        // Other tests run in this process: what counts is what lies in this store.
+        let open = fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let open = open.filter_map(|entry| fs::read_link(entry.path()).ok());
+        let own = open.filter(|target| target.starts_with(scratch.dir.path()));
+        assert_eq!(own.collect::<Vec<_>>(), Vec::<PathBuf>::new());
+        let left = fs::read_dir(scratch.store.folder("tmp")).unwrap().count();
+        assert_eq!(left, 0);
+    }
+}
