@@ -41,7 +41,7 @@ pub enum UpperPlace {
 
 /// What was found, and for whom: another boot or user namespace asks again.
 #[derive(Debug, Serialize, Deserialize)]
-struct Found {
+pub(crate) struct Found {
     here: String,
     backend: Backend,
     upper: UpperPlace,
@@ -61,7 +61,16 @@ impl Store {
         Ok(self.found()?.upper)
     }
 
-    fn found(&self) -> Result<Found, Error> {
+    fn found(&self) -> Result<&Found, Error> {
+        if let Some(found) = self.probed.get() {
+            return Ok(found);
+        }
+        let found = self.probe()?;
+        Ok(self.probed.get_or_init(|| found))
+    }
+
+    /// What an earlier process found here, or what trying finds.
+    fn probe(&self) -> Result<Found, Error> {
         let here = here();
         let path = self.folder("probe.json");
         let known = fs::read(&path)

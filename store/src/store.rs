@@ -22,6 +22,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{CWD, Mode as FileMode, RenameFlags, chmod, lstat, renameat_with};
 use rustix::io::Errno;
@@ -45,6 +46,8 @@ pub struct Store {
     root: PathBuf,
     /// The back-end to use instead of the one that the probe finds.
     pub(crate) forced_backend: Option<crate::probe::Backend>,
+    /// What the probe found, once it was asked.
+    pub(crate) probed: Arc<OnceLock<crate::probe::Found>>,
 }
 
 impl Store {
@@ -62,6 +65,7 @@ impl Store {
         let store = Store {
             root,
             forced_backend: None,
+            probed: Arc::default(),
         };
         let version = store.root.join("VERSION");
         match fs::read_to_string(&version) {

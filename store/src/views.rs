@@ -44,8 +44,14 @@ impl Store {
     }
 
     fn make_view(&self, target: &Path, image: &Path, tars: &[PathBuf]) -> Result<PathBuf, Error> {
-        store::make_directory(target)?;
-        let directory = File::open(target).context("open", target)?;
+        let directory = match File::open(target) {
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
+                store::make_directory(target)?;
+                File::open(target)
+            }
+            other => other,
+        };
+        let directory = directory.context("open", target)?;
         if mount::is_erofs(&directory).context("stat", target)? {
             return Ok(target.to_owned());
         }
@@ -79,7 +85,11 @@ impl Store {
     /// A read-only directory that shows all of `layers`, bottom first, merged; attached nowhere, gone with its descriptor.
     /// A root must pin the layers.
     pub fn view(&self, layers: &[DiffId]) -> Result<OwnedFd, Error> {
-        let lowers = self.make_views(layers)?;
+        self.merged(&self.make_views(layers)?)
+    }
+
+    /// The directories, top first, as one.
+    fn merged(&self, lowers: &[PathBuf]) -> Result<OwnedFd, Error> {
         let paths: Vec<&Path> = lowers.iter().map(PathBuf::as_path).collect();
         match paths.as_slice() {
             [] => {
@@ -112,7 +122,7 @@ impl Store {
         let id = mount_id(&target);
         let layers = &image.config.rootfs.diff_ids;
         let root = self.pin(&id, layers, Some(image.manifest_digest()))?;
-        let attached = self.view(layers).and_then(|view| {
+        let attached = self.merged(root.lowers()).and_then(|view| {
             let directory = File::open(&target).context("open", &target)?;
             mount::attach(view.as_fd(), directory.as_fd()).context("mount on", &target)
         });

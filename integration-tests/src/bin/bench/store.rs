@@ -358,10 +358,19 @@ impl Bench {
         table
     }
 
-    /// Each push packs anew, and goes to a repository that has nothing yet.
+    /// The tar with one file more: no registry and no cache of podman's has met it.
+    fn changed(&self, round: &str) -> String {
+        let tar = self.path("changed.tar").display().to_string();
+        self.scene.shell(&format!(
+            "cp {} {tar} && echo {round} $(date +%s%N) > stamp && tar -rf {tar} stamp",
+            self.tar.display()
+        ));
+        tar
+    }
+
+    /// Each push packs anew, and brings what the registry has not.
     fn push(&mut self, rounds: usize) -> Table {
         let bench = &*self;
-        let tar = bench.tar.display().to_string();
         let podman = |arguments: &[&str]| {
             let mut command = Command::new("podman");
             command.arg("--root").arg(bench.path("push-podman"));
@@ -376,6 +385,7 @@ impl Bench {
                 task: Box::new(|round| {
                     let store = fresh(&bench.scene, "push-store");
                     let name = bench.name(&format!("pushed-by-teu-{round}"));
+                    let tar = bench.changed("teu");
                     run(&mut bench.teu(&store, &["import", "-q", &tar, &name]));
                     run(&mut bench.teu(&store, &["push", "-q", &name]))
                 }),
@@ -383,9 +393,8 @@ impl Bench {
             Contender {
                 name: "podman push".into(),
                 task: Box::new(|round| {
-                    if round == 0 {
-                        run(&mut podman(&["import", "-q", &tar, "bench"]));
-                    }
+                    let tar = bench.changed("podman");
+                    run(&mut podman(&["import", "-q", &tar, "bench"]));
                     let name = bench.name(&format!("pushed-by-podman-{round}"));
                     run(&mut podman(&[
                         "push",
