@@ -205,7 +205,10 @@ pub(crate) fn print<T: Listed>(
     let mut out = io::stdout().lock();
     if *format == Format::Table {
         let rows: Vec<Vec<String>> = rows.into_iter().map(|row| row.cells()).collect();
-        return Ok(write_table(&mut out, T::HEAD, &rows)?);
+        // All at once: standard output itself writes line by line.
+        let mut table = Vec::new();
+        write_table(&mut table, T::HEAD, &rows)?;
+        return Ok(out.write_all(&table)?);
     }
     for row in rows {
         print_one(&mut out, format, &serde_json::to_value(row)?)?;
