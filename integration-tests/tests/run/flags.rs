@@ -140,3 +140,28 @@ fn running_out_of_memory_is_told() {
     );
     teu(&scene, &["rm", "o"]).succeeds();
 }
+
+// `teu` names them without knowing them: a verb that its program has not would
+// show only when someone types it.
+#[test]
+fn every_verb_of_its_help_has_a_help_of_its_own() {
+    let scene = Scene::new("run verbs");
+    let help = teu(&scene, &["--help"]).succeeds();
+    let lines = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty());
+    // What does not fit goes on in a line that is indented further.
+    let verbs: Vec<_> = lines
+        .filter_map(|line| line.strip_prefix("  "))
+        .filter(|line| !line.starts_with(' '))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert!(verbs.len() > 30 && verbs.contains(&"copy"), "{verbs:?}");
+    for verb in verbs {
+        if verb != "help" {
+            let _ = teu(&scene, &[verb, "--help"]).succeeds();
+        }
+    }
+}

@@ -130,7 +130,7 @@ fn dispatch(place: &Place, command: Command) -> Result<u8, Error> {
         Command::Wait(arguments) => wait::run(place, &arguments),
         Command::Rm(arguments) => rm::run(place, &arguments),
         Command::Inspect(arguments) => inspect::run(place, &arguments),
-        Command::Pass(pass) => pass::run(place, pass),
+        Command::Pass(pass) => pass::run(place, &pass),
     }
 }
 

@@ -1,85 +1,133 @@
 //! Verbs of the other programs, executed as `git` executes its own.
 
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use clap::Subcommand;
+use clap::{Arg, ArgAction, ArgMatches, value_parser};
 
 use crate::container::Place;
 use crate::{Error, siblings};
 
-/// What is passed on as it is.
-#[derive(Debug, clap::Args)]
-#[command(disable_help_flag = true)]
-pub(super) struct Rest {
-    /// What the program says with --help
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "ARGUMENT"
-    )]
-    arguments: Vec<std::ffi::OsString>,
+/// Whose verbs they are, and what a line of help says of each; the programs say the rest.
+const VERBS: [(&str, &str, &str); 29] = [
+    ("teu-build", "build", "Build an image from a Dockerfile"),
+    ("teu-store", "images", "List images"),
+    ("teu-store", "pull", "Fetch an image from a registry"),
+    ("teu-store", "push", "Send an image to a registry"),
+    ("teu-store", "login", "Keep credentials for a registry"),
+    ("teu-store", "logout", "Forget credentials for a registry"),
+    ("teu-store", "search", "List the repositories of a registry"),
+    ("teu-store", "list-tags", "List the tags of a repository"),
+    ("teu-store", "referrers", "List what refers to an image"),
+    ("teu-store", "verify-signature", "Check who signed an image"),
+    (
+        "teu-store",
+        "copy",
+        "Copy an image from any place to any other",
+    ),
+    ("teu-store", "tag", "Give an image another name"),
+    ("teu-store", "untag", "Take names of images away"),
+    ("teu-store", "rmi", "Remove images"),
+    ("teu-store", "history", "Show how an image came to be"),
+    ("teu-store", "diff", "Show how two images differ"),
+    (
+        "teu-store",
+        "layers",
+        "Show which images share which layers",
+    ),
+    (
+        "teu-store",
+        "config",
+        "Make an image that runs in another way",
+    ),
+    (
+        "teu-store",
+        "index",
+        "Join images of several platforms under one name",
+    ),
+    ("teu-store", "import", "Read images from a file"),
+    ("teu-store", "export", "Write images to a file"),
+    ("teu-store", "unpack", "Copy an image into a bundle"),
+    ("teu-store", "repack", "Make an image of an unpacked bundle"),
+    ("teu-store", "mount", "Show an image as a directory"),
+    ("teu-store", "umount", "Take such a directory away"),
+    ("teu-store", "verify", "Check all images byte by byte"),
+    ("teu-store", "df", "Show what takes room"),
+    (
+        "teu-store",
+        "prune",
+        "Remove images by age, or until little room is taken",
+    ),
+    (
+        "teu-store",
+        "gc",
+        "Remove what no image and no container needs",
+    ),
+];
+
+/// A verb of another program, and its arguments, which that program reads.
+#[derive(Debug)]
+pub(super) struct Pass {
+    program: &'static str,
+    verb: &'static str,
+    arguments: Vec<OsString>,
 }
 
-/// A verb of another program.
-#[derive(Debug, Subcommand)]
-pub(super) enum Pass {
-    /// Build an image from a Dockerfile
-    Build(Rest),
-    /// List images
-    Images(Rest),
-    /// Fetch an image from a registry
-    Pull(Rest),
-    /// Send an image to a registry
-    Push(Rest),
-    /// Give an image another name
-    Tag(Rest),
-    /// Remove images
-    Rmi(Rest),
-    /// Read an image or a file system from a file
-    Import(Rest),
-    /// Write an image to a file
-    Export(Rest),
-    /// Take names of images away
-    Untag(Rest),
-    /// Show how an image came to be
-    History(Rest),
-    /// Show which files of two images differ
-    Diff(Rest),
-    /// Show what takes room in the store
-    Df(Rest),
-    /// Remove images that no container uses, by age and size
-    Prune(Rest),
-    /// Check everything in the store, and repair it
-    Verify(Rest),
-    /// Remove what no image and no container needs
-    Gc(Rest),
+impl clap::Subcommand for Pass {
+    fn augment_subcommands(teu: clap::Command) -> clap::Command {
+        teu.subcommands(VERBS.map(|(program, verb, about)| {
+            let rest = Arg::new("arguments")
+                .value_name("ARGUMENT")
+                .help(format!("What {program} {verb} --help says"))
+                .action(ArgAction::Append)
+                .value_parser(value_parser!(OsString))
+                .num_args(0..)
+                .trailing_var_arg(true)
+                .allow_hyphen_values(true);
+            clap::Command::new(verb)
+                .about(about)
+                .disable_help_flag(true)
+                .arg(rest)
+        }))
+    }
+
+    fn augment_subcommands_for_update(teu: clap::Command) -> clap::Command {
+        Self::augment_subcommands(teu)
+    }
+
+    fn has_subcommand(name: &str) -> bool {
+        VERBS.iter().any(|(_, verb, _)| *verb == name)
+    }
+}
+
+impl clap::FromArgMatches for Pass {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let found = matches.subcommand().and_then(|(name, matches)| {
+            let (program, verb, _) = VERBS.iter().find(|(_, verb, _)| *verb == name)?;
+            let arguments = matches.get_many("arguments").unwrap_or_default();
+            Some(Pass {
+                program,
+                verb,
+                arguments: arguments.cloned().collect(),
+            })
+        });
+        found.ok_or_else(|| clap::Error::new(clap::error::ErrorKind::MissingSubcommand))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 /// Becomes the other program.
-pub(super) fn run(place: &Place, pass: Pass) -> Result<u8, Error> {
-    let (program, verb, rest) = match pass {
-        Pass::Build(rest) => ("teu-build", "build", rest),
-        Pass::Images(rest) => ("teu-store", "images", rest),
-        Pass::Pull(rest) => ("teu-store", "pull", rest),
-        Pass::Push(rest) => ("teu-store", "push", rest),
-        Pass::Tag(rest) => ("teu-store", "tag", rest),
-        Pass::Rmi(rest) => ("teu-store", "rmi", rest),
-        Pass::Import(rest) => ("teu-store", "import", rest),
-        Pass::Export(rest) => ("teu-store", "export", rest),
-        Pass::Untag(rest) => ("teu-store", "untag", rest),
-        Pass::History(rest) => ("teu-store", "history", rest),
-        Pass::Diff(rest) => ("teu-store", "diff", rest),
-        Pass::Df(rest) => ("teu-store", "df", rest),
-        Pass::Prune(rest) => ("teu-store", "prune", rest),
-        Pass::Verify(rest) => ("teu-store", "verify", rest),
-        Pass::Gc(rest) => ("teu-store", "gc", rest),
-    };
-    become_program(place, program, verb, &rest.arguments)
+pub(super) fn run(place: &Place, pass: &Pass) -> Result<u8, Error> {
+    become_program(place, pass.program, pass.verb, &pass.arguments)
 }
 
 /// Executes a sibling in place of this process, on our store.
-pub(super) fn become_program<A: AsRef<std::ffi::OsStr>>(
+pub(super) fn become_program<A: AsRef<OsStr>>(
     place: &Place,
     program: &str,
     verb: &str,
