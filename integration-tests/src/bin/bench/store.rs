@@ -21,8 +21,9 @@ const SHORT_ROUNDS: usize = 20;
 
 /// Where everything lies.
 struct Bench {
-    scene: Scene,
+    /// Ends before the scene, which looks for what was left behind.
     registry: Registry,
+    scene: Scene,
     tar: PathBuf,
     goals: Vec<Goal>,
 }
