@@ -23,19 +23,29 @@ pub(super) fn process(
             path: cwd.to_owned(),
         });
     }
-    // Only root keeps the capabilities across execve(2) anyway; docker says so beforehand.
-    let held: &[&str] = if user.uid == 0 {
-        &defaults::CAPABILITIES
+    let bounding = if request.privileged {
+        defaults::all_capabilities()
     } else {
-        &[]
+        defaults::CAPABILITIES.to_vec()
     };
+    // Only root keeps the capabilities across execve(2) anyway; docker says so beforehand.
+    let held: &[&str] = if user.uid == 0 { &bounding } else { &[] };
+    let rlimits: Vec<Value> = request
+        .rlimits
+        .iter()
+        .map(|(name, soft, hard)| {
+            let kind = format!("RLIMIT_{}", name.to_uppercase());
+            json!({ "type": kind, "soft": soft, "hard": hard })
+        })
+        .collect();
     Ok(json!({
         "terminal": request.terminal,
         "user": { "uid": user.uid, "gid": user.gid, "additionalGids": user.additional_gids },
         "args": command(config, request)?,
         "env": environment(config, request, user, id)?,
         "cwd": cwd,
-        "capabilities": { "bounding": defaults::CAPABILITIES, "effective": held, "permitted": held },
+        "capabilities": { "bounding": bounding, "effective": held, "permitted": held },
+        "rlimits": rlimits,
         "noNewPrivileges": false,
     }))
 }

@@ -33,6 +33,10 @@ pub struct Request {
     pub cgroups_path: Option<String>,
     /// Limits: runtime-spec's `linux.resources`.
     pub resources: Option<Value>,
+    /// Resource limits: a name such as `nofile`, soft, hard.
+    pub rlimits: Vec<(String, u64, u64)>,
+    /// All capabilities and devices that we have, nothing filtered, hidden or read-only.
+    pub privileged: bool,
     /// Runtime-spec's annotations; the image's own are not among them.
     pub annotations: BTreeMap<String, String>,
 }

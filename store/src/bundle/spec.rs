@@ -35,6 +35,11 @@ pub(super) fn config(
 /// The default mounts, those of the request over them. One for the same place replaces the default.
 fn mounts(request: &Request, host: &Host) -> Result<Vec<Mount>, BundleError> {
     let mut mounts = defaults::mounts();
+    if request.privileged {
+        mounts
+            .iter_mut()
+            .for_each(|mount| mount.options.retain(|option| option != "ro"));
+    }
     if request.network == Network::Host {
         mounts.extend(host.network_files.iter().map(|path| Mount {
             destination: path.clone(),
@@ -97,10 +102,14 @@ fn linux(request: &Request, host: &Host) -> Value {
     let mut linux = json!({
         "namespaces": namespaces(request, host),
         "resources": resources(request),
-        "maskedPaths": masked,
-        "readonlyPaths": defaults::READONLY_PATHS,
     });
-    if let Some(profile) = seccomp::profile(&defaults::CAPABILITIES) {
+    if !request.privileged {
+        linux["maskedPaths"] = json!(masked);
+        linux["readonlyPaths"] = json!(defaults::READONLY_PATHS);
+    }
+    if !request.privileged
+        && let Some(profile) = seccomp::profile(&defaults::CAPABILITIES)
+    {
         linux["seccomp"] = profile;
     }
     if let Some(path) = &request.cgroups_path {
@@ -138,7 +147,11 @@ fn resources(request: &Request) -> Value {
         Some(Value::Object(resources)) => resources.clone(),
         _ => Map::new(),
     };
-    let mut devices = vec![json!({ "allow": false, "access": "rwm" })];
+    let mut devices = vec![json!({ "allow": request.privileged, "access": "rwm" })];
+    if request.privileged {
+        resources.insert("devices".into(), devices.into());
+        return resources.into();
+    }
     devices.extend(
         defaults::DEVICES
             .iter()
@@ -234,6 +247,25 @@ mod tests {
 
     fn config_err(request: &Request) -> bool {
         config(request, json!({}), "id", &HOST).is_err()
+    }
+
+    #[test]
+    fn the_privileged_are_neither_filtered_nor_blinded() {
+        let config = plan(&Request {
+            privileged: true,
+            ..Request::default()
+        });
+        for absent in ["seccomp", "maskedPaths", "readonlyPaths"] {
+            assert!(config["linux"].get(absent).is_none(), "{absent}");
+        }
+        let devices = &config["linux"]["resources"]["devices"];
+        assert_eq!(*devices, json!([{"allow": true, "access": "rwm"}]));
+        assert!(!config["mounts"].to_string().contains("\"ro\""));
+        assert!(
+            plan(&Request::default())["linux"]
+                .get("maskedPaths")
+                .is_some()
+        );
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod scenes;
 mod signature;
 mod trust;
 mod upload;
+mod web;
 
 pub(crate) use http::query_value;
 
@@ -44,3 +45,4 @@ pub use realm::BadRealm;
 pub use signature::{PublicKey, Verdict};
 pub use trust::{TrustError, TrustOptions};
 pub use upload::{Source, Uploaded};
+pub use web::{Known, Web, WebFile};
