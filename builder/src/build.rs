@@ -2,20 +2,20 @@
 
 use crate::cache::StepCache;
 use crate::cancel::Cancel;
-use crate::context::{Context, ContextError};
+use crate::context::{ContextError, Place};
 use crate::dockerfile::{self, DOCKERFILE_BYTES_MAX, Dockerfile};
 use crate::epoch::Epoch;
-use crate::exchange::{self, Exchange, INLINE_FIELD, Place, Records};
+use crate::exchange::{self, Exchange, INLINE_FIELD, Records};
 use crate::execute::{Executor, Failure, RunError, Settings, StepError};
-use crate::images::StoreImages;
-use crate::leftovers;
+use crate::images::{self, StoreImages};
 use crate::output::{Built, OutputError, Outputs, Sending, Sent};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Checked, Plan};
+use crate::prepare::{DockerfilePlace, NamedPlace, Prepared, Source};
 use crate::progress::Progress;
 use crate::report::Problem;
 use crate::schedule;
 use crate::storage::{Storage, StorageError};
-use std::io::Read;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use teu_store::{Reference, Store};
 
@@ -27,10 +27,12 @@ const WORKERS_MIN: usize = 4;
 pub struct Request {
     /// The store.
     pub store: Store,
-    /// The context's directory.
-    pub context: PathBuf,
-    /// The Dockerfile; `None` reads standard input.
-    pub dockerfile: Option<PathBuf>,
+    /// Where the context is.
+    pub context: Place,
+    /// Where the Dockerfile is.
+    pub dockerfile: DockerfilePlace,
+    /// What names mean instead of the stages and images of those names.
+    pub contexts: Vec<(String, NamedPlace)>,
     /// Names for the result.
     pub names: Vec<Reference>,
     /// Where the result goes.
@@ -47,15 +49,6 @@ pub struct Request {
     pub epoch: Epoch,
     /// The program that pulls base images.
     pub puller: PathBuf,
-}
-
-/// The text of a Dockerfile and its name for messages.
-#[derive(Debug)]
-pub struct Source {
-    /// As the user gave it.
-    pub name: String,
-    /// The text.
-    pub text: String,
 }
 
 /// Why a build failed.
@@ -89,6 +82,17 @@ pub enum BuildError {
     /// The user had enough.
     #[error("interrupted")]
     Interrupted,
+    /// Two things are to be read from standard input.
+    #[error("the context and the Dockerfile cannot both be read from standard input")]
+    StdinTwice,
+    /// An OCI layout of the command line.
+    #[error("take the image of the OCI layout {layout}")]
+    Layout {
+        /// Which, and which image of it.
+        layout: String,
+        /// Why not.
+        source: images::ImageError,
+    },
     /// The context.
     #[error(transparent)]
     Context(#[from] ContextError),
@@ -104,51 +108,42 @@ pub enum BuildError {
 }
 
 impl Request {
-    /// Reads the Dockerfile.
-    ///
-    /// # Errors
-    /// It is not there, too long or no UTF-8.
-    pub fn source(&self) -> Result<Source, BuildError> {
-        let name = self
-            .dockerfile
-            .as_ref()
-            .map_or_else(|| "-".to_owned(), |path| path.display().to_string());
-        let fail = |source| BuildError::Read {
-            name: name.clone(),
-            source,
-        };
-        let mut text = String::new();
-        let limit = DOCKERFILE_BYTES_MAX + 1;
-        match &self.dockerfile {
-            Some(path) => std::fs::File::open(path)
-                .map_err(fail)?
-                .take(limit)
-                .read_to_string(&mut text),
-            None => std::io::stdin()
-                .lock()
-                .take(limit)
-                .read_to_string(&mut text),
-        }
-        .map_err(fail)?;
-        if text.len() as u64 > DOCKERFILE_BYTES_MAX {
-            return Err(BuildError::TooLong(name));
-        }
-        Ok(Source { name, text })
-    }
-
     /// Makes the plan, pulling base images that are missing.
     ///
     /// # Errors
     /// What is wrong with the Dockerfile.
-    pub fn plan(&self, source: &Source, progress: &Progress) -> Result<Plan, BuildError> {
-        let file: Dockerfile = dockerfile::parse(&source.text).map_err(BuildError::Problem)?;
-        check_syntax(&file)?;
-        let mut images = StoreImages {
+    pub fn plan(&self, prepared: &Prepared, progress: &Progress) -> Result<Plan, BuildError> {
+        let file = self.parse(prepared)?;
+        let mut images = self.images(progress);
+        plan::plan(&file, &prepared.options, &mut images).map_err(BuildError::Problem)
+    }
+
+    /// Applies the rules to the Dockerfile.
+    ///
+    /// # Errors
+    /// It is no Dockerfile.
+    pub fn check(&self, prepared: &Prepared, progress: &Progress) -> Result<Checked, BuildError> {
+        let file = self.parse(prepared)?;
+        let mut images = self.images(progress);
+        Ok(plan::check(&file, &prepared.options, &mut images))
+    }
+
+    /// Reads the instructions.
+    ///
+    /// # Errors
+    /// It is no Dockerfile, or asks for a front end that is not built in.
+    pub fn parse(&self, prepared: &Prepared) -> Result<Dockerfile, BuildError> {
+        let file = dockerfile::parse(&prepared.source.text).map_err(BuildError::Problem)?;
+        check_syntax(&file, &self.options)?;
+        Ok(file)
+    }
+
+    fn images<'a>(&'a self, progress: &'a Progress) -> StoreImages<'a> {
+        StoreImages {
             store: &self.store,
             puller: &self.puller,
             progress,
-        };
-        plan::plan(&file, &self.options, &mut images).map_err(BuildError::Problem)
+        }
     }
 
     /// Builds, and sends the result where it is wanted.
@@ -157,25 +152,24 @@ impl Request {
     /// The first thing that failed. What was finished by then is remembered for the next build.
     pub fn build(
         &self,
-        source: &Source,
+        prepared: &Prepared,
         progress: &Progress,
         cancel: &Cancel,
     ) -> Result<Sent, BuildError> {
-        leftovers::put_away(&self.store, &self.settings.runtime);
-        let plan = self.plan(source, progress)?;
+        let plan = self.plan(prepared, progress)?;
         plan.warnings
             .iter()
             .for_each(|warning| progress.note(&format!("warning: {warning}")));
         let folder = self.store.root_path().join("cache");
-        let context = Context::open(&self.context, self.dockerfile.as_deref(), &folder)?;
+        let (context, storage) = (&prepared.context, &prepared.storage);
         let mut cache = StepCache::open(&folder).map_err(BuildError::Cache)?;
         let warn = |text: &str| progress.note(text);
         cache.exchange = Exchange::begin(&self.store, &self.cache_from, &self.cache_to, &warn);
-        let storage = Storage::begin(&self.store)?;
         let executor = Executor::new(
             &plan,
-            &storage,
-            &context,
+            storage,
+            context,
+            &prepared.named,
             &cache,
             self.epoch,
             &self.settings,
@@ -192,16 +186,19 @@ impl Request {
             |step| executor.step(step),
             || cancel.stop(),
         );
-        context.hashes.save(&context.root);
+        for context in prepared.named.iter().chain([context]) {
+            context.hashes.save(&context.root);
+        }
         cache.log(&context.path, &executor.log());
         if cancel.is_interrupted() {
             return Err(BuildError::Interrupted);
         }
         cache.exchange.finish(&warn);
+        self.show_lint(&plan, prepared, progress);
         done.map_err(|failure| step_error(&plan, failure))?;
         let layers = executor.layers(plan.tree).to_vec();
         let mut config = self.finished_config(&plan);
-        if self.cache_to.iter().any(|to| to.place == Place::Inline) {
+        if self.cache_to.iter().any(|to| to.place == exchange::Place::Inline) {
             let records = Records {
                 keys: executor.keys_of(&layers),
                 layers: Vec::new(),
@@ -214,7 +211,7 @@ impl Request {
             config,
             layers,
         };
-        self.send(&storage, &[built], progress)
+        self.send(storage, &[built], progress)
     }
 
     fn send(
@@ -231,6 +228,23 @@ impl Request {
             progress: &progress.of_transfers(),
         };
         Ok(sending.all(&self.outputs.list)?)
+    }
+
+    /// What is probably a mistake, after the steps: there it is seen.
+    fn show_lint(&self, plan: &Plan, prepared: &Prepared, progress: &Progress) {
+        let Source { name, text } = &prepared.source;
+        let color = std::io::stderr().is_terminal();
+        for warning in &plan.lint {
+            progress.note(&warning.problem().render_warning(name, text, color));
+        }
+        let warnings = match plan.lint.len() {
+            0 => return,
+            1 => "1 warning found".to_owned(),
+            count => format!("{count} warnings found"),
+        };
+        progress.note(&format!(
+            "{warnings} (`# check=skip=RULE` turns a rule off)"
+        ));
     }
 
     /// The configuration with the times that only now are needed: those of our own instructions.
@@ -252,8 +266,15 @@ impl Request {
 
 /// The published front ends only add to the language what is built in here; of any other
 /// nothing is known, and none is ever fetched.
-fn check_syntax(file: &Dockerfile) -> Result<(), BuildError> {
-    let Some(syntax) = &file.directives.syntax else {
+fn check_syntax(file: &Dockerfile, options: &plan::Options) -> Result<(), BuildError> {
+    let given = options
+        .build_args
+        .iter()
+        .find(|(name, _)| name == "BUILDKIT_SYNTAX")
+        .map(|(_, value)| (value.as_str(), 0..0));
+    let directive = file.directives.syntax.as_ref();
+    let asked = given.or(directive.map(|syntax| (syntax.raw.as_str(), syntax.span.clone())));
+    let Some((syntax, span)) = asked else {
         return Ok(());
     };
     let name = syntax.trim_start_matches("docker.io/");
@@ -267,7 +288,7 @@ fn check_syntax(file: &Dockerfile) -> Result<(), BuildError> {
     }
     let problem = Problem::new(
         format!("the front end `{syntax}` is unsupported"),
-        0..0,
+        span,
         "asked for here",
     );
     Err(BuildError::Problem(Box::new(problem.help(

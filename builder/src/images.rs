@@ -24,9 +24,55 @@ pub enum ImageError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The program said no.
+    #[error("copy it into the store{0}")]
+    Failed(String),
     /// It is not in the store, and no registry gave it.
     #[error("not in the store, and it cannot be pulled{0}")]
     Pull(String),
+}
+
+/// Copies an image out of an OCI layout, `PATH[:TAG]` or `PATH@DIGEST`, into the store.
+///
+/// # Errors
+/// The layout has no such image, or cannot be read.
+pub fn copy_layout(
+    program: &Path,
+    store: &Store,
+    layout: &str,
+    name: &str,
+) -> Result<(), ImageError> {
+    // A tag stands behind the last element of the path.
+    let place = layout.replacen('@', ":@", 1);
+    let mut command = Command::new(program);
+    command.arg("--root").arg(store.root_path()).args([
+        "copy",
+        "--quiet",
+        &format!("oci:{place}"),
+        &format!("store:{name}"),
+    ]);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    run(command, program)
+}
+
+fn run(mut command: Command, program: &Path) -> Result<(), ImageError> {
+    let output = command.spawn().and_then(Child::wait_with_output);
+    let output = output.map_err(|source| ImageError::Execute {
+        program: program.to_owned(),
+        source,
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let last = said
+        .lines()
+        .rfind(|line| !line.trim().is_empty())
+        .map(|line| format!(": {}", line.trim()));
+    Err(ImageError::Failed(last.unwrap_or_default()))
 }
 
 /// Finds base images in a store, pulling what is missing.

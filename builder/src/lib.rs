@@ -14,6 +14,7 @@
 
 pub mod build;
 pub mod cache;
+pub mod call;
 pub mod cancel;
 pub mod cli;
 pub mod context;
@@ -26,12 +27,15 @@ pub mod execute;
 pub mod explain;
 pub mod images;
 pub mod leftovers;
+pub mod lint;
 pub mod modes;
 pub mod namespace;
 pub mod output;
 pub mod pattern;
 pub mod plan;
+pub mod prepare;
 pub mod progress;
+pub mod remote;
 pub mod report;
 pub mod schedule;
 pub mod signals;

@@ -4,10 +4,12 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use teu_builder::build::{BuildError, Source, chain};
+use teu_builder::build::{BuildError, chain};
+use teu_builder::call::{self, Call, Form};
 use teu_builder::cancel::Cancel;
 use teu_builder::cli::{BuildTask, Cli, PlanFormat, Task};
 use teu_builder::output::{Sent, metadata};
+use teu_builder::prepare::{Prepared, Source};
 use teu_builder::progress::Progress;
 use teu_builder::report::Problem;
 use teu_builder::{explain, namespace, signals};
@@ -43,29 +45,31 @@ fn main() -> ExitCode {
     {
         return fail(&error);
     }
-    let source = match task.request.source() {
-        Ok(source) => source,
+    let prepared = match task.request.open(&cancel) {
+        Ok(prepared) => prepared,
+        Err(_) if cancel.is_interrupted() => return interrupted(&cancel),
         Err(error) => return fail(&error),
     };
-    let result = match plan_format {
-        Some(format) => plan(&task, &source, format),
-        None => run(&task, &source, &cancel),
+    let source = &prepared.source;
+    let result = match task.call {
+        Some(call) => answer(&task, call, &prepared),
+        None => match plan_format {
+            Some(format) => plan(&task, &prepared, format),
+            None => run(&task, &prepared, &cancel),
+        },
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Stop::Build(BuildError::Problem(problem))) => show(&problem, &source),
+        Ok(code) => code,
+        Err(Stop::Build(BuildError::Problem(problem))) => show(&problem, source),
         Err(Stop::Build(BuildError::Step {
             problem,
             place,
             output,
         })) => {
             show_output(&place, &output);
-            show(&problem, &source)
+            show(&problem, source)
         }
-        Err(Stop::Build(BuildError::Interrupted)) => {
-            say("teu-build: interrupted");
-            ExitCode::from(INTERRUPTED_BY + cancel.signal())
-        }
+        Err(Stop::Build(BuildError::Interrupted)) => interrupted(&cancel),
         Err(Stop::Build(error)) => fail(&error),
         Err(Stop::Output(error)) => fail(&error),
     }
@@ -96,15 +100,64 @@ fn unwritten(what: &'static str, place: impl Into<String>) -> impl FnOnce(std::i
     }
 }
 
-fn plan(task: &BuildTask, source: &Source, format: PlanFormat) -> Result<(), Stop> {
+/// Prints what was asked about the Dockerfile.
+fn answer(
+    task: &BuildTask,
+    (call, form): (Call, Form),
+    prepared: &Prepared,
+) -> Result<ExitCode, Stop> {
     let progress = Progress::new(task.style);
-    let plan = task.request.plan(source, &progress).map_err(Stop::Build)?;
+    let (request, source) = (&task.request, &prepared.source);
+    let json =
+        |value: serde_json::Value| serde_json::to_string_pretty(&value).unwrap_or_default() + "\n";
+    let (text, clean) = match call {
+        Call::Check => {
+            let checked = request.check(prepared, &progress).map_err(Stop::Build)?;
+            call::print_checked(&checked, &source.name, &source.text, form)
+        }
+        Call::Outline => {
+            let plan = request.plan(prepared, &progress).map_err(Stop::Build)?;
+            let text = match form {
+                Form::Text => call::outline_text(&plan.outline),
+                Form::Json => json(call::outline_json(&plan.outline, &source.text)),
+            };
+            (text, true)
+        }
+        Call::Targets => {
+            let file = request.parse(prepared).map_err(Stop::Build)?;
+            let text = match form {
+                Form::Text => call::targets_text(&file),
+                Form::Json => json(call::targets_json(&file, &source.text)),
+            };
+            (text, true)
+        }
+    };
+    write!(std::io::stdout(), "{text}").map_err(unwritten("answer", "standard output"))?;
+    Ok(if clean {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn interrupted(cancel: &Cancel) -> ExitCode {
+    say("teu-build: interrupted");
+    ExitCode::from(INTERRUPTED_BY + cancel.signal())
+}
+
+fn plan(task: &BuildTask, prepared: &Prepared, format: PlanFormat) -> Result<ExitCode, Stop> {
+    let progress = Progress::new(task.style);
+    let plan = task
+        .request
+        .plan(prepared, &progress)
+        .map_err(Stop::Build)?;
     let text = match format {
         PlanFormat::Dot => plan.to_dot().trim_end().to_owned(),
         PlanFormat::Json => serde_json::to_string_pretty(&plan)
             .map_err(|error| unwritten("plan", "standard output")(error.into()))?,
     };
-    writeln!(std::io::stdout(), "{text}").map_err(unwritten("plan", "standard output"))
+    writeln!(std::io::stdout(), "{text}").map_err(unwritten("plan", "standard output"))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints why a step of the last build ran.
@@ -118,31 +171,34 @@ fn why(store: &Store, step: &str, context: &Path) -> ExitCode {
     }
 }
 
-fn run(task: &BuildTask, source: &Source, cancel: &Cancel) -> Result<(), Stop> {
+fn run(task: &BuildTask, prepared: &Prepared, cancel: &Cancel) -> Result<ExitCode, Stop> {
     let progress = Progress::new(task.style);
-    let result = task.request.build(source, &progress, cancel);
+    let result = task.request.build(prepared, &progress, cancel);
     if task.explain {
-        let shown = explain::last_build(&task.request.store, &task.request.context);
+        let shown = explain::last_build(&task.request.store, prepared.context_path());
         shown.iter().flat_map(|text| text.lines()).for_each(say);
     }
     deliver(task, &result.map_err(Stop::Build)?)
 }
 
 /// Says what was made: the image's id, or the index's digest.
-fn deliver(task: &BuildTask, sent: &Sent) -> Result<(), Stop> {
+fn deliver(task: &BuildTask, sent: &Sent) -> Result<ExitCode, Stop> {
     if let Some(path) = &task.metadata_file {
         let text = format!("{:#}\n", metadata(sent, &task.request.names));
         std::fs::write(path, text).map_err(unwritten("metadata", path.display().to_string()))?;
     }
-    let Some(id) = sent.id() else { return Ok(()) };
+    let Some(id) = sent.id() else {
+        return Ok(ExitCode::SUCCESS);
+    };
     if let Some(path) = &task.iidfile {
         std::fs::write(path, id.to_string())
             .map_err(unwritten("image id", path.display().to_string()))?;
     }
     if task.request.outputs.takes_stdout() {
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
-    writeln!(std::io::stdout(), "{id}").map_err(unwritten("image id", "standard output"))
+    writeln!(std::io::stdout(), "{id}").map_err(unwritten("image id", "standard output"))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn fail(error: &dyn std::error::Error) -> ExitCode {

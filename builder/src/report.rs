@@ -38,26 +38,32 @@ impl Problem {
     /// Draws the lines of `source` that the problem is about, with a caret below.
     /// `name` is the file's name as the user gave it.
     pub fn render(&self, name: &str, source: &str, color: bool) -> String {
-        let renderer = if color {
-            Renderer::styled()
-        } else {
-            Renderer::plain()
-        };
-        renderer.render(&self.groups(name, source))
+        renderer(color).render(&self.groups(Level::ERROR, name, source))
     }
 
-    fn groups<'a>(&'a self, name: &'a str, source: &'a str) -> Vec<Group<'a>> {
+    /// The same for what does not fail the build.
+    pub fn render_warning(&self, name: &str, source: &str, color: bool) -> String {
+        renderer(color).render(&self.groups(Level::WARNING, name, source))
+    }
+
+    fn groups<'a>(&'a self, level: Level<'a>, name: &'a str, source: &'a str) -> Vec<Group<'a>> {
         let annotation = AnnotationKind::Primary
             .span(clamp(source, &self.span))
             .label(self.label.as_str());
         let snippet = Snippet::source(source).path(name).annotation(annotation);
-        let mut group = Level::ERROR
-            .primary_title(self.title.as_str())
-            .element(snippet);
+        let mut group = level.primary_title(self.title.as_str()).element(snippet);
         if let Some(help) = &self.help {
             group = group.element(Level::HELP.message(help.as_str()));
         }
         vec![group]
+    }
+}
+
+fn renderer(color: bool) -> Renderer {
+    if color {
+        Renderer::styled()
+    } else {
+        Renderer::plain()
     }
 }
 

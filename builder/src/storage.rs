@@ -144,6 +144,15 @@ impl Storage {
         Ok(view)
     }
 
+    /// A view of layers that nobody shares, for as long as this build lasts.
+    ///
+    /// # Errors
+    /// As [`Store::view`].
+    pub fn own_view(&self, layers: &[DiffId]) -> Result<Root, StorageError> {
+        self.pin(layers)?;
+        Ok(Root::new(self.work.store().view(layers)?))
+    }
+
     /// The directories of layers, for an overlay that is to be written to.
     ///
     /// # Errors

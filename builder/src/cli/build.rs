@@ -1,13 +1,16 @@
 //! The arguments of a build.
 
+use super::language::{LanguageArguments, bad};
 use super::{CliError, sibling};
 use crate::build::Request;
+use crate::context::Place;
 use crate::environment::Environment;
 use crate::epoch::Epoch;
 use crate::exchange;
 use crate::execute::{SecretSource, Settings};
 use crate::output::{self, Kind, Output, Outputs};
 use crate::plan::Options;
+use crate::prepare::DockerfilePlace;
 use crate::progress::Style;
 use clap::ValueEnum;
 use std::io::IsTerminal;
@@ -17,9 +20,9 @@ use teu_store::{Reference, Store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct BuildArguments {
-    /// The directory that COPY and ADD read.
+    /// What COPY and ADD read: a directory, a git repository, the URL of an archive, or - for an archive or a Dockerfile on standard input.
     #[arg(value_name = "CONTEXT", default_value = ".")]
-    pub(super) context: PathBuf,
+    pub(super) context: String,
     /// A name for the image; repeatable.
     #[arg(short, long = "tag", value_name = "NAME")]
     pub(super) tags: Vec<String>,
@@ -74,6 +77,8 @@ pub(super) struct BuildArguments {
     /// The cgroup below which steps run [default: the top].
     #[arg(long, value_name = "PATH")]
     cgroup_parent: Option<String>,
+    #[command(flatten)]
+    pub(super) language: LanguageArguments,
     /// The OCI runtime that executes RUN steps [default: teu-runtime beside this program].
     #[arg(long, value_name = "PROGRAM")]
     runtime: Option<PathBuf>,
@@ -144,11 +149,13 @@ impl BuildArguments {
             .map(|name| tag(name))
             .collect::<Result<_, _>>()?;
         let dockerfile = match &self.file {
-            Some(path) if path == Path::new("-") => None,
-            Some(path) => Some(path.clone()),
-            None => Some(default_file(&self.context)),
+            Some(path) if path == Path::new("-") => DockerfilePlace::Stdin,
+            Some(path) => DockerfilePlace::Path(path.clone()),
+            None => DockerfilePlace::Default,
         };
         let outputs = self.outputs()?;
+        let context = Place::parse(&self.context)
+            .map_err(|error| bad("CONTEXT", &self.context, error.to_string()))?;
         let secrets = self
             .secrets
             .iter()
@@ -156,7 +163,7 @@ impl BuildArguments {
             .collect::<Result<_, _>>()?;
         Ok(Request {
             store,
-            context: self.context,
+            contexts: self.language.contexts()?,
             names,
             outputs,
             cache_from: self.cache_from,
@@ -165,30 +172,24 @@ impl BuildArguments {
                 build_args,
                 target: self.target,
                 platform: Platform::host(),
+                allow: self.language.allowed()?,
+                network: self.language.network(),
+                ..Options::default()
             },
             settings: Settings {
                 runtime: self.runtime.unwrap_or_else(|| sibling("teu-runtime")),
                 cgroup_parent: self.cgroup_parent.unwrap_or_default(),
                 secrets,
+                agents: self.language.agents()?,
+                limits: self.language.limits()?,
                 no_cache: self.no_cache,
-                dockerfile: dockerfile
-                    .as_ref()
-                    .map_or_else(|| "-".to_owned(), |path| path.display().to_string()),
+                dockerfile: dockerfile.shown(&context),
             },
+            context,
             dockerfile,
             epoch: Epoch::parse(epoch.as_deref())?,
             puller: sibling("teu-store"),
         })
-    }
-}
-
-/// `Dockerfile`, or `Containerfile` where only that one is.
-fn default_file(context: &Path) -> PathBuf {
-    let (usual, other) = (context.join("Dockerfile"), context.join("Containerfile"));
-    if !usual.exists() && other.exists() {
-        other
-    } else {
-        usual
     }
 }
 

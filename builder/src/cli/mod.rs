@@ -2,8 +2,10 @@
 
 mod build;
 mod cache;
+mod language;
 
 use crate::build::Request;
+use crate::call::{Call, Form};
 use crate::epoch::BadEpoch;
 use crate::output::BadOutput;
 use crate::progress::Style;
@@ -103,6 +105,16 @@ pub enum CliError {
     /// `--secret`.
     #[error("--secret {0:?} is not id=NAME[,src=FILE] or id=NAME,env=VARIABLE")]
     Secret(String),
+    /// Another flag.
+    #[error("{flag} {text:?}: {why}")]
+    Value {
+        /// The flag.
+        flag: &'static str,
+        /// What was given.
+        text: String,
+        /// What is wrong about it.
+        why: String,
+    },
     /// `--root`.
     #[error(transparent)]
     Store(Box<teu_store::Error>),
@@ -152,6 +164,8 @@ pub struct BuildTask {
     pub metadata_file: Option<PathBuf>,
     /// Say of each step that ran what had changed.
     pub explain: bool,
+    /// Answer this instead.
+    pub call: Option<(Call, Form)>,
 }
 
 impl Cli {
@@ -193,6 +207,7 @@ fn build_task(arguments: BuildArguments, store: Store) -> Result<BuildTask, CliE
         iidfile: arguments.iidfile.clone(),
         metadata_file: arguments.metadata_file.clone(),
         explain: arguments.explain,
+        call: arguments.language.call()?,
         request: arguments.request(store)?,
     })
 }
@@ -255,7 +270,6 @@ fn sibling(name: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     #[test]
     fn command_lines() {
@@ -269,7 +283,7 @@ mod tests {
         )
         .unwrap();
         assert!(
-            matches!(cli.command, Command::Build(build) if build.tags.len() == 2 && build.context == Path::new("dir"))
+            matches!(cli.command, Command::Build(build) if build.tags.len() == 2 && build.context == "dir")
         );
         assert!(matches!(
             parse("teu-build --root r plan -f - .").unwrap().command,
@@ -280,7 +294,7 @@ mod tests {
             Command::Build(_)
         ));
         assert!(
-            matches!(parse("teu-build --root=r ctx").unwrap().command, Command::Build(build) if build.context == Path::new("ctx"))
+            matches!(parse("teu-build --root=r ctx").unwrap().command, Command::Build(build) if build.context == "ctx")
         );
         assert!(matches!(
             parse("teu-build").unwrap().command,

@@ -82,6 +82,15 @@ impl HashIndex {
         }
     }
 
+    /// Remembers only as long as the build lasts.
+    pub fn forgetful() -> Self {
+        Self {
+            file: PathBuf::new(),
+            known: HashMap::new(),
+            learned: Mutex::default(),
+        }
+    }
+
     /// The fingerprints of files, in order; hashes in parallel what is not remembered.
     ///
     /// # Errors
@@ -137,7 +146,7 @@ impl HashIndex {
         let mut entries: Vec<(&[u8], &Entry)> = lasting
             .map(|(path, (entry, _))| (path.as_slice(), entry))
             .collect();
-        if entries.is_empty() {
+        if entries.is_empty() || self.file.as_os_str().is_empty() {
             return;
         }
         let stays = |path: &[u8]| {

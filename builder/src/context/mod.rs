@@ -1,11 +1,16 @@
 //! The build context: a directory read in place, minus what .dockerignore excludes.
 
 mod index;
+mod place;
 
 pub(crate) use index::attributes_of;
 pub use index::{Fingerprint, HashIndex, Print, hash_files};
+pub use place::{Opened, Opener, Place};
 
 use crate::pattern::ignore::{BadRule, Rules};
+use crate::remote::git::GitError;
+use crate::remote::http::HttpError;
+use crate::storage::StorageError;
 use crate::tree::{Root, TreeError};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -43,6 +48,26 @@ pub enum ContextError {
         /// Why not.
         source: std::io::Error,
     },
+    /// What it consists of cannot be read.
+    #[error("read the context {what}")]
+    Read {
+        /// What.
+        what: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It is neither an archive nor a Dockerfile.
+    #[error("the context {0} is neither an archive nor a Dockerfile")]
+    Neither(String),
+    /// A git repository.
+    #[error("fetch the context")]
+    Git(#[from] GitError),
+    /// A URL.
+    #[error("fetch the context")]
+    Http(#[from] HttpError),
+    /// The store, which keeps archives.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
     /// Its ignore file cannot be read.
     #[error("read {name}")]
     ReadIgnore {
@@ -93,6 +118,37 @@ impl Context {
     }
 }
 
+impl Context {
+    /// Takes files that are no directory of the user, called `name`. Ignore rules come from the
+    /// ignore file of the Dockerfile `dockerfile` in it, or its own.
+    ///
+    /// # Errors
+    /// The ignore file cannot be read.
+    pub fn of_files(
+        root: Root,
+        name: &str,
+        dockerfile: Option<&str>,
+    ) -> Result<Self, ContextError> {
+        let root = root.remembering();
+        let own = dockerfile.map(|name| format!("{name}.dockerignore"));
+        let own = match own {
+            Some(name) => ignore_file_in(&root, &name)?,
+            None => None,
+        };
+        let (rules, ignore_file) = match own {
+            Some(found) => found,
+            None => context_ignore_file(&root)?,
+        };
+        Ok(Self {
+            hashes: HashIndex::forgetful(),
+            path: PathBuf::from(name),
+            root,
+            rules,
+            ignore_file,
+        })
+    }
+}
+
 type Ignore = (Rules, Option<String>);
 
 /// `web.Dockerfile.dockerignore` beside `web.Dockerfile`.
@@ -113,10 +169,13 @@ fn own_ignore_file(dockerfile: Option<&Path>) -> Result<Option<Ignore>, ContextE
 }
 
 fn context_ignore_file(root: &Root) -> Result<Ignore, ContextError> {
-    const NAME: &str = ".dockerignore";
-    match root.meta(Path::new(NAME))? {
-        None => Ok((Rules::default(), None)),
-        Some(_) => parse(NAME, root.open_file(Path::new(NAME))?),
+    Ok(ignore_file_in(root, ".dockerignore")?.unwrap_or_default())
+}
+
+fn ignore_file_in(root: &Root, name: &str) -> Result<Option<Ignore>, ContextError> {
+    match root.meta(Path::new(name))? {
+        None => Ok(None),
+        Some(_) => parse(name, root.open_file(Path::new(name))?).map(Some),
     }
 }
 

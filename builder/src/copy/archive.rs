@@ -17,6 +17,9 @@ use teu_store::tar::{Attributes, Entry, Extent, FileData, FileSource, Kind, Odd,
 /// Largest archive after decompression, in bytes: a bomb shall fill no disk.
 const ARCHIVE_BYTES_MAX: u64 = 256 * 1024 * 1024 * 1024;
 
+/// Bytes by which compressions are told apart.
+const MAGIC_BYTES: usize = 6;
+
 /// Size of a tar header.
 const HEADER_BYTES: usize = 512;
 
@@ -55,17 +58,41 @@ fn is_tar_header(block: &[u8; HEADER_BYTES]) -> bool {
 
 /// Opens the decompressor that the first bytes ask for.
 fn decoder(mut file: File) -> io::Result<Box<dyn Read>> {
-    let mut magic = [0; 6];
-    let length = file.read(&mut magic)?;
     file.seek(SeekFrom::Start(0))?;
-    let file = io::BufReader::new(file);
-    Ok(match &magic[..length] {
-        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
-        [b'B', b'Z', b'h', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(file)),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => Box::new(lzma_rust2::XzReader::new(file, true)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::with_buffer(file)?),
-        _ => Box::new(file),
+    decompressed(file)
+}
+
+/// The same for a stream that cannot be read twice.
+fn decompressed<'a>(mut stream: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let start = beginning(&mut stream, MAGIC_BYTES)?;
+    let magic = start.clone();
+    let stream = io::BufReader::new(io::Cursor::new(start).chain(stream));
+    Ok(match &magic[..] {
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(stream)),
+        [b'B', b'Z', b'h', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(stream)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => Box::new(lzma_rust2::XzReader::new(stream, true)),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::with_buffer(stream)?),
+        _ => Box::new(stream),
     })
+}
+
+/// Whether a stream is an archive, and all of it, decompressed.
+///
+/// # Errors
+/// It cannot be read.
+pub fn recognize<'a>(stream: impl Read + 'a) -> io::Result<(bool, Box<dyn Read + 'a>)> {
+    let mut plain = decompressed(stream)?;
+    let start = beginning(&mut plain, HEADER_BYTES)?;
+    let header: Option<&[u8; HEADER_BYTES]> = start.as_slice().try_into().ok();
+    let is_archive = header.is_some_and(is_tar_header);
+    Ok((is_archive, Box::new(io::Cursor::new(start).chain(plain))))
+}
+
+/// The first bytes of a stream, fewer where it is shorter.
+fn beginning(stream: &mut impl Read, length: usize) -> io::Result<Vec<u8>> {
+    let mut start = Vec::with_capacity(length);
+    stream.take(length as u64).read_to_end(&mut start)?;
+    Ok(start)
 }
 
 /// Writes the members of the archive `source` below `target`.

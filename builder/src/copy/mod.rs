@@ -77,6 +77,12 @@ pub enum CopyError {
     /// The layer cannot be written.
     #[error("write the layer")]
     Write(#[source] std::io::Error),
+    /// A URL.
+    #[error("fetch")]
+    Http(#[source] crate::remote::http::HttpError),
+    /// A git repository.
+    #[error("fetch")]
+    Git(#[source] crate::remote::git::GitError),
     /// An archive of ADD cannot be unpacked.
     #[error("unpack {path:?}")]
     Unpack {

@@ -65,19 +65,29 @@ pub fn select(
                 keep: Some(pattern),
             } => groups.push(keeping_parents(origin, path, pattern, exclude)?),
             CopySource::Path { path, keep: None } => {
+                let matched = glob::has_magic(path);
                 for path in matches(origin, path)? {
-                    groups.extend(group(origin, &path, exclude)?);
+                    groups.extend(group(origin, &path, matched, exclude)?);
                 }
             }
+            // Fetched, they are groups already.
+            CopySource::Http(_) | CopySource::Git(_) => {}
         }
     }
     Ok(groups)
 }
 
-/// What a resolved source stands for; `None` when `--exclude` names it.
-fn group(origin: &Origin<'_>, path: &Path, exclude: &Rules) -> Result<Option<Group>, CopyError> {
+/// What a resolved source stands for; `None` when `--exclude` names it. Of a directory that is not
+/// the match of a pattern only what is in it can be excluded.
+fn group(
+    origin: &Origin<'_>,
+    path: &Path,
+    matched: bool,
+    exclude: &Rules,
+) -> Result<Option<Group>, CopyError> {
     let name = path.file_name().unwrap_or_default().to_owned();
-    if !name.is_empty() && exclude.excludes(&name.to_string_lossy()) {
+    let excluded = !name.is_empty() && exclude.excludes(&name.to_string_lossy());
+    if excluded && matched {
         return Ok(None);
     }
     let resolved = origin.root.resolve(path)?;
@@ -86,6 +96,9 @@ fn group(origin: &Origin<'_>, path: &Path, exclude: &Rules) -> Result<Option<Gro
         .meta(&resolved)?
         .filter(|meta| origin.sees(&resolved, meta))
         .ok_or_else(|| missing(origin, path))?;
+    if !meta.is_directory() && excluded {
+        return Ok(None);
+    }
     if !meta.is_directory() {
         return Ok(Some(Group::File(
             name,

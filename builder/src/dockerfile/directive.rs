@@ -1,5 +1,6 @@
 //! Parser directives: `# name=value` comments before anything else.
 
+use super::instruction::Text;
 use super::{Result, Span};
 use crate::report::Problem;
 
@@ -10,9 +11,9 @@ pub struct Directives {
     pub escape: char,
     /// The front end image that the author asked for. Front ends are never fetched:
     /// what the published ones add to the language is built in.
-    pub syntax: Option<String>,
+    pub syntax: Option<Text>,
     /// The configuration of lint checks, kept as written.
-    pub check: Option<String>,
+    pub check: Option<Text>,
 }
 
 impl Default for Directives {
@@ -44,8 +45,8 @@ pub fn parse(source: &str) -> Result<Directives> {
                 found.escape = escape(value, &span)?;
                 std::mem::replace(&mut escape_seen, true)
             }
-            "syntax" => found.syntax.replace(value.to_owned()).is_some(),
-            "check" => found.check.replace(value.to_owned()).is_some(),
+            "syntax" => found.syntax.replace(text(value, &span)).is_some(),
+            "check" => found.check.replace(text(value, &span)).is_some(),
             _ => break,
         };
         if twice {
@@ -78,6 +79,13 @@ fn split(line: &str) -> Option<(String, &str)> {
     (valid && !value.is_empty()).then(|| (name.to_ascii_lowercase(), value))
 }
 
+fn text(value: &str, span: &Span) -> Text {
+    Text {
+        raw: value.to_owned(),
+        span: span.clone(),
+    }
+}
+
 fn escape(value: &str, span: &Span) -> Result<char> {
     match value {
         "\\" => Ok('\\'),
@@ -101,7 +109,8 @@ mod tests {
             parse("\u{feff}# escape=`\n#syntax = docker/dockerfile:1 \n\n# check=skip=all\n")
                 .unwrap();
         assert_eq!(found.escape, '`');
-        assert_eq!(found.syntax.as_deref(), Some("docker/dockerfile:1"));
+        let syntax = found.syntax.map(|text| text.raw);
+        assert_eq!(syntax.as_deref(), Some("docker/dockerfile:1"));
         assert_eq!(found.check, None);
         assert_eq!(
             parse("# unknown=1\n# escape=`\n").unwrap(),

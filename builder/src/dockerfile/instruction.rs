@@ -22,7 +22,7 @@ pub enum Instruction {
     Run(Run),
     /// `COPY`: files of the context, a stage or an image.
     Copy(Copy),
-    /// `ADD`: as `COPY`, and unpacks local archives; URLs and git repositories parse.
+    /// `ADD`: as `COPY`, and unpacks local archives, downloads files, clones git repositories.
     Add(Add),
     /// `ARG name[=default]...`.
     Arg(Vec<Argument>),
@@ -63,6 +63,8 @@ pub struct From {
     pub platform: Option<Text>,
     /// The stage's name, lower case.
     pub name: Option<Text>,
+    /// `AS` and the name as they are written.
+    pub written: Option<(Text, Text)>,
 }
 
 /// A command in exec form (a JSON array) or shell form (a line for the shell).
@@ -126,6 +128,16 @@ pub enum Source {
     Heredoc(Heredoc),
 }
 
+impl Source {
+    /// The path, pattern or URL, if it is no document.
+    pub fn path(&self) -> Option<&Text> {
+        match self {
+            Self::Path(text) => Some(text),
+            Self::Heredoc(_) => None,
+        }
+    }
+}
+
 /// `COPY`.
 #[derive(Debug, Clone)]
 pub struct Copy {
@@ -142,10 +154,10 @@ pub struct Copy {
 pub struct Add {
     /// Sources, destination, owner and mode.
     pub transfer: Transfer,
-    /// `--checksum`, for URLs.
+    /// `--checksum`, for URLs and git repositories.
     pub checksum: Option<Text>,
     /// `--keep-git-dir`, for git repositories.
-    pub keep_git_dir: bool,
+    pub keep_git_dir: Option<bool>,
     /// `--unpack`: by default local archives are unpacked and downloaded ones are not.
     pub unpack: Option<bool>,
 }
@@ -166,6 +178,8 @@ pub struct Pair {
     pub name: Text,
     /// After it.
     pub value: Text,
+    /// The old form, without `=`.
+    pub legacy: bool,
 }
 
 /// `HEALTHCHECK`.

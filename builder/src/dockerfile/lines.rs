@@ -18,6 +18,10 @@ pub struct Line {
     pub span: Span,
     /// The heredocs opened on the line, in order.
     pub heredocs: Vec<Heredoc>,
+    /// The comment lines right above, without `#`: an empty line or comment ends them.
+    pub comments: Vec<String>,
+    /// The last physical line, if an empty one stands between it and the first.
+    pub empty_continuation: Option<Span>,
     /// For each joined piece: its start in `text`, and in the file. Ascending.
     pieces: Vec<(usize, usize)>,
 }
@@ -56,9 +60,11 @@ pub fn split(source: &str, directives: &Directives) -> Result<Vec<Line>> {
         at: byte_order_mark(source),
     };
     let mut lines = Vec::new();
+    let mut comments = Vec::new();
     while let Some((start, first)) = reader.next() {
         let indent = first.len() - first.trim_start().len();
         if first.trim().is_empty() || is_comment(first) {
+            note_comment(&mut comments, first);
             continue;
         }
         let mut line = Joiner::default();
@@ -67,13 +73,17 @@ pub fn split(source: &str, directives: &Directives) -> Result<Vec<Line>> {
             let Some((start, next)) = reader.next() else {
                 break;
             };
-            if !is_comment(next) && !next.trim().is_empty() {
+            if next.trim().is_empty() {
+                line.empty = true;
+            } else if !is_comment(next) {
                 open = line.push(start, next, directives.escape);
             }
         }
+        let comments = std::mem::take(&mut comments);
         let Some(mut line) = line.finish() else {
             continue;
         };
+        line.comments = comments;
         if heredoc::allowed(&line.text) {
             for opened in heredoc::find(&line, directives.escape)? {
                 line.heredocs.push(reader.heredoc_body(opened, &line)?);
@@ -82,6 +92,14 @@ pub fn split(source: &str, directives: &Directives) -> Result<Vec<Line>> {
         lines.push(line);
     }
     Ok(lines)
+}
+
+/// Collects what stands in comments; anything else begins anew.
+fn note_comment(comments: &mut Vec<String>, line: &str) {
+    match line.trim().strip_prefix('#').map(str::trim) {
+        Some(text) if !text.is_empty() => comments.push(text.to_owned()),
+        _ => comments.clear(),
+    }
 }
 
 fn is_comment(line: &str) -> bool {
@@ -143,6 +161,8 @@ struct Joiner {
     text: String,
     pieces: Vec<(usize, usize)>,
     end: usize,
+    /// An empty line was met.
+    empty: bool,
 }
 
 impl Joiner {
@@ -164,7 +184,10 @@ impl Joiner {
         self.text.truncate(length);
         let start = self.pieces.first()?.1;
         let end = self.end.saturating_sub(cut).max(start);
+        let last = self.pieces.last().map_or(start, |(_, source)| *source);
         (!self.text.is_empty()).then_some(Line {
+            comments: Vec::new(),
+            empty_continuation: self.empty.then_some(last..end.max(last)),
             text: self.text,
             span: start..end,
             heredocs: Vec::new(),

@@ -47,6 +47,8 @@ pub struct Dockerfile {
     pub directives: directive::Directives,
     /// All instructions in order, `FROM` included.
     pub statements: Vec<Statement>,
+    /// The last lines of instructions that are continued over an empty line.
+    pub empty_continuations: Vec<Span>,
 }
 
 /// An instruction and where it stands.
@@ -58,4 +60,13 @@ pub struct Statement {
     pub span: Span,
     /// Its text with continuations joined, as people read it in progress output.
     pub text: String,
+    /// The comment lines right above it, without `#`.
+    pub comments: Vec<String>,
+}
+
+impl Statement {
+    /// The instruction's name as it is written.
+    pub fn name(&self) -> &str {
+        self.text.split_whitespace().next().unwrap_or_default()
+    }
 }

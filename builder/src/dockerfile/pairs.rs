@@ -77,6 +77,7 @@ impl Args<'_> {
                 Ok(Pair {
                     name: self.text(range.start..at),
                     value: self.text(at + 1..range.end),
+                    legacy: false,
                 })
             }
             None => Err(fail("no `=` here")
@@ -97,6 +98,7 @@ impl Args<'_> {
         Ok(Pair {
             name: self.text(key.clone()),
             value: self.text(value.start..self.line.text.len()),
+            legacy: true,
         })
     }
 }

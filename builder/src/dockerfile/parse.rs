@@ -27,9 +27,14 @@ pub fn parse(source: &str) -> Result<Dockerfile> {
             .help("start with `FROM image`".to_owned())
             .into());
     }
+    let empty_continuations = lines
+        .into_iter()
+        .filter_map(|line| line.empty_continuation)
+        .collect();
     Ok(Dockerfile {
         directives,
         statements,
+        empty_continuations,
     })
 }
 
@@ -72,10 +77,12 @@ impl<'a> Args<'a> {
             self.line.span.clone(),
             self.line.text[self.name.start..].to_owned(),
         );
+        let comments = self.line.comments.clone();
         Ok(Statement {
             instruction: self.instruction()?,
             span,
             text,
+            comments,
         })
     }
 
@@ -84,10 +91,10 @@ impl<'a> Args<'a> {
         match name.as_str() {
             "ADD" => self.add(),
             "ARG" => self.arg(),
-            "CMD" => Ok(Instruction::Cmd(self.without_flags("CMD")?.command())),
+            "CMD" => Ok(Instruction::Cmd(self.without_flags("CMD")?.command()?)),
             "COPY" => self.copy(),
             "ENTRYPOINT" => Ok(Instruction::Entrypoint(
-                self.without_flags("ENTRYPOINT")?.command(),
+                self.without_flags("ENTRYPOINT")?.command()?,
             )),
             "ENV" => Ok(Instruction::Env(self.without_flags("ENV")?.pairs("ENV")?)),
             "EXPOSE" => Ok(Instruction::Expose(
@@ -195,7 +202,7 @@ impl<'a> Args<'a> {
     /// The arguments as a JSON array of strings, or split at white space.
     fn json_or_words(&self, name: &str) -> Result<Vec<Text>> {
         let whole = self.whole(name)?;
-        Ok(match word::json_strings(&whole.raw) {
+        Ok(match self.strings(&whole.raw)? {
             Some(strings) => strings
                 .into_iter()
                 .map(|raw| Text {
@@ -207,21 +214,45 @@ impl<'a> Args<'a> {
         })
     }
 
-    fn command(&self) -> CommandLine {
-        match word::json_strings(self.rest()) {
+    fn command(&self) -> Result<CommandLine> {
+        self.command_in(self.rest())
+    }
+
+    fn command_in(&self, text: &str) -> Result<CommandLine> {
+        Ok(match self.strings(text)? {
             Some(words) => CommandLine::Exec(words),
-            None => CommandLine::Shell(self.rest().to_owned()),
+            None => CommandLine::Shell(text.to_owned()),
+        })
+    }
+
+    /// The strings of a JSON array. What is no JSON is no array; an array of other things is a mistake.
+    fn strings(&self, text: &str) -> Result<Option<Vec<String>>> {
+        let strings = word::json_strings(text);
+        if strings.is_none() && word::is_json_array(text) {
+            let start = self.line.text.len() - text.trim_start().len();
+            let problem = Problem::new(
+                "an array of arguments may hold only strings",
+                self.line
+                    .source(start.min(self.line.text.len())..self.line.text.len()),
+                "other values in it",
+            );
+            return Err(problem
+                .help("put each argument in double quotes".to_owned())
+                .into());
         }
+        Ok(strings)
     }
 
     fn from(self) -> Result<Instruction> {
         let platform = self.flags("FROM", &["platform"])?.value("platform")?;
         let words = self.words("FROM")?;
-        let (base, name) = match words.as_slice() {
-            [base] => (base.clone(), None),
-            [base, keyword, name] if keyword.raw.eq_ignore_ascii_case("as") => {
-                (base.clone(), Some(stage_name(name)?))
-            }
+        let (base, name, written) = match words.as_slice() {
+            [base] => (base.clone(), None, None),
+            [base, keyword, name] if keyword.raw.eq_ignore_ascii_case("as") => (
+                base.clone(),
+                Some(stage_name(name)?),
+                Some((keyword.clone(), name.clone())),
+            ),
             [_, other, ..] => {
                 let problem = Problem::new(
                     "FROM takes one image",
@@ -242,6 +273,7 @@ impl<'a> Args<'a> {
             base,
             platform,
             name,
+            written,
         }))
     }
 
@@ -249,7 +281,7 @@ impl<'a> Args<'a> {
         let mut flags = self.flags("RUN", &["mount", "network", "security", "device"])?;
         self.whole("RUN")?;
         let command = match &self.line.heredocs[..] {
-            [] => self.command(),
+            [] => self.command()?,
             _ => CommandLine::Shell(self.rest().to_owned()),
         };
         if command == CommandLine::Exec(Vec::new()) {
@@ -293,7 +325,7 @@ impl<'a> Args<'a> {
         ];
         let mut flags = self.flags("ADD", known)?;
         let checksum = flags.value("checksum")?;
-        let keep_git_dir = flags.boolean("keep-git-dir")?.unwrap_or(false);
+        let keep_git_dir = flags.boolean("keep-git-dir")?;
         let unpack = flags.boolean("unpack")?;
         Ok(Instruction::Add(Add {
             transfer: self.transfer("ADD", &mut flags)?,
@@ -350,7 +382,7 @@ impl<'a> Args<'a> {
 
     fn shell(self) -> Result<Instruction> {
         let this = self.without_flags("SHELL")?;
-        match this.command() {
+        match this.command()? {
             CommandLine::Exec(words) if !words.is_empty() => Ok(Instruction::Shell(words)),
             _ => {
                 let problem = this.problem("SHELL needs a JSON array of strings", "not one");
@@ -385,10 +417,7 @@ impl<'a> Args<'a> {
                     .problem("HEALTHCHECK CMD needs a command", "nothing follows")
                     .into());
             }
-            "CMD" => Some(
-                word::json_strings(rest)
-                    .map_or_else(|| CommandLine::Shell(rest.to_owned()), CommandLine::Exec),
-            ),
+            "CMD" => Some(self.command_in(rest)?),
             _ => {
                 let problem = Problem::new(
                     "HEALTHCHECK takes CMD or NONE",

@@ -6,6 +6,7 @@
 use super::Span;
 use crate::environment::Environment;
 use crate::pattern::shell;
+use std::collections::BTreeSet;
 
 /// Longest result of one expansion, in bytes. `ARG B=$A$A` repeated doubles a value each time.
 pub const EXPANSION_BYTES_MAX: usize = 1024 * 1024;
@@ -91,6 +92,20 @@ impl<'a> Lexer<'a> {
         Ok(self.read(word)?.text)
     }
 
+    /// The value of `word`, and which variables it named.
+    ///
+    /// # Errors
+    /// Whatever [`WordError`] lists.
+    pub fn expand_and_tell(&self, word: &str) -> Result<Expansion, WordError> {
+        let mut reader = self.reader(word);
+        let text = reader.until(None, false)?.text;
+        Ok(Expansion {
+            text,
+            set: reader.set,
+            unset: reader.unset,
+        })
+    }
+
     /// The value of `word` split at white space outside of quotes, after the replacement.
     ///
     /// # Errors
@@ -100,13 +115,29 @@ impl<'a> Lexer<'a> {
     }
 
     fn read(&self, word: &str) -> Result<Output, WordError> {
-        let mut reader = Reader {
+        self.reader(word).until(None, false)
+    }
+
+    fn reader<'b>(&'b self, word: &'b str) -> Reader<'b> {
+        Reader {
             lexer: self,
             rest: word,
             depth: 0,
-        };
-        reader.until(None, false)
+            set: BTreeSet::new(),
+            unset: BTreeSet::new(),
+        }
     }
+}
+
+/// A word's value and what it was made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expansion {
+    /// The value.
+    pub text: String,
+    /// Variables that were asked for and have a value.
+    pub set: BTreeSet<String>,
+    /// Variables that have none and no default in the word: `$name` and `${name}`.
+    pub unset: BTreeSet<String>,
 }
 
 /// Text in the making: whole, and as words.
@@ -167,6 +198,8 @@ struct Reader<'a> {
     lexer: &'a Lexer<'a>,
     rest: &'a str,
     depth: usize,
+    set: BTreeSet<String>,
+    unset: BTreeSet<String>,
 }
 
 impl<'a> Reader<'a> {
@@ -274,8 +307,12 @@ impl<'a> Reader<'a> {
         self.next();
         if self.peek() != Some('{') {
             let name = self.name();
-            return Ok(match self.lexer.variables.get(name) {
-                _ if name.is_empty() => "$".to_owned(),
+            if name.is_empty() {
+                return Ok("$".to_owned());
+            }
+            let value = self.variable(name);
+            self.miss(name, value);
+            return Ok(match value {
                 Some(value) => value.to_owned(),
                 None if self.lexer.keep_unset => format!("${name}"),
                 None => String::new(),
@@ -301,10 +338,13 @@ impl<'a> Reader<'a> {
             Some(_) => {}
         }
         let name = self.name();
-        let value = self.lexer.variables.get(name);
+        let value = self.variable(name);
         let keep = self.lexer.keep_unset && value.is_none();
         let result = match self.next() {
-            Some('}') => value.unwrap_or_default().to_owned(),
+            Some('}') => {
+                self.miss(name, value);
+                value.unwrap_or_default().to_owned()
+            }
             Some(':') => {
                 let operator = self.next().unwrap_or_default();
                 self.operator(
@@ -356,6 +396,20 @@ impl<'a> Reader<'a> {
         let pattern = shell::Pattern::parse(&pattern).map_err(WordError::Pattern)?;
         let replaced = pattern.replace(value, &replacement, all, EXPANSION_BYTES_MAX);
         replaced.ok_or(WordError::TooLong)
+    }
+
+    /// A variable's value; notes that it was asked for.
+    fn variable(&mut self, name: &str) -> Option<&'a str> {
+        let value = self.lexer.variables.get(name)?;
+        self.set.insert(name.to_owned());
+        Some(value)
+    }
+
+    /// Notes a variable that has no value where one was expected.
+    fn miss(&mut self, name: &str, value: Option<&str>) {
+        if value.is_none() {
+            self.unset.insert(name.to_owned());
+        }
     }
 
     /// A variable's name; digits or one special character otherwise; may be empty.
@@ -451,6 +505,12 @@ pub fn split_raw(text: &str, escape: char) -> Vec<Span> {
     }
     words.extend(start.map(|start| start..text.len()));
     words
+}
+
+/// Whether `text` is a JSON array, of whatever.
+pub fn is_json_array(text: &str) -> bool {
+    let text = text.trim();
+    text.starts_with('[') && serde_json::from_str::<Vec<serde_json::Value>>(text).is_ok()
 }
 
 /// Reads a JSON array of strings, the exec form; `None` for anything else, which is then shell form.

@@ -2,7 +2,7 @@
 
 use super::mounts::{Mounts, Ready};
 use super::run::RunError;
-use super::{Executor, StepError};
+use super::{Executor, Limits, StepError};
 use crate::plan::{Network as PlanNetwork, Run};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,7 @@ pub(super) fn write(
     let request = request(
         run,
         mounts,
+        &executor.settings.limits,
         format!("{}/{id}", executor.settings.cgroup_parent),
     );
     // The plan has settled everything that an image's configuration could say.
@@ -34,7 +35,7 @@ pub(super) fn write(
     Ok(written.map_err(|error| RunError::Config(Box::new(error)))?)
 }
 
-fn request(run: &Run, mounts: &Mounts, cgroup: String) -> Request {
+fn request(run: &Run, mounts: &Mounts, limits: &Limits, cgroup: String) -> Request {
     let secrets = mounts
         .env
         .iter()
@@ -52,14 +53,34 @@ fn request(run: &Run, mounts: &Mounts, cgroup: String) -> Request {
         cwd: Some(run.cwd.clone()),
         user: Some(run.user.clone()),
         hostname: Some(HOSTNAME.to_owned()),
-        mounts: mounts.list.iter().map(mount).collect(),
+        mounts: shm(limits)
+            .into_iter()
+            .chain(mounts.list.iter().map(mount))
+            .collect(),
         network: match run.network {
             PlanNetwork::Host => Network::Host,
             PlanNetwork::None => Network::None,
         },
         cgroups_path: Some(cgroup),
+        resources: (!limits.resources.is_empty()).then(|| limits.resources.clone().into()),
+        privileged: run.insecure,
+        rlimits: limits.ulimits.clone(),
         ..Request::default()
     }
+}
+
+/// /dev/shm, where it has another size than docker's.
+fn shm(limits: &Limits) -> Option<Mount> {
+    limits.shm_bytes.map(|bytes| Mount {
+        destination: "/dev/shm".to_owned(),
+        kind: Some("tmpfs".to_owned()),
+        source: Some("shm".to_owned()),
+        options: ["nosuid", "noexec", "nodev", "mode=1777"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain([format!("size={bytes}")])
+            .collect(),
+    })
 }
 
 fn mount(ready: &Ready) -> Mount {

@@ -3,7 +3,7 @@
 use super::inputs::copy_view;
 use super::{Executor, StepError};
 use crate::cache::Key;
-use crate::context::Print;
+use crate::context::{Context, Print};
 use crate::copy::digest::{Digested, View, digest, placed, printed};
 use crate::copy::place::{Entries, Placing};
 use crate::copy::select::{Group, Origin as SelectOrigin, select};
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use teu_store::DiffId;
 
 /// Rules that exclude nothing: a stage has no ignore file.
-static NO_RULES: std::sync::LazyLock<Rules> = std::sync::LazyLock::new(Rules::default);
+pub(super) static NO_RULES: std::sync::LazyLock<Rules> = std::sync::LazyLock::new(Rules::default);
 
 impl Executor<'_> {
     /// `COPY` or `ADD`.
@@ -38,9 +38,13 @@ impl Executor<'_> {
         } else {
             self.layers(step.parent)
         };
-        let Origin::Tree(tree) = copy.origin else {
-            let origin = self.context_origin();
-            return self.copy_from(index, step, copy, &origin, parent, Vec::new());
+        let tree = match copy.origin {
+            Origin::Tree(tree) => tree,
+            Origin::Remote => return self.add_remote(index, step, copy, parent),
+            Origin::Context | Origin::Named(_) => {
+                let origin = self.context_origin(copy.origin);
+                return self.copy_from(index, step, copy, &origin, parent, Vec::new());
+            }
         };
         let definition = self.copy_definition_key(copy, self.layers(tree), parent)?;
         if let Some(layer) = self.reused(index, std::slice::from_ref(&definition))? {
@@ -72,24 +76,53 @@ impl Executor<'_> {
         copy: &Copy,
         origin: &SelectOrigin<'_>,
         parent: &[DiffId],
-        mut keys: Vec<Key>,
+        keys: Vec<Key>,
     ) -> Result<(DiffId, bool), StepError> {
         let groups = self.select(origin, copy)?;
-        let content = self.content(origin, copy, &groups)?;
+        self.copy_groups(index, step, copy, origin, &groups, parent, keys)
+    }
+
+    /// Copies what was selected.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "a step, what it copies, and how it is known"
+    )]
+    pub(super) fn copy_groups(
+        &self,
+        index: usize,
+        step: &Step,
+        copy: &Copy,
+        origin: &SelectOrigin<'_>,
+        groups: &[Group],
+        parent: &[DiffId],
+        mut keys: Vec<Key>,
+    ) -> Result<(DiffId, bool), StepError> {
+        let content = self.content(origin, copy, groups)?;
         keys.push(self.copy_content_key(copy, &content.sum, parent)?);
-        let inputs = || self.copy_inputs(step, copy, origin, &groups, &content);
+        let inputs = || self.copy_inputs(step, copy, origin, groups, &content);
         self.cached(index, &keys, inputs, || {
-            self.copy_layer(index, origin, copy, &groups, &content)
+            self.copy_layer(index, origin, copy, groups, &content)
         })
     }
 
-    pub(super) fn context_origin(&self) -> SelectOrigin<'_> {
-        let context = self.context;
+    /// The context that files come from: the build's own, unless another is named.
+    pub(super) fn context(&self, origin: Origin) -> &Context {
+        match origin {
+            Origin::Named(place) => self.named.get(place).unwrap_or(self.context),
+            Origin::Context | Origin::Tree(_) | Origin::Remote => self.context,
+        }
+    }
+
+    pub(super) fn context_origin(&self, origin: Origin) -> SelectOrigin<'_> {
+        let context = self.context(origin);
         SelectOrigin {
             root: &context.root,
             rules: &context.rules,
             ignore_file: context.ignore_file.as_deref(),
-            name: "the context",
+            name: match origin {
+                Origin::Named(_) => "the named context",
+                Origin::Context | Origin::Tree(_) | Origin::Remote => "the context",
+            },
         }
     }
 
@@ -113,21 +146,24 @@ impl Executor<'_> {
         groups: &[Group],
     ) -> Result<Digested, CopyError> {
         let view = copy_view(copy);
-        let context = copy.origin == Origin::Context;
+        let context = copy.origin.is_context().then(|| self.context(copy.origin));
         let fingerprints =
             |root: &Root, files: &[(&Path, Meta)]| -> Result<Vec<Print>, TreeError> {
-                if context {
-                    self.context.hashes.fingerprints(root, files)
-                } else {
-                    crate::context::hash_files(root, files)
+                match context {
+                    Some(context) => context.hashes.fingerprints(root, files),
+                    None => crate::context::hash_files(root, files),
                 }
             };
         digest(origin, groups, &view, &fingerprints)
     }
 
     /// What a file or directory of the context holds, for a RUN that mounts it.
-    pub(super) fn context_content(&self, path: &Path) -> Result<(Vec<Group>, Digested), CopyError> {
-        let origin = self.context_origin();
+    pub(super) fn context_content(
+        &self,
+        context: Origin,
+        path: &Path,
+    ) -> Result<(Vec<Group>, Digested), CopyError> {
+        let origin = self.context_origin(context);
         let source = CopySource::Path {
             path: path.to_string_lossy().into_owned(),
             keep: None,
@@ -137,8 +173,9 @@ impl Executor<'_> {
             mode: None,
             owners: false,
         };
+        let hashes = &self.context(context).hashes;
         let digested = digest(&origin, &groups, &view, &|root, files| {
-            self.context.hashes.fingerprints(root, files)
+            hashes.fingerprints(root, files)
         })?;
         Ok((groups, digested))
     }
@@ -159,7 +196,7 @@ impl Executor<'_> {
             .transpose()
             .map_err(CopyError::Owner)?;
         let below = below.as_deref().filter(|_| !copy.link);
-        let keep_owner = copy.origin != Origin::Context;
+        let keep_owner = copy.origin.tree().is_some();
         let mut placing = Placing::new(below, owner, keep_owner, copy.mode.as_ref(), self.epoch.0);
         let is_archive = |item: &crate::copy::select::Item| {
             Ok(copy.unpack && archive::is_archive(origin.root, item)?)

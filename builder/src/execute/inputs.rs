@@ -80,6 +80,7 @@ impl Executor<'_> {
         value("the command", run.args.join(" "));
         value("the working directory", run.cwd.clone());
         value("the user", run.user.clone());
+        value("the security mode", format!("insecure: {}", run.insecure));
         value("the network", format!("{:?}", run.network).to_lowercase());
         if let Some((_, text)) = &run.script {
             value("the script", text.clone());
@@ -102,16 +103,16 @@ impl Executor<'_> {
     fn mount_inputs(&self, mount: &Mount, inputs: &mut Inputs) -> Result<(), StepError> {
         let what = match &mount.kind {
             MountKind::Bind {
-                origin: Origin::Context,
+                origin: origin @ (Origin::Context | Origin::Named(_) | Origin::Remote),
                 source,
                 writable,
             } => {
-                let (groups, digested) = self.context_content(Path::new(source))?;
+                let (groups, digested) = self.context_content(*origin, Path::new(source))?;
                 let view = View {
                     mode: None,
                     owners: false,
                 };
-                let origin = self.context_origin();
+                let origin = self.context_origin(*origin);
                 self.add_files(inputs, &origin, &groups, &digested, &view)?;
                 inputs.ignored = origin.rules.texts().map(str::to_owned).collect();
                 format!("{source} of the context, writable: {writable}")
@@ -141,6 +142,9 @@ impl Executor<'_> {
             } => {
                 format!("the secret {id}, {env:?}, file: {file}, {mode:o} {uid}:{gid}")
             }
+            MountKind::Ssh {
+                id, mode, uid, gid, ..
+            } => format!("the agent {id}, {mode:o} {uid}:{gid}"),
         };
         inputs
             .values
@@ -213,7 +217,7 @@ impl Executor<'_> {
 pub(super) fn copy_view(copy: &Copy) -> View<'_> {
     View {
         mode: copy.mode.as_ref(),
-        owners: copy.origin != Origin::Context && copy.owner.is_none(),
+        owners: copy.origin.tree().is_some() && copy.owner.is_none(),
     }
 }
 

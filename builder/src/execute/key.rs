@@ -51,6 +51,7 @@ impl Executor<'_> {
             "cwd": run.cwd,
             "user": run.user,
             "network": run.network,
+            "insecure": run.insecure,
             "script": run.script,
             "mounts": mounts,
         });
@@ -60,11 +61,11 @@ impl Executor<'_> {
     fn mount_key(&self, mount: &Mount) -> Result<Value, StepError> {
         Ok(match &mount.kind {
             MountKind::Bind {
-                origin: Origin::Context,
+                origin: origin @ (Origin::Context | Origin::Named(_) | Origin::Remote),
                 source,
                 writable,
             } => {
-                let (_, content) = self.context_content(Path::new(source))?;
+                let (_, content) = self.context_content(*origin, Path::new(source))?;
                 json!(["context", mount.target, writable, hex(&content.sum)])
             }
             MountKind::Bind {
@@ -87,6 +88,9 @@ impl Executor<'_> {
             } => {
                 json!(["secret", mount.target, id, env, file, mode, uid, gid])
             }
+            MountKind::Ssh {
+                id, mode, uid, gid, ..
+            } => json!(["ssh", mount.target, id, mode, uid, gid]),
         })
     }
 
@@ -98,6 +102,19 @@ impl Executor<'_> {
         parent: &[DiffId],
     ) -> Result<Key, StepError> {
         self.key(json!({ "copy": placing(copy), "sources": copy.sources, "exclude": copy.exclude, "from": source }), parent)
+    }
+
+    /// `ADD` of what is fetched, by the names of the content.
+    pub(super) fn copy_remote_key(
+        &self,
+        copy: &Copy,
+        sources: &[Value],
+        parent: &[DiffId],
+    ) -> Result<Key, StepError> {
+        self.key(
+            json!({ "copy": placing(copy), "remote": sources, "exclude": copy.exclude }),
+            parent,
+        )
     }
 
     /// `COPY` and `ADD`, by the content that they select.
@@ -127,7 +144,7 @@ fn placing(copy: &Copy) -> Value {
         "mode": copy.mode,
         "link": copy.link,
         "unpack": copy.unpack,
-        "keep_owner": copy.origin != Origin::Context,
+        "keep_owner": copy.origin.tree().is_some(),
     })
 }
 

@@ -1,8 +1,11 @@
 //! Carries out the steps of a plan: each ends in a layer of the store.
 
+mod agent;
 mod config;
 mod container;
 mod copy;
+mod fetch;
+mod fill;
 mod inputs;
 mod key;
 mod mounts;
@@ -35,10 +38,49 @@ pub struct Settings {
     pub cgroup_parent: String,
     /// Secrets by id.
     pub secrets: Vec<(String, SecretSource)>,
+    /// Sockets of ssh agents by id.
+    pub agents: Vec<(String, PathBuf)>,
+    /// Limits and names of all RUN steps.
+    pub limits: Limits,
     /// Run every step, whatever is remembered.
     pub no_cache: bool,
     /// The Dockerfile's name as the user gave it: what has the same place in it is compared.
     pub dockerfile: String,
+}
+
+impl Settings {
+    /// How git is run for this build; `number` tells it from other work.
+    pub(crate) fn git<'a>(
+        &'a self,
+        cancel: &'a Cancel,
+        number: usize,
+    ) -> crate::remote::git::Git<'a> {
+        crate::remote::git::Git {
+            agent: self.agent("default"),
+            secret: self,
+            cancel,
+            number,
+        }
+    }
+
+    /// The socket of the agent of that id.
+    pub(crate) fn agent(&self, id: &str) -> Option<&std::path::Path> {
+        let (_, socket) = self.agents.iter().rev().find(|(own, _)| own == id)?;
+        Some(socket)
+    }
+}
+
+/// What RUN steps are given and may use.
+#[derive(Debug, Clone, Default)]
+pub struct Limits {
+    /// Names and addresses beside those of the host's /etc/hosts.
+    pub hosts: Vec<(String, std::net::IpAddr)>,
+    /// Size of /dev/shm in bytes.
+    pub shm_bytes: Option<u64>,
+    /// Resource limits: name without `RLIMIT_`, soft, hard.
+    pub ulimits: Vec<(String, u64, u64)>,
+    /// runtime-spec's `linux.resources`; nothing when empty.
+    pub resources: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Where a secret's value is.
@@ -92,6 +134,8 @@ pub struct Executor<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) storage: &'a Storage,
     pub(crate) context: &'a Context,
+    /// Contexts with names, in the order of the command line.
+    pub(crate) named: &'a [Context],
     pub(crate) cache: &'a StepCache,
     pub(crate) epoch: Epoch,
     pub(crate) settings: &'a Settings,
@@ -113,6 +157,7 @@ impl<'a> Executor<'a> {
         plan: &'a Plan,
         storage: &'a Storage,
         context: &'a Context,
+        named: &'a [Context],
         cache: &'a StepCache,
         epoch: Epoch,
         settings: &'a Settings,
@@ -124,6 +169,7 @@ impl<'a> Executor<'a> {
             plan,
             storage,
             context,
+            named,
             cache,
             epoch,
             settings,

@@ -4,6 +4,8 @@
 //! Sources are opened inside the context, a stage or a cache, and cloned by descriptor: what
 //! a symbolic link says when the runtime looks does not matter any more.
 
+use super::agent::Forwarded;
+use super::fill::copy_tree;
 use super::rootfs::{self, Mounted};
 use super::run::{RunError, failed, make_folder};
 use super::{Executor, SecretSource, StepError};
@@ -13,6 +15,7 @@ use crate::tree::Root;
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +23,9 @@ use std::time::Duration;
 
 /// Largest secret, in bytes; BuildKit's limit.
 const SECRET_BYTES_MAX: u64 = 500 * 1024;
+
+/// Where programs look for an agent; ssh-agent(1).
+const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 
 /// How often a step that waits for a locked cache looks whether the build ended.
 const WAIT: Duration = Duration::from_millis(20);
@@ -35,6 +41,8 @@ pub(super) struct Mounts {
     /// Secrets that are variables.
     pub(super) env: Vec<(String, String)>,
     held: Vec<Mounted>,
+    /// Agents that are led into the step.
+    agents: Vec<Forwarded>,
     locks: Vec<File>,
     trees: Vec<Arc<Root>>,
 }
@@ -77,6 +85,9 @@ impl Mounts {
                 writable: false,
             });
         }
+        if let Some(ready) = hosts(&executor.settings.limits.hosts, memory)? {
+            mounts.list.push(ready);
+        }
         for (index, mount) in run.mounts.iter().enumerate() {
             mounts.one(executor, mount, index, &folders)?;
         }
@@ -115,6 +126,7 @@ impl Mounts {
                 ready(Ok(source), *writable)
             }
             MountKind::Secret { .. } => return self.secret(executor, mount, &place),
+            MountKind::Ssh { .. } => return self.ssh(executor, mount, place),
         };
         self.list.push(made);
         Ok(())
@@ -130,12 +142,9 @@ impl Mounts {
     ) -> Result<PathBuf, StepError> {
         let path = Path::new(source);
         let Origin::Tree(tree) = origin else {
-            let root = &executor.context.root;
-            let excluded = executor
-                .context
-                .rules
-                .excludes(source.trim_start_matches('/'));
-            return Ok(self.clone_place(root, path, place, "the context", excluded)?);
+            let context = executor.context(origin);
+            let excluded = context.rules.excludes(source.trim_start_matches('/'));
+            return Ok(self.clone_place(&context.root, path, place, "the context", excluded)?);
         };
         match executor.view(tree)? {
             Some(view) => {
@@ -213,12 +222,20 @@ impl Mounts {
             mode,
             uid,
             gid,
+            from,
             ..
         } = kind
         else {
             return Ok(place.to_owned());
         };
-        let name: String = Sha256::digest(format!("{id}\0{mode:o}\0{uid}\0{gid}"))
+        let filled = from
+            .map(|from| filling(executor, from, source))
+            .transpose()?;
+        let mut name = format!("{id}\0{mode:o}\0{uid}\0{gid}");
+        if let Some((_, content)) = &filled {
+            name.push_str(content);
+        }
+        let name: String = Sha256::digest(name)
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
@@ -232,6 +249,9 @@ impl Mounts {
                 .map_err(failed("set permissions of", &unfinished))?;
             chown(&unfinished, Some(*uid), Some(*gid))
                 .map_err(failed("set the owner of", &unfinished))?;
+            if let Some((root, _)) = &filled {
+                copy_tree(root, Path::new(source), &unfinished)?;
+            }
             match std::fs::rename(&unfinished, &data) {
                 // Another step that shares it was faster.
                 Err(_) if data.is_dir() => {}
@@ -239,6 +259,12 @@ impl Mounts {
             }
         }
         let root = Root::open(&data).map_err(RunError::from)?;
+        // A filled cache holds the files of `source` alone.
+        let source = if filled.is_some() {
+            "/"
+        } else {
+            source.as_str()
+        };
         Ok(self.clone_place(&root, Path::new(source), place, "the cache", false)?)
     }
 
@@ -273,6 +299,48 @@ impl Mounts {
             }
         }
         Err(StepError::Cancelled)
+    }
+
+    /// Leads a step to an agent of the user.
+    fn ssh(
+        &mut self,
+        executor: &Executor<'_>,
+        mount: &Mount,
+        place: PathBuf,
+    ) -> Result<(), StepError> {
+        let MountKind::Ssh {
+            id,
+            required,
+            mode,
+            uid,
+            gid,
+        } = &mount.kind
+        else {
+            return Ok(());
+        };
+        let Some(agent) = executor.settings.agent(id) else {
+            return if *required {
+                Err(RunError::NoAgent(id.clone()).into())
+            } else {
+                Ok(())
+            };
+        };
+        let forwarded = Forwarded::start(agent, place.clone());
+        self.agents
+            .push(forwarded.map_err(failed("connect to the agent", agent))?);
+        std::fs::set_permissions(&place, std::fs::Permissions::from_mode(*mode))
+            .map_err(failed("set permissions of", &place))?;
+        chown(&place, Some(*uid), Some(*gid)).map_err(failed("set the owner of", &place))?;
+        if !self.env.iter().any(|(name, _)| name == AGENT_VARIABLE) {
+            self.env
+                .push((AGENT_VARIABLE.to_owned(), mount.target.clone()));
+        }
+        self.list.push(Ready {
+            target: mount.target.clone(),
+            source: Ok(place),
+            writable: true,
+        });
+        Ok(())
     }
 
     /// A secret exists only in memory: as a file of a tmpfs, or as a variable.
@@ -325,7 +393,49 @@ impl Mounts {
     }
 }
 
-fn read_secret(source: &SecretSource) -> Result<Vec<u8>, RunError> {
+/// /etc/hosts with names of the command line, where there are some.
+fn hosts(names: &[(String, IpAddr)], memory: &Path) -> Result<Option<Ready>, RunError> {
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let own = Path::new("/etc/hosts");
+    let mut text = std::fs::read_to_string(own).unwrap_or_default();
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    for (name, address) in names {
+        text.push_str(&format!("{address}\t{name}\n"));
+    }
+    let path = memory.join("hosts");
+    write_private(&path, text.as_bytes(), 0o644)?;
+    Ok(Some(Ready {
+        target: own.display().to_string(),
+        source: Ok(path),
+        writable: false,
+    }))
+}
+
+/// The tree that a new cache is filled from, and what identifies its content.
+fn filling(
+    executor: &Executor<'_>,
+    from: Origin,
+    source: &str,
+) -> Result<(Arc<Root>, String), StepError> {
+    if let Origin::Tree(tree) = from {
+        let content = format!("{source}\0{:?}", executor.layers(tree));
+        let root = match executor.view(tree)? {
+            Some(view) => view,
+            None => Arc::new(executor.storage.empty()?),
+        };
+        return Ok((root, content));
+    }
+    let (_, digested) = executor.context_content(from, Path::new(source))?;
+    let content = format!("{source}\0{:?}", digested.sum);
+    let directory = executor.context(from).root.open_directory(Path::new("/"));
+    Ok((Arc::new(Root::new(directory?)), content))
+}
+
+pub(super) fn read_secret(source: &SecretSource) -> Result<Vec<u8>, RunError> {
     match source {
         SecretSource::Env(name) => Ok(std::env::var_os(name)
             .map(|value| value.into_encoded_bytes())

@@ -67,6 +67,9 @@ pub enum RunError {
     /// A secret that the command line does not give.
     #[error("the secret {0:?} is required: give it with --secret id={0},src=FILE")]
     NoSecret(String),
+    /// An agent that the command line does not give.
+    #[error("the ssh agent {0:?} is required: give it with --ssh {0}=SOCKET")]
+    NoAgent(String),
     /// A `--mount` of something that is not there.
     #[error("--mount {path:?}: no such file or directory in {place}")]
     NoSource {

@@ -117,6 +117,11 @@ impl Rules {
         Ok(())
     }
 
+    /// Whether some rule starts with `!`.
+    pub fn reincludes(&self) -> bool {
+        self.reincludes
+    }
+
     /// Whether there is no rule.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()

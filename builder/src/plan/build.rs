@@ -1,19 +1,65 @@
 //! From the target stage backwards to everything it needs.
 
 use super::evaluate::{self, State};
+use super::outline::{Outline, description};
 use super::stages::{self, Stages};
-use super::{Image, Images, Options, Plan, Step, Tree};
+use super::{Image, Images, NamedContext, Options, Origin, Plan, Step, Tree};
 use crate::dockerfile::instruction::Text;
-use crate::dockerfile::{Dockerfile, Result, Span};
+use crate::dockerfile::{Dockerfile, Result, Span, suggest};
+use crate::lint::{self, Linter, Warning};
 use crate::report::Problem;
 use std::collections::{HashMap, HashSet};
+use teu_store::Reference;
 
 /// Plans a build. Asks `images` for each image that a needed stage names, once a name.
 ///
 /// # Errors
 /// What is wrong with the Dockerfile or unsupported, or an image that is not to be had, with its place.
 pub fn plan(file: &Dockerfile, options: &Options, images: &mut dyn Images) -> Result<Plan> {
+    let linter = linter(file, options)?;
+    let plan = plan_with(&linter, file, options, images, false)?;
+    match violated(&linter, &plan.lint) {
+        Some(problem) => Err(problem),
+        None => Ok(plan),
+    }
+}
+
+/// What the rules say about a file.
+#[derive(Debug)]
+pub struct Checked {
+    /// Violations, in the order of the file.
+    pub warnings: Vec<Warning>,
+    /// What makes it no Dockerfile at all, or a violation where the file says that none is allowed.
+    pub error: Option<Box<Problem>>,
+}
+
+/// Applies the rules to the target stage and what it needs, or to all stages when none is asked for.
+pub fn check(file: &Dockerfile, options: &Options, images: &mut dyn Images) -> Checked {
+    let linter = match linter(file, options) {
+        Ok(linter) => linter,
+        Err(error) => {
+            return Checked {
+                warnings: Vec::new(),
+                error: Some(error),
+            };
+        }
+    };
+    let all = options.target.is_none();
+    let planned = plan_with(&linter, file, options, images, all);
+    let warnings = linter.warnings();
+    let error = planned.err().or_else(|| violated(&linter, &warnings));
+    Checked { warnings, error }
+}
+
+fn plan_with(
+    linter: &Linter,
+    file: &Dockerfile,
+    options: &Options,
+    images: &mut dyn Images,
+    all_stages: bool,
+) -> Result<Plan> {
     let stages = stages::split(file, options)?;
+    lint::check_file(linter, file, stages.as_seen_by_from());
     let target = stages.target(options.target.as_deref())?;
     let mut planner = Planner {
         escape: file.directives.escape,
@@ -26,16 +72,58 @@ pub fn plan(file: &Dockerfile, options: &Options, images: &mut dyn Images) -> Re
         done: HashMap::new(),
         open: Vec::new(),
         declared: stages.declared.iter().cloned().collect(),
+        linter,
+        outline: Outline::default(),
     };
+    if all_stages {
+        for index in 0..stages.list.len() {
+            planner.stage(index, &(0..0))?;
+        }
+    }
     let state = planner.stage(target, &(0..0))?;
     let warnings = planner.unused_arguments();
+    let stage = &stages.list[target];
+    let name = stage.from.name.as_ref().map(|name| name.raw.clone());
+    let comments = &stage.from_statement.comments;
     Ok(Plan {
         images: planner.images,
         steps: planner.steps,
         tree: state.tree,
         config: state.config,
         warnings,
+        lint: linter.warnings(),
+        outline: Outline {
+            description: name.as_ref().and_then(|name| description(comments, name)),
+            name,
+            ..planner.outline.sorted()
+        },
     })
+}
+
+/// The linter that the file asks for, or the build argument of that meaning.
+fn linter(file: &Dockerfile, options: &Options) -> Result<Linter> {
+    let given = stages::given(options, "BUILDKIT_DOCKERFILE_CHECK");
+    let directive = file.directives.check.as_ref();
+    let text = given.or(directive.map(|text| text.raw.as_str()));
+    let span = directive
+        .filter(|_| given.is_none())
+        .map_or(0..0, |text| text.span.clone());
+    let read = lint::Options::parse(text.unwrap_or_default());
+    let read = read.map_err(|error| {
+        Problem::new(error.to_string(), span.clone(), "in this directive")
+            .help("write skip=RULE,RULE;error=true;experimental=RULE".to_owned())
+    })?;
+    Ok(Linter::new(read))
+}
+
+/// Names the violated rules, where the file says that this is an error.
+fn violated(linter: &Linter, warnings: &[Warning]) -> Option<Box<Problem>> {
+    let first = warnings.first().filter(|_| linter.is_strict())?;
+    let mut names: Vec<&str> = warnings.iter().map(|warning| warning.rule.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    let title = format!("lint violation found for rules: {}", names.join(", "));
+    Some(Problem::new(title, first.span.clone(), first.detail.clone()).into())
 }
 
 /// A plan in the making.
@@ -52,6 +140,8 @@ pub(super) struct Planner<'a> {
     open: Vec<usize>,
     /// Every build argument that some instruction declared.
     pub(super) declared: HashSet<String>,
+    pub(super) linter: &'a Linter,
+    pub(super) outline: Outline,
 }
 
 impl Planner<'_> {
@@ -82,7 +172,9 @@ impl Planner<'_> {
         }
         let image = self.source.image(name).map_err(|error| {
             let title = format!("the image `{name}` cannot be used");
+            let near = suggest::nearest(name, self.stages.names());
             Problem::new(title, span.clone(), crate::build::chain(error.as_ref()))
+                .help(near.map(|near| format!("did you mean the stage `{near}`?")))
         })?;
         self.images.push(image.clone());
         let place = self.images.len() - 1;
@@ -90,8 +182,24 @@ impl Planner<'_> {
         Ok((Tree::Image(place), image))
     }
 
-    /// The file system that `--from` means: a stage, or an image.
-    pub(super) fn source_tree(&mut self, from: &Text, own: usize) -> Result<Tree> {
+    /// What the command line lets a name mean: the very name, or another way to write the same image.
+    pub(super) fn named_context(&self, name: &str) -> Option<&NamedContext> {
+        let wanted = name.parse::<Reference>().ok().map(|name| name.to_string());
+        let means = |(own, _): &&(String, NamedContext)| {
+            own.eq_ignore_ascii_case(name)
+                || wanted.is_some()
+                    && own.parse::<Reference>().ok().map(|own| own.to_string()) == wanted
+        };
+        let contexts = &self.options.contexts;
+        contexts
+            .iter()
+            .rev()
+            .find(means)
+            .map(|(_, context)| context)
+    }
+
+    /// The files that `--from` means: of a stage, a named context or an image.
+    pub(super) fn source(&mut self, from: &Text, own: usize) -> Result<Origin> {
         if from.raw.contains('$') {
             let problem = Problem::new(
                 "variables are not replaced in `from`",
@@ -102,20 +210,37 @@ impl Planner<'_> {
                 .help("name a stage with `FROM $image AS name` and copy from that".to_owned())
                 .into());
         }
-        match self.stages.referred(&from.raw, own) {
-            Some(index) => Ok(self.stage(index, &from.span)?.tree),
-            None if from.raw == "scratch" => Ok(Tree::Empty),
-            None if is_number(&from.raw) => {
-                let title = format!("there is no stage `{}`", from.raw);
-                Err(Problem::new(
-                    title,
-                    from.span.clone(),
-                    format!("the file has {} stages", self.stages.list.len()),
-                )
-                .into())
+        let name = from.raw.clone();
+        match self.stages.referred(&name, own) {
+            Some(index) => Ok(Origin::Tree(self.earlier_stage(index, own, from)?)),
+            None if name == "scratch" => Ok(Origin::Tree(Tree::Empty)),
+            None if is_number(&name) => {
+                let title = format!("there is no stage `{name}`");
+                let label = format!("the file has {} stages", self.stages.list.len());
+                Err(Problem::new(title, from.span.clone(), label).into())
             }
-            None => Ok(self.image(&from.raw, &from.span)?.0),
+            None => match self.named_context(&name).cloned() {
+                Some(NamedContext::Files(place)) => Ok(Origin::Named(place)),
+                Some(NamedContext::Image(image)) => {
+                    Ok(Origin::Tree(self.image(&image, &from.span)?.0))
+                }
+                None => Ok(Origin::Tree(self.image(&name, &from.span)?.0)),
+            },
         }
+    }
+
+    /// A stage's files, for a stage that comes after it.
+    fn earlier_stage(&mut self, index: usize, own: usize, from: &Text) -> Result<Tree> {
+        let state = self.stage(index, &from.span)?;
+        if index < own {
+            return Ok(state.tree);
+        }
+        let problem = Problem::new(
+            format!("the stage `{}` comes later in the file", from.raw),
+            from.span.clone(),
+            "not defined before this stage",
+        );
+        Err(problem.help("move that stage up".to_owned()).into())
     }
 
     fn unused_arguments(&self) -> Vec<String> {

@@ -2,14 +2,16 @@
 
 use super::build::is_proxy;
 use super::evaluate::Evaluator;
-use super::{Copy, CopySource, Directory, Network, Operation, Origin, Run};
+use super::{Copy, CopySource, Directory, Entitlement, Network, Operation, Origin, Run};
 use crate::dockerfile::heredoc::Heredoc;
 use crate::dockerfile::instruction::{self, CommandLine, Source, Text, Transfer};
 use crate::dockerfile::parse::with_heredocs;
 use crate::dockerfile::word::{Lexer, Quotes};
 use crate::dockerfile::{Result, Span, Statement};
+use crate::lint::rules;
 use crate::modes::ModeChange;
 use crate::pattern::ignore::{self, Rules};
+use crate::remote;
 use crate::report::Problem;
 
 /// A command's words, and the script they execute, if it stands in the Dockerfile.
@@ -30,6 +32,12 @@ impl Evaluator<'_, '_> {
         let path = self.expand(text)?;
         if path.is_empty() {
             return Err(Problem::new("WORKDIR needs a path", text.span.clone(), "empty").into());
+        }
+        let set_before = std::mem::replace(&mut self.state.workdir_set, true);
+        if !set_before && !path.starts_with('/') {
+            let detail =
+                format!("`{path}` is relative to a WORKDIR of the base image, which may change");
+            self.warn(&rules::WORKDIR_RELATIVE_PATH, &text.span, detail);
         }
         let path = clean_absolute(&self.state.config.config.working_dir, &path);
         path.clone_into(&mut self.state.config.config.working_dir);
@@ -52,9 +60,10 @@ impl Evaluator<'_, '_> {
         if let Some(device) = run.devices.first() {
             return Err(unsupported("RUN --device", &device.span));
         }
-        self.check_security(run.security.as_ref())?;
+        let insecure = self.security(run.security.as_ref())?;
         let network = self.network(run.network.as_ref())?;
         let (args, script) = self.run_command(run, statement)?;
+        self.agents = 0;
         let mounts = run
             .mounts
             .iter()
@@ -69,6 +78,7 @@ impl Evaluator<'_, '_> {
             cwd: clean_absolute("/", &self.state.config.config.working_dir),
             user: self.state.config.config.user.clone(),
             network,
+            insecure,
             mounts,
             script,
         };
@@ -109,11 +119,15 @@ impl Evaluator<'_, '_> {
         ))
     }
 
-    fn check_security(&self, text: Option<&Text>) -> Result<()> {
-        let Some(text) = text else { return Ok(()) };
+    /// `RUN --security`: whether the step may do anything.
+    fn security(&self, text: Option<&Text>) -> Result<bool> {
+        let Some(text) = text else { return Ok(false) };
         match self.expand(text)?.as_str() {
-            "sandbox" => Ok(()),
-            "insecure" => Err(unsupported("RUN --security=insecure", &text.span)),
+            "sandbox" => Ok(false),
+            "insecure" => {
+                self.needs(Entitlement::SecurityInsecure, &text.span)?;
+                Ok(true)
+            }
             other => Err(Problem::new(
                 format!("unknown security mode `{other}`"),
                 text.span.clone(),
@@ -123,13 +137,18 @@ impl Evaluator<'_, '_> {
         }
     }
 
+    /// `RUN --network`.
     fn network(&self, text: Option<&Text>) -> Result<Network> {
         let Some(text) = text else {
-            return Ok(Network::Host);
+            return Ok(self.planner.options.network);
         };
         match self.expand(text)?.as_str() {
-            "default" | "host" => Ok(Network::Host),
+            "default" => Ok(self.planner.options.network),
             "none" => Ok(Network::None),
+            "host" => {
+                self.needs(Entitlement::NetworkHost, &text.span)?;
+                Ok(Network::Host)
+            }
             other => Err(Problem::new(
                 format!("unknown network `{other}`"),
                 text.span.clone(),
@@ -137,6 +156,20 @@ impl Evaluator<'_, '_> {
             )
             .into()),
         }
+    }
+
+    /// What goes beyond a sandbox is decided by who builds, not by who wrote the file.
+    fn needs(&self, entitlement: Entitlement, span: &Span) -> Result<()> {
+        if self.planner.options.allow.contains(&entitlement) {
+            return Ok(());
+        }
+        let name = entitlement.name();
+        let problem = Problem::new(
+            format!("{name} is not allowed"),
+            span.clone(),
+            "asked for here",
+        );
+        Err(problem.help(format!("allow it with --allow {name}")).into())
     }
 
     fn proxies(&self) -> Vec<String> {
@@ -173,47 +206,47 @@ impl Evaluator<'_, '_> {
     /// `COPY`.
     pub(super) fn copy(&mut self, copy: &instruction::Copy, statement: &Statement) -> Result<()> {
         let origin = match &copy.from {
-            Some(from) => Origin::Tree(self.planner.source_tree(from, self.index)?),
+            Some(from) => self.planner.source(from, self.index)?,
             None => Origin::Context,
         };
+        for source in copy.transfer.sources.iter().filter_map(Source::path) {
+            let path = self.expand(source)?;
+            if remote::is_http(&path) || remote::is_git(&path) {
+                let problem = Problem::new(
+                    "COPY takes files, no URLs or repositories",
+                    source.span.clone(),
+                    "not a file",
+                );
+                return Err(problem.help("use ADD".to_owned()).into());
+            }
+        }
         let operation = self.transfer(&copy.transfer, origin, copy.parents, false)?;
-        self.copy_step("COPY", operation, copy.from.as_ref(), statement);
-        Ok(())
+        self.copy_step("COPY", operation, &copy.transfer, statement)
     }
 
     /// `ADD`.
     pub(super) fn add(&mut self, add: &instruction::Add, statement: &Statement) -> Result<()> {
-        for source in &add.transfer.sources {
-            if let Source::Path(text) = source {
-                let path = self.expand(text)?;
-                if is_remote(&path) {
-                    return Err(unsupported("ADD of a URL or git repository", &text.span));
-                }
-            }
+        let (remote, local) = self.split_sources(add, statement)?;
+        // The local files and the fetched ones are layers of their own; nearly always there is one of both.
+        if !local.sources.is_empty() {
+            let unpack = add.unpack.unwrap_or(true);
+            let operation = self.transfer(&local, Origin::Context, false, unpack)?;
+            self.copy_step("ADD", operation, &local, statement)?;
         }
-        if let Some(checksum) = &add.checksum {
-            return Err(Problem::new(
-                "--checksum needs a URL",
-                checksum.span.clone(),
-                "the sources are local",
-            )
-            .into());
+        if !remote.is_empty() {
+            let none = Transfer {
+                sources: Vec::new(),
+                ..add.transfer.clone()
+            };
+            let unpack = add.unpack.unwrap_or(false);
+            let mut operation = self.transfer(&none, Origin::Remote, false, unpack)?;
+            operation.sources = remote;
+            let shown = Transfer {
+                sources: self.remote_texts(add)?,
+                ..none
+            };
+            self.copy_step("ADD", operation, &shown, statement)?;
         }
-        if add.keep_git_dir {
-            return Err(Problem::new(
-                "--keep-git-dir needs a git repository",
-                statement.span.clone(),
-                "the sources are local",
-            )
-            .into());
-        }
-        let operation = self.transfer(
-            &add.transfer,
-            Origin::Context,
-            false,
-            add.unpack.unwrap_or(true),
-        )?;
-        self.copy_step("ADD", operation, None, statement);
         Ok(())
     }
 
@@ -221,24 +254,38 @@ impl Evaluator<'_, '_> {
         &mut self,
         name: &str,
         operation: Copy,
-        from: Option<&Text>,
+        transfer: &Transfer,
         statement: &Statement,
-    ) {
+    ) -> Result<()> {
+        let created_by = self.copied(name, &operation, transfer)?;
+        self.step(Operation::Copy(Box::new(operation)), created_by, statement);
+        Ok(())
+    }
+
+    /// The instruction as histories show it: some flags, then paths, then documents.
+    fn copied(&self, name: &str, operation: &Copy, transfer: &Transfer) -> Result<String> {
         let mut words = vec![name.to_owned()];
-        words.extend(from.map(|from| format!("--from={}", from.raw)));
-        words.extend(
-            operation
-                .owner
-                .as_ref()
-                .map(|owner| format!("--chown={owner}")),
-        );
-        words.extend(operation.sources.iter().map(CopySource::shown));
-        words.push(operation.destination.clone());
-        self.step(
-            Operation::Copy(Box::new(operation)),
-            format!("{} # buildkit", words.join(" ")),
-            statement,
-        );
+        if operation.parents {
+            words.push("--parents".to_owned());
+        }
+        for (flag, text) in [("chown", &transfer.chown), ("chmod", &transfer.chmod)] {
+            let value = text.as_ref().map(|text| self.expand(text)).transpose()?;
+            words.extend(
+                value
+                    .filter(|value| !value.is_empty())
+                    .map(|value| format!("--{flag}={value}")),
+            );
+        }
+        for path in transfer.sources.iter().filter_map(Source::path) {
+            words.push(remote::without_password(&self.expand(path)?));
+        }
+        for source in &transfer.sources {
+            if let Source::Heredoc(heredoc) = source {
+                words.push(format!("<<{}", heredoc.name));
+            }
+        }
+        words.push(self.expand(&transfer.destination)?);
+        Ok(format!("{} # buildkit", words.join(" ")))
     }
 
     fn transfer(
@@ -262,7 +309,7 @@ impl Evaluator<'_, '_> {
         let sources = transfer
             .sources
             .iter()
-            .map(|source| self.source(source, parents))
+            .map(|source| self.source(source, parents, origin))
             .collect::<Result<_>>()?;
         Ok(Copy {
             origin,
@@ -319,10 +366,13 @@ impl Evaluator<'_, '_> {
         })
     }
 
-    fn source(&self, source: &Source, parents: bool) -> Result<CopySource> {
+    fn source(&self, source: &Source, parents: bool, origin: Origin) -> Result<CopySource> {
         match source {
             Source::Path(text) => {
                 let path = self.expand(text)?;
+                if origin == Origin::Context {
+                    self.warn_of_ignored(&path, text);
+                }
                 let pivot = path.split_once("/./").unwrap_or(("", &path));
                 Ok(match parents {
                     true => CopySource::Path {
@@ -336,39 +386,47 @@ impl Evaluator<'_, '_> {
                 })
             }
             Source::Heredoc(heredoc) => {
+                // Documents know one escape character, whatever the file's is.
                 let lexer = Lexer {
+                    escape: '\\',
                     quotes: Quotes::Ignore,
                     ..self.lexer()
                 };
-                let expand = || {
-                    lexer
-                        .expand(&heredoc.content)
-                        .map_err(|error| Problem::new(error.to_string(), 0..0, "in a heredoc"))
-                };
-                let content = if heredoc.expand {
-                    expand()?
-                } else {
-                    heredoc.content.clone()
-                };
-                Ok(CopySource::Inline {
-                    name: heredoc.name.clone(),
-                    content,
-                })
+                if !heredoc.expand {
+                    return Ok(inline(heredoc, heredoc.content.clone()));
+                }
+                let expansion = lexer.expand_and_tell(&heredoc.content).map_err(|error| {
+                    Problem::new(error.to_string(), self.current().clone(), "in its heredoc")
+                })?;
+                self.warn_of_unset(&expansion.unset, self.current());
+                Ok(inline(heredoc, expansion.text))
             }
+        }
+    }
+
+    fn warn_of_ignored(&self, path: &str, text: &Text) {
+        let ignored = &self.planner.options.ignore;
+        let path = ignore::clean(&format!("/{path}"));
+        if !path.is_empty() && !ignored.reincludes() && ignored.excludes(&path) {
+            let detail = format!("`{path}` is excluded by the ignore file");
+            self.warn(&rules::COPY_IGNORED_FILE, &text.span, detail);
         }
     }
 }
 
-impl CopySource {
-    /// As histories show it.
-    fn shown(&self) -> String {
+fn inline(heredoc: &Heredoc, content: String) -> CopySource {
+    CopySource::Inline {
+        name: heredoc.name.clone(),
+        content,
+    }
+}
+
+impl Entitlement {
+    /// As `--allow` names it.
+    pub fn name(self) -> &'static str {
         match self {
-            Self::Path { path, keep: None } => path.trim_start_matches('/').to_owned(),
-            Self::Path {
-                path,
-                keep: Some(keep),
-            } => format!("{}/./{keep}", path.trim_start_matches('/')),
-            Self::Inline { name, .. } => format!("<<{name}"),
+            Self::NetworkHost => "network.host",
+            Self::SecurityInsecure => "security.insecure",
         }
     }
 }
@@ -381,10 +439,4 @@ pub(super) fn clean_absolute(directory: &str, path: &str) -> String {
         format!("/{directory}/{path}")
     };
     format!("/{}", ignore::clean(&joined))
-}
-
-fn is_remote(path: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@"]
-        .iter()
-        .any(|scheme| path.starts_with(scheme))
 }

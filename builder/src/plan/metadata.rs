@@ -1,8 +1,9 @@
 //! Instructions that change only the image's configuration.
 
 use super::evaluate::Evaluator;
+use crate::dockerfile::Result;
 use crate::dockerfile::instruction::{CommandLine, Healthcheck, Onbuild, Pair, Text};
-use crate::dockerfile::{Result, Statement};
+use crate::lint::rules;
 use crate::report::Problem;
 use serde_json::Value;
 use teu_store::image as store;
@@ -20,7 +21,12 @@ const SIGNALS: [&str; 31] = [
 impl Evaluator<'_, '_> {
     /// `ENV`. All values of one instruction see the variables as they were before it.
     pub(super) fn env(&mut self, pairs: &[Pair]) -> Result<()> {
-        let pairs = self.pairs(pairs)?;
+        self.warn_of_legacy("ENV", pairs);
+        let expanded = self.pairs(pairs)?;
+        for (pair, (name, _)) in pairs.iter().zip(&expanded) {
+            self.warn_of_secret("ENV", name, &pair.name.span);
+        }
+        let pairs = expanded;
         let mut environment =
             crate::environment::Environment::from_strings(&self.state.config.config.env);
         for (name, value) in &pairs {
@@ -34,6 +40,7 @@ impl Evaluator<'_, '_> {
 
     /// `LABEL`.
     pub(super) fn label(&mut self, pairs: &[Pair]) -> Result<()> {
+        self.warn_of_legacy("LABEL", pairs);
         let pairs = self.pairs(pairs)?;
         self.state
             .config
@@ -42,6 +49,13 @@ impl Evaluator<'_, '_> {
             .extend(pairs.iter().cloned());
         self.history(format!("LABEL {}", shown(&pairs)));
         Ok(())
+    }
+
+    fn warn_of_legacy(&self, name: &str, pairs: &[Pair]) {
+        for pair in pairs.iter().filter(|pair| pair.legacy) {
+            let detail = format!("write `{name} name=value` instead of `{name} name value`");
+            self.warn(&rules::LEGACY_KEY_VALUE_FORMAT, &pair.name.span, detail);
+        }
     }
 
     fn pairs(&self, pairs: &[Pair]) -> Result<Vec<(String, String)>> {
@@ -62,6 +76,8 @@ impl Evaluator<'_, '_> {
 
     /// `CMD`.
     pub(super) fn cmd(&mut self, command: &CommandLine) -> Result<()> {
+        self.warn_of_repetition("CMD");
+        self.warn_of_shell("CMD", command);
         let words = self.command(command);
         self.history(format!("CMD {}", go_quoted(&words)));
         self.state.config.config.cmd = Some(words);
@@ -72,6 +88,8 @@ impl Evaluator<'_, '_> {
 
     /// `ENTRYPOINT`, which drops a CMD that the base image brought: it was meant for another program.
     pub(super) fn entrypoint(&mut self, command: &CommandLine) -> Result<()> {
+        self.warn_of_repetition("ENTRYPOINT");
+        self.warn_of_shell("ENTRYPOINT", command);
         let words = self.command(command);
         self.history(format!("ENTRYPOINT {}", go_quoted(&words)));
         self.state.config.config.entrypoint = Some(words);
@@ -79,6 +97,23 @@ impl Evaluator<'_, '_> {
             self.state.config.config.cmd = None;
         }
         Ok(())
+    }
+
+    /// A shell between the container's start and the program keeps signals from it.
+    fn warn_of_shell(&self, name: &str, command: &CommandLine) {
+        let shell = self
+            .state
+            .config
+            .config
+            .shell
+            .as_deref()
+            .unwrap_or_default();
+        if matches!(command, CommandLine::Shell(_)) && shell.is_empty() {
+            let detail =
+                format!("{name} in shell form: the shell, not the program, gets the signals");
+            let span = self.current().clone();
+            self.warn(&rules::JSON_ARGS_RECOMMENDED, &span, detail);
+        }
     }
 
     /// A command's words; the shell form goes to the stage's shell.
@@ -120,6 +155,7 @@ impl Evaluator<'_, '_> {
                 .map_err(|error| fail(error.to_string()))?
             {
                 all.extend(ports(&word).ok_or_else(|| fail(format!("`{word}` is none")))?);
+                self.warn_of_port(&word, text);
             }
         }
         let empty = || Value::Object(serde_json::Map::new());
@@ -130,6 +166,18 @@ impl Evaluator<'_, '_> {
             .extend(all.iter().map(|port| (port.clone(), empty())));
         self.history(format!("EXPOSE [{}]", all.join(" ")));
         Ok(())
+    }
+
+    fn warn_of_port(&self, word: &str, text: &Text) {
+        let protocol = word.split_once('/').map_or("", |(_, protocol)| protocol);
+        if protocol != protocol.to_lowercase() {
+            let detail = format!("the protocol of `{word}` is not in lower case");
+            self.warn(&rules::EXPOSE_PROTO_CASING, &text.span, detail);
+        }
+        if word.contains(':') {
+            let detail = format!("`{word}` names more than a port of the container");
+            self.warn(&rules::EXPOSE_INVALID_FORMAT, &text.span, detail);
+        }
     }
 
     /// `VOLUME`.
@@ -186,7 +234,8 @@ impl Evaluator<'_, '_> {
     }
 
     /// `HEALTHCHECK`.
-    pub(super) fn healthcheck(&mut self, check: &Healthcheck, statement: &Statement) -> Result<()> {
+    pub(super) fn healthcheck(&mut self, check: &Healthcheck) -> Result<()> {
+        self.warn_of_repetition("HEALTHCHECK");
         let test = match &check.command {
             None => vec!["NONE".to_owned()],
             Some(CommandLine::Exec(words)) => std::iter::once("CMD".to_owned())
@@ -194,7 +243,7 @@ impl Evaluator<'_, '_> {
                 .collect(),
             Some(CommandLine::Shell(line)) => vec!["CMD-SHELL".to_owned(), line.clone()],
         };
-        self.state.config.config.healthcheck = Some(store::Healthcheck {
+        let healthcheck = store::Healthcheck {
             test,
             interval: self.duration(check.interval.as_ref())?,
             timeout: self.duration(check.timeout.as_ref())?,
@@ -202,8 +251,9 @@ impl Evaluator<'_, '_> {
             start_interval: self.duration(check.start_interval.as_ref())?,
             retries: self.retries(check.retries.as_ref())?,
             ..store::Healthcheck::default()
-        });
-        self.history(statement.text.clone());
+        };
+        self.history(format!("HEALTHCHECK {}", go_struct(&healthcheck)));
+        self.state.config.config.healthcheck = Some(healthcheck);
         Ok(())
     }
 
@@ -242,7 +292,6 @@ impl Evaluator<'_, '_> {
     /// `ONBUILD`.
     pub(super) fn onbuild(&mut self, onbuild: &Onbuild) -> Result<()> {
         self.state.config.config.on_build.push(onbuild.text.clone());
-        self.history(format!("ONBUILD {}", onbuild.text));
         Ok(())
     }
 
@@ -272,10 +321,53 @@ pub(super) fn go_quoted(words: &[String]) -> String {
     format!("[{}]", quoted.join(" "))
 }
 
+/// A health check as Go's `%+v` prints it, which is what histories hold.
+fn go_struct(check: &store::Healthcheck) -> String {
+    let time = |value: Option<i64>| go_duration_text(value.unwrap_or_default());
+    format!(
+        "{{Test:[{}] Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
+        check.test.join(" "),
+        time(check.interval),
+        time(check.timeout),
+        time(check.start_period),
+        time(check.start_interval),
+        check.retries.unwrap_or_default()
+    )
+}
+
+/// Nanoseconds as Go's `time.Duration` prints them, from a millisecond up.
+fn go_duration_text(nanoseconds: i64) -> String {
+    let fraction = |value: i64, unit: i64| {
+        let text = format!("{:09}", value % unit * (1_000_000_000 / unit));
+        let text = text.trim_end_matches('0');
+        if text.is_empty() {
+            String::new()
+        } else {
+            format!(".{text}")
+        }
+    };
+    match nanoseconds {
+        0 => "0s".to_owned(),
+        ns if ns < 1_000_000_000 => format!("{}{}ms", ns / 1_000_000, fraction(ns, 1_000_000)),
+        ns => {
+            let (minutes, rest) = (ns / 60_000_000_000, ns % 60_000_000_000);
+            let seconds = format!("{}{}s", rest / 1_000_000_000, fraction(rest, 1_000_000_000));
+            match (minutes / 60, minutes % 60) {
+                (0, 0) => seconds,
+                (0, minutes) => format!("{minutes}m{seconds}"),
+                (hours, minutes) => format!("{hours}h{minutes}m{seconds}"),
+            }
+        }
+    }
+}
+
 /// `80`, `80/udp`, `8000-8010/tcp`, and docker's `host:container` of which only the container counts.
 fn ports(word: &str) -> Option<Vec<String>> {
-    let (range, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
-    let protocol = protocol.to_ascii_lowercase();
+    let (range, protocol) = word.split_once('/').unwrap_or((word, ""));
+    let protocol = match protocol {
+        "" => "tcp".to_owned(),
+        name => name.to_ascii_lowercase(),
+    };
     let range = range.rsplit(':').next()?;
     let (first, last) = range.split_once('-').unwrap_or((range, range));
     let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
@@ -355,6 +447,16 @@ mod tests {
             is_signal("SIGTERM") && is_signal("9") && is_signal("SIGRTMIN+3") && is_signal("quit")
         );
         assert!(!is_signal("SIGNOPE") && !is_signal("0") && !is_signal("65"));
+    }
+
+    #[test]
+    fn go_durations() {
+        for text in [
+            "0s", "5s", "1m30s", "1h0m1s", "500ms", "1.5s", "2m0.25s", "1.5ms",
+        ] {
+            let nanoseconds = go_duration(text).unwrap();
+            assert_eq!(go_duration_text(nanoseconds), text);
+        }
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! metadata.rs   ENV, LABEL, CMD and their kin: changes of the image configuration
 //! filesystem.rs RUN, COPY, ADD, WORKDIR: steps
 //! mounts.rs     RUN --mount
+//! remote.rs     ADD of URLs and git repositories
+//! outline.rs    what a build can be given: arguments, secrets, agents
 //! ```
 //!
 //! A step names the tree it starts from and the trees it reads. Steps stand in an order
@@ -18,12 +20,19 @@ mod evaluate;
 mod filesystem;
 mod metadata;
 mod mounts;
+mod outline;
+mod remote;
 mod stages;
 
-pub use build::plan;
+pub use build::{Checked, check, plan};
+pub use mounts::bytes;
+pub use outline::{Known, Outline, description};
 
 use crate::dockerfile::Span;
+use crate::lint::Warning;
 use crate::modes::ModeChange;
+use crate::pattern::ignore::Rules;
+use crate::remote::{GitSource, HttpSource};
 use serde::Serialize;
 use teu_store::digest::DiffId;
 use teu_store::image::{ImageConfig, Platform};
@@ -40,6 +49,46 @@ pub struct Options {
     pub target: Option<String>,
     /// What the image is for.
     pub platform: Platform,
+    /// `--build-context`: what a name means instead of the image or stage of that name.
+    pub contexts: Vec<(String, NamedContext)>,
+    /// `--allow`.
+    pub allow: Vec<Entitlement>,
+    /// `--network`: what RUN steps see that ask for none in particular.
+    pub network: Network,
+    /// What the ignore file of the context excludes, for the lint rule about it.
+    pub ignore: Rules,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            build_args: Vec::new(),
+            target: None,
+            platform: Platform::host(),
+            contexts: Vec::new(),
+            allow: Vec::new(),
+            network: Network::default(),
+            ignore: Rules::default(),
+        }
+    }
+}
+
+/// What a name given with `--build-context` means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    /// Files: the position among the build's named contexts.
+    Files(usize),
+    /// An image, by the name that the store or a registry has it under.
+    Image(String),
+}
+
+/// What a RUN may only do when the command line allows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entitlement {
+    /// `RUN --network=host`.
+    NetworkHost,
+    /// `RUN --security=insecure`.
+    SecurityInsecure,
 }
 
 /// Where base images come from; a map in tests, the store and registries otherwise.
@@ -80,8 +129,12 @@ pub enum Tree {
 pub enum Origin {
     /// The build context.
     Context,
+    /// A named context, by its position.
+    Named(usize),
     /// A stage or an image.
     Tree(Tree),
+    /// What the sources themselves say: URLs and git repositories.
+    Remote,
 }
 
 /// A whole build.
@@ -97,6 +150,12 @@ pub struct Plan {
     pub config: ImageConfig,
     /// What the user should hear: build arguments that nothing declares.
     pub warnings: Vec<String>,
+    /// What is allowed and probably a mistake.
+    #[serde(skip)]
+    pub lint: Vec<Warning>,
+    /// What the build can be given.
+    #[serde(skip)]
+    pub outline: Outline,
 }
 
 /// One change of a file system, which becomes one layer.
@@ -155,6 +214,8 @@ pub struct Run {
     pub user: String,
     /// Which network it sees.
     pub network: Network,
+    /// All capabilities, all devices, nothing filtered or hidden.
+    pub insecure: bool,
     /// `--mount`, in order.
     pub mounts: Vec<Mount>,
     /// A heredoc that is a script of its own: its name below `/dev/pipes`, and its text.
@@ -162,10 +223,11 @@ pub struct Run {
 }
 
 /// `RUN --network`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Network {
     /// The host's.
+    #[default]
     Host,
     /// A loopback device only.
     None,
@@ -209,6 +271,8 @@ pub enum MountKind {
         uid: u32,
         /// Group of a new one.
         gid: u32,
+        /// What a new one is filled with: the files at `source`.
+        from: Option<Origin>,
     },
     /// An empty directory in memory.
     Tmpfs {
@@ -230,6 +294,19 @@ pub enum MountKind {
         /// The file's owner.
         uid: u32,
         /// The file's group.
+        gid: u32,
+    },
+    /// The socket of an agent that the command line names.
+    Ssh {
+        /// Which one.
+        id: String,
+        /// Whether its lack is an error.
+        required: bool,
+        /// The socket's permissions.
+        mode: u32,
+        /// The socket's owner.
+        uid: u32,
+        /// The socket's group.
         gid: u32,
     },
 }
@@ -287,6 +364,10 @@ pub enum CopySource {
         /// Its text.
         content: String,
     },
+    /// A file to download.
+    Http(HttpSource),
+    /// A git repository to clone.
+    Git(GitSource),
 }
 
 impl Step {
@@ -325,9 +406,14 @@ impl Origin {
     /// The tree it is, if it is not the context.
     pub fn tree(self) -> Option<Tree> {
         match self {
-            Self::Context => None,
+            Self::Context | Self::Named(_) | Self::Remote => None,
             Self::Tree(tree) => Some(tree),
         }
+    }
+
+    /// Whether its files are read in place, from a directory of the host.
+    pub fn is_context(self) -> bool {
+        matches!(self, Self::Context | Self::Named(_))
     }
 }
 
@@ -335,7 +421,8 @@ impl MountKind {
     fn tree(&self) -> Option<Tree> {
         match self {
             Self::Bind { origin, .. } => origin.tree(),
-            Self::Cache { .. } | Self::Tmpfs { .. } | Self::Secret { .. } => None,
+            Self::Cache { from, .. } => from.and_then(Origin::tree),
+            Self::Tmpfs { .. } | Self::Secret { .. } | Self::Ssh { .. } => None,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! `RUN --mount`: fields to a typed mount.
 
 use super::evaluate::Evaluator;
-use super::filesystem::{clean_absolute, unsupported};
+use super::filesystem::clean_absolute;
+use super::outline::{self, Known};
 use super::{Mount, MountKind, Origin, Sharing};
 use crate::dockerfile::instruction::{self, Text};
 use crate::dockerfile::{Result, Span};
@@ -24,10 +25,10 @@ impl Evaluator<'_, '_> {
             .map(|path| clean_absolute(&self.state.config.config.working_dir, &path));
         let parsed = match fields.kind.as_str() {
             "bind" => self.bind(&mut fields, target)?,
-            "cache" => Self::cache(&mut fields, target)?,
+            "cache" => self.cache(&mut fields, target)?,
             "tmpfs" => fields.tmpfs(target)?,
             "secret" => fields.secret(target)?,
-            "ssh" => return Err(unsupported("RUN --mount=type=ssh", &mount.span)),
+            "ssh" => fields.ssh(target, self.agents)?,
             other => {
                 return Err(fields.problem(
                     format!("unknown mount type `{other}`"),
@@ -36,6 +37,7 @@ impl Evaluator<'_, '_> {
             }
         };
         fields.finish()?;
+        self.note_need(&parsed.kind);
         Ok(parsed)
     }
 
@@ -70,7 +72,23 @@ impl Evaluator<'_, '_> {
         })
     }
 
-    fn tree_named_by(&mut self, fields: &mut Fields<'_>) -> Result<Option<super::Tree>> {
+    /// Notes what the command line can give.
+    fn note_need(&mut self, kind: &MountKind) {
+        let (list, id, required) = match kind {
+            MountKind::Secret { id, required, .. } => {
+                (&mut self.planner.outline.secrets, id, *required)
+            }
+            MountKind::Ssh { id, required, .. } => {
+                self.agents += 1;
+                (&mut self.planner.outline.ssh, id, *required)
+            }
+            MountKind::Bind { .. } | MountKind::Cache { .. } | MountKind::Tmpfs { .. } => return,
+        };
+        let known = Known::mount(id, required, &self.current);
+        outline::add(list, known);
+    }
+
+    fn origin_named_by(&mut self, fields: &mut Fields<'_>) -> Result<Option<Origin>> {
         let Some(raw) = fields.text("from") else {
             return Ok(None);
         };
@@ -78,14 +96,12 @@ impl Evaluator<'_, '_> {
             raw,
             span: fields.span.clone(),
         };
-        Ok(Some(self.planner.source_tree(&text, self.index)?))
+        Ok(Some(self.planner.source(&text, self.index)?))
     }
 
     fn bind(&mut self, fields: &mut Fields<'_>, target: Option<String>) -> Result<Mount> {
         let target = fields.needed(target)?;
-        let origin = self
-            .tree_named_by(fields)?
-            .map_or(Origin::Context, Origin::Tree);
+        let origin = self.origin_named_by(fields)?.unwrap_or(Origin::Context);
         let source = clean_absolute("/", &fields.text("source").unwrap_or_default());
         let writable = fields.writable(false)?;
         Ok(Mount {
@@ -98,12 +114,9 @@ impl Evaluator<'_, '_> {
         })
     }
 
-    fn cache(fields: &mut Fields<'_>, target: Option<String>) -> Result<Mount> {
+    fn cache(&mut self, fields: &mut Fields<'_>, target: Option<String>) -> Result<Mount> {
         let target = fields.needed(target)?;
-        if fields.text("from").is_some() {
-            let what = "RUN --mount=type=cache with from=";
-            return Err(unsupported(what, fields.span));
-        }
+        let from = self.origin_named_by(fields)?;
         let sharing = match fields.text("sharing").as_deref() {
             None | Some("shared") => Sharing::Shared,
             Some("private") => Sharing::Private,
@@ -126,6 +139,7 @@ impl Evaluator<'_, '_> {
             mode: fields.octal("mode", 0o755)?,
             uid: fields.number("uid")?,
             gid: fields.number("gid")?,
+            from,
         };
         Ok(Mount { target, kind })
     }
@@ -242,6 +256,24 @@ impl Fields<'_> {
         })
     }
 
+    /// An agent's socket; the first without a target is the one that programs find by its variable.
+    fn ssh(&mut self, target: Option<String>, number: usize) -> Result<Mount> {
+        let kind = MountKind::Ssh {
+            id: self
+                .text("id")
+                .filter(|id| !id.is_empty())
+                .unwrap_or_else(|| "default".to_owned()),
+            required: self.boolean("required")?.unwrap_or(false),
+            mode: self.octal("mode", 0o600)?,
+            uid: self.number("uid")?,
+            gid: self.number("gid")?,
+        };
+        Ok(Mount {
+            target: target.unwrap_or_else(|| format!("/run/buildkit/ssh_agent.{number}")),
+            kind,
+        })
+    }
+
     /// What is left belongs to another type of mount.
     fn finish(self) -> Result<()> {
         match self.fields.keys().min() {
@@ -255,7 +287,7 @@ impl Fields<'_> {
 }
 
 /// docker's sizes: a number with an optional b, k, m, g or t, powers of 1024.
-fn bytes(text: &str) -> Option<u64> {
+pub fn bytes(text: &str) -> Option<u64> {
     let lower = text.to_ascii_lowercase();
     let lower = lower.strip_suffix('b').unwrap_or(&lower);
     let (digits, shift) = match lower.chars().last()? {

@@ -4,6 +4,7 @@ use crate::dockerfile::instruction::{From, Text};
 use crate::dockerfile::word::Lexer;
 use crate::dockerfile::{Dockerfile, Instruction, Result, Statement, suggest};
 use crate::environment::Environment;
+use crate::lint::Globals;
 use crate::report::Problem;
 use teu_store::image::Platform;
 
@@ -30,6 +31,8 @@ pub(super) struct Stages<'a> {
     /// The platform's variables and the ARGs before the first FROM: visible in FROM, and in
     /// a stage that declares them.
     pub(super) globals: Environment,
+    /// The same as if no build argument were given.
+    pub(super) defaults: Environment,
     /// Names declared by an ARG before the first FROM.
     pub(super) declared: Vec<String>,
 }
@@ -42,7 +45,11 @@ pub(super) fn split<'a>(file: &'a Dockerfile, options: &Options) -> Result<Stage
         .iter()
         .position(is_from)
         .ok_or_else(|| no_stage(file))?;
-    let (globals, declared) = globals(&file.statements[..first], file.directives.escape, options)?;
+    let before = &file.statements[..first];
+    let platform = platform_variables(options, last_stage(file));
+    let escape = file.directives.escape;
+    let (globals, declared) = globals(before, escape, &options.build_args, platform.clone())?;
+    let (defaults, _) = self::globals(before, escape, &[], platform).unwrap_or_default();
     let lexer = Lexer::new(file.directives.escape, &globals);
     let mut list = Vec::new();
     let mut rest = &file.statements[first..];
@@ -84,6 +91,7 @@ pub(super) fn split<'a>(file: &'a Dockerfile, options: &Options) -> Result<Stage
     Ok(Stages {
         list,
         globals,
+        defaults,
         declared,
     })
 }
@@ -101,9 +109,9 @@ fn no_stage(file: &Dockerfile) -> Problem {
 fn globals(
     statements: &[Statement],
     escape: char,
-    options: &Options,
+    build_args: &[(String, String)],
+    mut globals: Environment,
 ) -> Result<(Environment, Vec<String>)> {
-    let mut globals = platform_variables(options);
     let mut declared = Vec::new();
     for statement in statements {
         let Instruction::Arg(arguments) = &statement.instruction else {
@@ -119,7 +127,7 @@ fn globals(
         for argument in arguments {
             let lexer = Lexer::new(escape, &globals);
             let name = expand(&lexer, &argument.name)?;
-            let value = match (given(options, &name), &argument.default) {
+            let value = match (value_of(build_args, &name), &argument.default) {
                 (Some(value), _) => Some(value.to_owned()),
                 (None, Some(default)) => Some(expand(&lexer, default)?),
                 (None, None) => None,
@@ -133,7 +141,20 @@ fn globals(
     Ok((globals, declared))
 }
 
-fn platform_variables(options: &Options) -> Environment {
+/// The name of the stage that is built when none is asked for.
+fn last_stage(file: &Dockerfile) -> Option<&str> {
+    let name = file.statements.iter().rev().find_map(|statement| {
+        if let Instruction::From(from) = &statement.instruction {
+            Some(from.name.as_ref().map(|name| name.raw.as_str()))
+        } else {
+            None
+        }
+    });
+    name.flatten()
+}
+
+/// What needs no ARG before the first FROM. Build arguments of these names count instead.
+fn platform_variables(options: &Options, last_stage: Option<&str>) -> Environment {
     let platform = &options.platform;
     let variant = platform.variant.as_deref().unwrap_or_default();
     let name = platform_name(platform);
@@ -146,8 +167,17 @@ fn platform_variables(options: &Options) -> Environment {
     }
     variables.set(
         "TARGETSTAGE",
-        options.target.as_deref().unwrap_or("default"),
+        options
+            .target
+            .as_deref()
+            .or(last_stage)
+            .unwrap_or("default"),
     );
+    for (name, value) in &options.build_args {
+        if variables.get(name).is_some() {
+            variables.set(name, value);
+        }
+    }
     variables
 }
 
@@ -192,8 +222,11 @@ fn check_platform(from: &From, lexer: &Lexer, own: &Platform) -> Result<()> {
 
 /// The value that the command line gives to a build argument.
 pub(super) fn given<'a>(options: &'a Options, name: &str) -> Option<&'a str> {
-    options
-        .build_args
+    value_of(&options.build_args, name)
+}
+
+fn value_of<'a>(build_args: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    build_args
         .iter()
         .rev()
         .find(|(key, _)| key == name)
@@ -208,6 +241,24 @@ pub(super) fn expand(lexer: &Lexer, text: &Text) -> Result<String> {
 }
 
 impl Stages<'_> {
+    /// What a FROM can use.
+    pub(super) fn as_seen_by_from(&self) -> Globals<'_> {
+        Globals {
+            values: &self.globals,
+            defaults: &self.defaults,
+            declared: &self.declared,
+        }
+    }
+
+    /// The names of all stages.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        let names = self
+            .list
+            .iter()
+            .filter_map(|stage| stage.from.name.as_ref());
+        names.map(|name| name.raw.as_str())
+    }
+
     /// The stage that a FROM below `before` means by a name.
     pub(super) fn earlier(&self, name: &str, before: usize) -> Option<usize> {
         self.named(name).filter(|index| *index < before).max()
@@ -226,17 +277,12 @@ impl Stages<'_> {
         };
         self.referred(&name.to_lowercase(), self.list.len())
             .ok_or_else(|| {
-                let names = self
-                    .list
-                    .iter()
-                    .filter_map(|stage| stage.from.name.as_ref())
-                    .map(|name| name.raw.as_str());
                 let span = self
                     .list
                     .last()
                     .map_or(0..0, |stage| stage.from_statement.span.clone());
-                let near =
-                    suggest::nearest(name, names).map(|near| format!("did you mean `{near}`?"));
+                let near = suggest::nearest(name, self.names())
+                    .map(|near| format!("did you mean `{near}`?"));
                 Problem::new(
                     format!("the target stage `{name}` does not exist"),
                     span,

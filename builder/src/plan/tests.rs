@@ -27,9 +27,8 @@ fn options() -> Options {
         os_features: Vec::new(),
     };
     Options {
-        build_args: Vec::new(),
-        target: None,
         platform,
+        ..Options::default()
     }
 }
 
@@ -348,26 +347,144 @@ fn what_is_unsupported_is_said_at_its_place() {
             "unsupported",
         ),
         (
-            "FROM base\nADD https://x/y /z\n",
-            "https://x/y",
-            "unsupported",
-        ),
-        (
-            "FROM base\nRUN --mount=type=cache,target=/c,from=base x\n",
-            "--mount=type=cache,target=/c,from=base",
-            "unsupported",
-        ),
-        (
-            "FROM base\nRUN --mount=type=ssh x\n",
-            "--mount=type=ssh",
-            "unsupported",
-        ),
-        (
-            "FROM base\nRUN --security=insecure x\n",
-            "--security=insecure",
+            "FROM base\nRUN --device=a=b x\n",
+            "--device=a=b",
             "unsupported",
         ),
     ]);
+}
+
+// security.md, B3: nothing beyond a sandbox without the word of who builds.
+#[test]
+fn entitlements_are_asked_for() {
+    let table = [
+        ("--security=insecure", Entitlement::SecurityInsecure),
+        ("--network=host", Entitlement::NetworkHost),
+    ];
+    for (flag, entitlement) in table {
+        let source = format!("FROM base\nRUN {flag} x\n");
+        marks(&[(source.as_str(), flag, "not allowed")]);
+        let options = Options {
+            allow: vec![entitlement],
+            ..options()
+        };
+        let plan = try_plan_with(&source, &options).unwrap();
+        assert_eq!(runs(&plan)[0].insecure, flag == "--security=insecure");
+    }
+}
+
+#[test]
+fn sources_that_are_fetched() {
+    let plan = planned(
+        "FROM base\nADD --checksum=sha256:0000000000000000000000000000000000000000000000000000000000000000 https://u:p@h/a.txt /x\nADD --keep-git-dir https://h/r.git#v1:d https://h/s.git?branch=b /y/\nADD local https://h/z /z/\n",
+    );
+    let copies = copies(&plan);
+    assert_eq!(copies.len(), 4);
+    assert!(copies[0].origin == Origin::Remote && !copies[0].unpack);
+    assert!(
+        matches!(&copies[0].sources[0], CopySource::Http(source) if source.url == "https://h/a.txt" && source.checksum.is_some())
+    );
+    assert!(
+        matches!(&copies[1].sources[..], [CopySource::Git(one), CopySource::Git(two)] if one.keep_git_dir && two.reference.as_deref() == Some("refs/heads/b"))
+    );
+    assert_eq!(
+        (copies[2].origin, copies[3].origin),
+        (Origin::Context, Origin::Remote)
+    );
+    let shown = plan.config.history[0].created_by.as_deref().unwrap();
+    assert_eq!(shown, "ADD https://h/a.txt /x # buildkit");
+    marks(&[
+        ("FROM base\nCOPY https://h/a /b\n", "https://h/a", "use ADD"),
+        (
+            "FROM base\nADD --checksum=sha256:00 a /b\n",
+            "--checksum=sha256:00",
+            "local",
+        ),
+        (
+            "FROM base\nADD --checksum=x https://h/a /b\n",
+            "--checksum=x",
+            "no digest",
+        ),
+        (
+            "FROM base\nADD https://h/a.git#-x /b\n",
+            "https://h/a.git#-x",
+            "no reference",
+        ),
+        (
+            "FROM base\nADD --keep-git-dir a /b\n",
+            "ADD --keep-git-dir a /b",
+            "git repository",
+        ),
+    ]);
+}
+
+#[test]
+fn named_contexts_take_the_place_of_images_and_stages() {
+    let mut options = options();
+    options.contexts = vec![
+        ("base".into(), NamedContext::Files(0)),
+        ("other".into(), NamedContext::Image("base".into())),
+        ("made".into(), NamedContext::Files(1)),
+    ];
+    let source = "FROM docker.io/library/base:latest AS a\nRUN never AS made\nFROM other AS made\nRUN replaced\nFROM a\nCOPY --from=made /x /x\nCOPY --from=other /y /y\nRUN --mount=from=base,target=/b z\n";
+    let plan = try_plan_with(source, &options).unwrap();
+    let texts: Vec<_> = plan.steps.iter().map(|step| step.text.as_str()).collect();
+    assert!(!texts.contains(&"RUN replaced"), "{texts:?}");
+    let copies = copies(&plan);
+    assert_eq!(copies[0].origin, Origin::Named(0));
+    assert!(copies.iter().any(|copy| copy.origin == Origin::Named(1)));
+    assert!(
+        copies
+            .iter()
+            .any(|copy| copy.origin == Origin::Tree(Tree::Image(0)))
+    );
+    let mounts = &runs(&plan).last().unwrap().mounts;
+    assert!(matches!(
+        mounts[0].kind,
+        MountKind::Bind {
+            origin: Origin::Named(0),
+            ..
+        }
+    ));
+}
+
+#[test]
+fn histories_are_buildkits() {
+    let plan = planned(concat!(
+        "FROM base\nWORKDIR /w\nCOPY --chown=1:2 --chmod=755 a b <<X sub/\nx\nX\nHEALTHCHECK --interval=90s --retries=2 CMD x y\n",
+        "ONBUILD RUN z\nEXPOSE 80/ 1-2/UDP\nCMD [\"a b\"]\n"
+    ));
+    let shown: Vec<_> = plan
+        .config
+        .history
+        .iter()
+        .filter_map(|line| line.created_by.as_deref())
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "WORKDIR /w",
+            "COPY --chown=1:2 --chmod=755 a b <<X sub/ # buildkit",
+            "HEALTHCHECK {Test:[CMD-SHELL x y] Interval:1m30s Timeout:0s StartPeriod:0s StartInterval:0s Retries:2}",
+            "EXPOSE [80/tcp 1/udp 2/udp]",
+            "CMD [\"a b\"]",
+        ]
+    );
+}
+
+#[test]
+fn predefined_arguments_can_be_given() {
+    let mut options = options();
+    options.build_args = vec![
+        ("TARGETARCH".into(), "riscv64".into()),
+        ("BUILDKIT_SBOM_SCAN_STAGE".into(), "true".into()),
+    ];
+    let source = "FROM base AS last\nARG TARGETARCH TARGETSTAGE BUILDKIT_SBOM_SCAN_STAGE\nRUN x\n";
+    let plan = try_plan_with(source, &options).unwrap();
+    let env = &runs(&plan)[0].env;
+    assert!(env.contains(&"TARGETARCH=riscv64".to_owned()));
+    assert!(env.contains(&"TARGETSTAGE=last".to_owned()));
+    assert!(!env.iter().any(|variable| variable.starts_with("BUILDKIT_")));
 }
 
 /// Each Dockerfile is refused, the words marked are the second of the row, and what is said holds the third.
