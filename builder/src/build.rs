@@ -198,7 +198,11 @@ impl Request {
         done.map_err(|failure| step_error(&plan, failure))?;
         let layers = executor.layers(plan.tree).to_vec();
         let mut config = self.finished_config(&plan);
-        if self.cache_to.iter().any(|to| to.place == exchange::Place::Inline) {
+        if self
+            .cache_to
+            .iter()
+            .any(|to| to.place == exchange::Place::Inline)
+        {
             let records = Records {
                 keys: executor.keys_of(&layers),
                 layers: Vec::new(),

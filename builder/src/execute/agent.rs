@@ -3,8 +3,10 @@
 //! The agent's own socket belongs to the user and must not be made another's. Ours has the owner and
 //! the permissions that the Dockerfile asks for, and is gone with the step.
 
+use rustix::fs::{Mode, OFlags, open};
 use std::io;
 use std::net::Shutdown;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,9 +19,36 @@ const CONNECTIONS_MAX: usize = 64;
 /// A forwarded agent. Dropped, nobody is let through any more.
 #[derive(Debug)]
 pub(super) struct Forwarded {
-    socket: PathBuf,
+    socket: Short,
     ended: Arc<AtomicBool>,
     listener: Option<JoinHandle<()>>,
+}
+
+/// A socket's path by way of its opened folder: a socket's address has room for 107 bytes only.
+#[derive(Debug)]
+struct Short {
+    path: PathBuf,
+    /// What the path leads through.
+    _folder: OwnedFd,
+}
+
+impl Short {
+    fn new(path: &Path) -> io::Result<Self> {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let folder = if folder.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            folder
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = open(folder, flags, Mode::empty())?;
+        Ok(Self {
+            path: Path::new(&format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name),
+            _folder: folder,
+        })
+    }
 }
 
 impl Forwarded {
@@ -27,13 +56,14 @@ impl Forwarded {
     ///
     /// # Errors
     /// As `bind(2)`, or there is no agent.
-    pub(super) fn start(agent: &Path, socket: PathBuf) -> io::Result<Self> {
+    pub(super) fn start(agent: &Path, socket: &Path) -> io::Result<Self> {
+        let (agent, socket) = (Short::new(agent)?, Short::new(socket)?);
         // Not when the first key is needed, in the middle of a step.
-        UnixStream::connect(agent)?;
-        let listener = UnixListener::bind(&socket)?;
+        UnixStream::connect(&agent.path)?;
+        let listener = UnixListener::bind(&socket.path)?;
         let ended = Arc::new(AtomicBool::new(false));
-        let (agent, over) = (agent.to_owned(), ended.clone());
-        let thread = std::thread::spawn(move || accept(&listener, &agent, &over));
+        let over = ended.clone();
+        let thread = std::thread::spawn(move || accept(&listener, &agent.path, &over));
         Ok(Self {
             socket,
             ended,
@@ -46,7 +76,7 @@ impl Drop for Forwarded {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::SeqCst);
         // Wakes the listener; it then sees that it is over.
-        drop(UnixStream::connect(&self.socket));
+        drop(UnixStream::connect(&self.socket.path));
         if let Some(thread) = self.listener.take() {
             let _ = thread.join();
         }
@@ -96,6 +126,8 @@ mod tests {
     #[test]
     fn what_is_said_arrives_and_the_answer_comes_back() {
         let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a".repeat(200));
+        std::fs::create_dir(&deep).unwrap();
         let agent = dir.path().join("agent");
         let listener = UnixListener::bind(&agent).unwrap();
         let answering = std::thread::spawn(move || {
@@ -106,15 +138,15 @@ mod tests {
             stream.read_exact(&mut asked).unwrap();
             stream.write_all(&asked).unwrap();
         });
-        let socket = dir.path().join("socket");
-        let forwarded = Forwarded::start(&agent, socket.clone()).unwrap();
-        let mut stream = UnixStream::connect(&socket).unwrap();
+        let socket = deep.join("socket");
+        let forwarded = Forwarded::start(&agent, &socket).unwrap();
+        let mut stream = UnixStream::connect(&Short::new(&socket).unwrap().path).unwrap();
         stream.write_all(b"ping").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert_eq!(answer, "ping");
         answering.join().unwrap();
         drop(forwarded);
-        assert!(Forwarded::start(&dir.path().join("none"), dir.path().join("s")).is_err());
+        assert!(Forwarded::start(&dir.path().join("none"), &deep.join("s")).is_err());
     }
 }

@@ -325,7 +325,7 @@ impl Mounts {
                 Ok(())
             };
         };
-        let forwarded = Forwarded::start(agent, place.clone());
+        let forwarded = Forwarded::start(agent, &place);
         self.agents
             .push(forwarded.map_err(failed("connect to the agent", agent))?);
         std::fs::set_permissions(&place, std::fs::Permissions::from_mode(*mode))

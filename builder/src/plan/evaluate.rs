@@ -10,6 +10,7 @@ use crate::dockerfile::{self, Instruction, Result, Span, Statement, suggest};
 use crate::environment::Environment;
 use crate::lint::rules::{self, Rule};
 use crate::lint::{self, Warning};
+use crate::remote::without_passwords;
 use crate::report::Problem;
 use std::collections::{BTreeSet, HashMap};
 use teu_store::image::{History, ImageConfig, RootFs};
@@ -399,7 +400,7 @@ impl Evaluator<'_, '_> {
             parent: self.state.tree,
             operation,
             place: String::new(),
-            text: statement.text.clone(),
+            text: without_passwords(&statement.text),
             span,
         };
         self.planner.steps.push(step);

@@ -167,7 +167,7 @@ pub struct Step {
     pub operation: Operation,
     /// `build 2/5`: the stage and the step's place in it.
     pub place: String,
-    /// The instruction as it stands in the Dockerfile.
+    /// The instruction as it stands in the Dockerfile, without passwords.
     pub text: String,
     /// Its bytes in the Dockerfile.
     #[serde(skip)]

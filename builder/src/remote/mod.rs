@@ -10,5 +10,7 @@ pub mod git;
 pub mod http;
 mod url;
 
-pub use url::{BadUrl, GitSource, HttpSource, Times, is_git, is_http, without_password};
+pub use url::{
+    BadUrl, GitSource, HttpSource, Times, is_git, is_http, without_password, without_passwords,
+};
 pub use url::{git as git_source, http as http_source};

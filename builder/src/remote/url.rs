@@ -96,6 +96,22 @@ pub fn without_password(text: &str) -> String {
     }
 }
 
+/// A text in which URLs stand, as it may be shown: what stands before the hosts is left out.
+pub fn without_passwords(text: &str) -> String {
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        shown.push_str(before);
+        let end = after
+            .find(|c: char| c.is_whitespace() || "/?#\"',".contains(c))
+            .unwrap_or(after.len());
+        let host = after[..end].rfind('@').map_or(0, |login| login + 1);
+        rest = &after[host..];
+    }
+    shown + rest
+}
+
 /// Reads a file's URL; `None` when it is none.
 ///
 /// # Errors
@@ -436,6 +452,10 @@ mod tests {
             ("https://h/x.tar?sig=1", "x.tar")
         );
         assert!(!serde_json::to_string(&file).unwrap().contains("secret"));
+        assert_eq!(
+            without_passwords("ADD http://u:p@h/a@b 'ssh://git@h' //x@y http:// /"),
+            "ADD http://h/a@b 'ssh://h' //x@y http:// /"
+        );
     }
 
     #[test]

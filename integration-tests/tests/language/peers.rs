@@ -1,0 +1,94 @@
+//! The same contexts built by Debian's buildah: files and configuration are equal, but for stated noise.
+//!
+//! Noise: the label that buildah adds, `ArgsEscaped`, the working directory `/` that buildah leaves out, and all of what
+//! the reference says that the two do differently (`**` in COPY, setuid bits, globs without a match).
+
+use crate::{build, files, standard_context};
+use serde_json::Value;
+use teu_integration_tests::{Scene, skipped};
+
+const ROWS: [&str; 17] = [
+    "COPY a.txt b.txt /n/",
+    "COPY d /n",
+    "COPY d/ /n/m/",
+    "COPY *.txt /n/",
+    "COPY link /n",
+    "COPY l /n",
+    "COPY --chown=5:6 d /n",
+    "COPY --chmod=640 a.txt /n/x",
+    "COPY [\"a.txt\", \"/a b\"]",
+    "ADD t.tar t.tgz /n/",
+    "WORKDIR /w\nCOPY a.txt sub/",
+    "ENV A=1 B=\"x y\"\nENV C=$A-${D:-d} E=${A:+e}\nLABEL l=$A m=\"n o\"",
+    "ARG X=1\nARG Y\nENV Z=$X-$Y",
+    "ENTRYPOINT [\"a\"]\nCMD [\"b\", \"c\"]\nUSER 5:6\nEXPOSE 80 81/udp\nVOLUME /v\nSTOPSIGNAL SIGINT",
+    "SHELL [\"/x\", \"-y\"]\nCMD a b\nENTRYPOINT c",
+    "HEALTHCHECK --interval=1m --retries=3 CMD x y",
+    "ENTRYPOINT [\"x\"]\nCMD [\"y\"]\nFROM 0\nENTRYPOINT [\"z\"]",
+];
+
+/// What two images are compared by.
+fn looks(scene: &Scene) -> (Vec<String>, Value) {
+    let text = scene.run("teu-store", ["inspect", "result"]).succeeds();
+    let value: Value = serde_json::from_str(&text).unwrap();
+    let mut config = value[0]["config"]["config"].clone();
+    let fields = config.as_object_mut().unwrap();
+    fields.remove("ArgsEscaped");
+    if fields
+        .get("WorkingDir")
+        .is_some_and(|path| path == "/" || path == "")
+    {
+        fields.remove("WorkingDir");
+    }
+    if let Some(labels) = fields.get_mut("Labels").and_then(Value::as_object_mut) {
+        labels.remove("io.buildah.version");
+        if labels.is_empty() {
+            fields.remove("Labels");
+        }
+    }
+    fields.retain(|_, value| {
+        !value.is_null() && *value != serde_json::json!([]) && *value != serde_json::json!({})
+    });
+    (files(scene), config)
+}
+
+#[test]
+fn buildah_builds_the_same() {
+    let scene = Scene::new("buildah");
+    standard_context(&scene);
+    let buildah = |arguments: &str| {
+        let own = "--root buildah/root --runroot buildah/run --storage-driver vfs";
+        scene.run("sh", ["-c", &format!("exec buildah {own} {arguments}")])
+    };
+    if !buildah("version").status.success() {
+        return skipped("buildah_builds_the_same", "buildah does not run here");
+    }
+    let mut different = Vec::new();
+    for row in ROWS {
+        let dockerfile = format!("FROM scratch\n{row}\n")
+            .replace("FROM 0", "FROM first")
+            .replacen(
+                "FROM scratch",
+                if row.contains("FROM 0") {
+                    "FROM scratch AS first"
+                } else {
+                    "FROM scratch"
+                },
+                1,
+            );
+        let _ = build(&scene, &dockerfile, &[]).exits(0);
+        let ours = looks(&scene);
+        let _ = buildah("bud --isolation chroot --format docker -q -t peer context").exits(0);
+        scene.shell("rm -rf peer.tar");
+        let _ = buildah("push -q peer docker-archive:peer.tar:peer:latest").exits(0);
+        scene
+            .run("teu-store", ["import", "--quiet", "peer.tar", "result"])
+            .succeeds();
+        let theirs = looks(&scene);
+        if ours != theirs {
+            different.push(format!("{row}:\nours   {ours:?}\ntheirs {theirs:?}"));
+        }
+    }
+    scene.shell("rm -rf buildah/root buildah/run || true");
+    assert!(different.is_empty(), "{}", different.join("\n"));
+}
