@@ -63,7 +63,7 @@ impl Forwarded {
         let listener = UnixListener::bind(&socket.path)?;
         let ended = Arc::new(AtomicBool::new(false));
         let over = ended.clone();
-        let thread = std::thread::spawn(move || accept(&listener, &agent.path, &over));
+        let thread = std::thread::spawn(move || accept(&listener, &agent, &over));
         Ok(Self {
             socket,
             ended,
@@ -83,13 +83,13 @@ impl Drop for Forwarded {
     }
 }
 
-fn accept(listener: &UnixListener, agent: &Path, ended: &AtomicBool) {
+fn accept(listener: &UnixListener, agent: &Short, ended: &AtomicBool) {
     let connections = Arc::new(AtomicUsize::new(0));
     for stream in listener.incoming() {
         if ended.load(Ordering::SeqCst) {
             return;
         }
-        let (Ok(inside), Ok(outside)) = (stream, UnixStream::connect(agent)) else {
+        let (Ok(inside), Ok(outside)) = (stream, UnixStream::connect(&agent.path)) else {
             continue;
         };
         if connections.fetch_add(1, Ordering::SeqCst) >= CONNECTIONS_MAX {
