@@ -442,7 +442,7 @@ fn b11_passwords_and_the_environment_stay_out() {
         !outcome.stdout.contains("canary") && !outcome.stderr.contains("pass-canary"),
         "{outcome}"
     );
-    let kept = scene.shell("grep -rl canary data || true");
+    let kept = scene.shell("grep -rlE '(pass|env)-canary' data || true");
     assert!(kept.is_empty(), "in {kept}");
     let sent: Vec<String> = web
         .asked()

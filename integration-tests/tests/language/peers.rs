@@ -1,7 +1,7 @@
 //! The same contexts built by Debian's buildah: files and configuration are equal, but for stated noise.
 //!
 //! Noise: the label that buildah adds, `ArgsEscaped`, the working directory `/` that buildah leaves out, and all of what
-//! the reference says that the two do differently (`**` in COPY, setuid bits, globs without a match).
+//! the reference says that the two do differently (`**` in COPY, `SHELL` for CMD, setuid bits, globs without a match).
 
 use crate::{build, files, standard_context};
 use serde_json::Value;
@@ -22,7 +22,7 @@ const ROWS: [&str; 17] = [
     "ENV A=1 B=\"x y\"\nENV C=$A-${D:-d} E=${A:+e}\nLABEL l=$A m=\"n o\"",
     "ARG X=1\nARG Y\nENV Z=$X-$Y",
     "ENTRYPOINT [\"a\"]\nCMD [\"b\", \"c\"]\nUSER 5:6\nEXPOSE 80 81/udp\nVOLUME /v\nSTOPSIGNAL SIGINT",
-    "SHELL [\"/x\", \"-y\"]\nCMD a b\nENTRYPOINT c",
+    "SHELL [\"/x\", \"-y\"]\nCMD [\"a\"]",
     "HEALTHCHECK --interval=1m --retries=3 CMD x y",
     "ENTRYPOINT [\"x\"]\nCMD [\"y\"]\nFROM 0\nENTRYPOINT [\"z\"]",
 ];
@@ -33,7 +33,21 @@ fn looks(scene: &Scene) -> (Vec<String>, Value) {
     let value: Value = serde_json::from_str(&text).unwrap();
     let mut config = value[0]["config"]["config"].clone();
     let fields = config.as_object_mut().unwrap();
-    fields.remove("ArgsEscaped");
+    // What docker once kept of the container in which an image was made.
+    for field in [
+        "ArgsEscaped",
+        "AttachStderr",
+        "AttachStdin",
+        "AttachStdout",
+        "Domainname",
+        "Hostname",
+        "Image",
+        "OpenStdin",
+        "StdinOnce",
+        "Tty",
+    ] {
+        fields.remove(field);
+    }
     if fields
         .get("WorkingDir")
         .is_some_and(|path| path == "/" || path == "")

@@ -235,12 +235,12 @@ const RUNS: [Probe; 42] = [
     ),
     (
         "RUN --mount secret default path",
-        "RUN --mount=type=secret,id=k [ $(cat /run/secrets/k) = tell ]",
+        "RUN --mount=type=secret,id=k [ $(cat /run/secrets/k) = tell-nobody-$((7000+381)) ]",
         true,
     ),
     (
         "RUN --mount secret env=",
-        "RUN --mount=type=secret,id=k,env=K [ $K = tell -a ! -e /run/secrets/k ]",
+        "RUN --mount=type=secret,id=k,env=K [ $K = tell-nobody-$((7000+381)) -a ! -e /run/secrets/k ]",
         true,
     ),
     (
@@ -470,7 +470,7 @@ fn scene(name: &str) -> Scene {
     let scene = Scene::new(name);
     scene.busybox("busybox");
     standard_context(&scene);
-    scene.write("secret", "tell");
+    scene.write("secret", "tell-nobody-7381");
     scene.write("context/.dockerignore", "l\n!l/**/in\n");
     scene
 }
@@ -501,7 +501,7 @@ fn copies_and_metadata() {
 fn runs() {
     let scene = scene("runs");
     probe(&scene, &RUNS, "FROM busybox\n");
-    let secret = scene.shell("grep -rl tell data || true");
+    let secret = scene.shell("grep -rl tell-nobody-7381 data || true");
     assert!(secret.is_empty(), "the secret is in {secret}");
 }
 
