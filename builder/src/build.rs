@@ -1,5 +1,6 @@
 //! A whole build, from the text of a Dockerfile to a named image.
 
+use crate::attest::{self, Predicate};
 use crate::cache::StepCache;
 use crate::cancel::Cancel;
 use crate::context::{ContextError, Place};
@@ -17,7 +18,7 @@ use crate::schedule;
 use crate::storage::{Storage, StorageError};
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use teu_store::{Reference, Store};
+use teu_store::{DiffId, Reference, Store};
 
 /// Steps that run at once, beyond the number of processors: most of them wait for a network or a disk.
 const WORKERS_MIN: usize = 4;
@@ -37,6 +38,8 @@ pub struct Request {
     pub names: Vec<Reference>,
     /// Where the result goes.
     pub outputs: Outputs,
+    /// What is said about the result.
+    pub attest: attest::Wanted,
     /// Where steps' results are looked for besides the store.
     pub cache_from: Vec<exchange::From>,
     /// Where steps' results go besides the store.
@@ -102,6 +105,9 @@ pub enum BuildError {
     /// The store.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The package databases of the result.
+    #[error("read the result's packages")]
+    Packages(#[source] Box<crate::tree::TreeError>),
     /// An output.
     #[error(transparent)]
     Output(#[from] OutputError),
@@ -213,9 +219,46 @@ impl Request {
         let built = Built {
             platform: self.options.platform.clone(),
             config,
+            predicates: self.predicates(&plan, storage, &layers)?,
             layers,
         };
         self.send(storage, &[built], progress)
+    }
+
+    /// What is said about the result, as far as it is asked for.
+    fn predicates(
+        &self,
+        plan: &Plan,
+        storage: &Storage,
+        layers: &[DiffId],
+    ) -> Result<Vec<Predicate>, BuildError> {
+        let mut predicates = Vec::new();
+        if self.attest.sbom {
+            let tree = storage.view(layers)?;
+            let (packages, distribution) =
+                attest::packages(&tree).map_err(|error| BuildError::Packages(Box::new(error)))?;
+            let about = teu_store::ChainId::of(layers).map(|chain| chain.0.hex());
+            let created = self.epoch.rfc3339();
+            let about = about.unwrap_or_default();
+            predicates.push(attest::sbom(&packages, &distribution, &created, &about));
+        }
+        if let Some(detail) = self.attest.provenance {
+            let material = |image: &plan::Image| {
+                let digest = self.store.find_image(&image.name).ok()?.manifest_digest();
+                Some(attest::Material {
+                    name: image.name.clone(),
+                    digest,
+                })
+            };
+            let recipe = attest::Recipe {
+                dockerfile: &self.settings.dockerfile,
+                options: &self.options,
+                plan,
+                materials: &plan.images.iter().filter_map(material).collect::<Vec<_>>(),
+            };
+            predicates.push(attest::provenance(&recipe, detail));
+        }
+        Ok(predicates)
     }
 
     fn send(

@@ -217,3 +217,79 @@ fn a_registry_and_the_store() {
     build(&scene, &["-o", "type=what"]).fails(2, &["type=what is none of"]);
     build(&scene, &["-o", "type=cacheonly"]).succeeds();
 }
+
+// BuildKit's attestation manifests: docker and others read them from the index.
+#[test]
+fn what_is_said_about_an_image() {
+    let scene = scene("attestations");
+    scene.write(
+        "context/Dockerfile",
+        "FROM busybox\nARG token=no\nCOPY <<S /var/lib/dpkg/status\nPackage: libc6\nStatus: install ok installed\nVersion: 2.36-9\nArchitecture: amd64\nS\n",
+    );
+    let plain = build(
+        &scene,
+        &["-t", "app:1", "-o", "type=oci,dest=plain,tar=false"],
+    );
+    let id = plain.succeeds();
+    assert_eq!(
+        raw(&scene, "oci:plain:1", ".manifests"),
+        "null",
+        "off unless asked for"
+    );
+    let arguments = [
+        "-t",
+        "app:1",
+        "--build-arg",
+        "token=hidden",
+        "--sbom",
+        "--provenance",
+        "-o",
+        "type=oci,dest=said,tar=false",
+    ];
+    build(&scene, &arguments).succeeds();
+    let index = raw(
+        &scene,
+        "oci:said:1",
+        "[.manifests[]|[.platform.os,.annotations[\"vnd.docker.reference.type\"]]]",
+    );
+    assert_eq!(
+        index,
+        r#"[["linux",null],["unknown","attestation-manifest"]]"#
+    );
+    assert_eq!(
+        raw(
+            &scene,
+            "oci:said:1",
+            ".manifests[1].annotations[\"vnd.docker.reference.digest\"]==.manifests[0].digest"
+        ),
+        "true"
+    );
+    let statement = |kind: &str, filter: &str| {
+        scene.shell(&format!(
+            "cd said/blobs/sha256 && grep -l '\"predicateType\":\"{kind}\"' * | head -1 | xargs jq -c '{filter}'"
+        ))
+    };
+    assert_eq!(
+        statement(
+            "https://spdx.dev/Document",
+            "[.predicate.spdxVersion,.predicate.packages[0].externalRefs[0].referenceLocator]"
+        ),
+        r#"["SPDX-2.3","pkg:deb/linux/libc6@2.36-9?arch=amd64"]"#
+    );
+    let provenance = statement("https://slsa.dev/provenance/v1", ".");
+    assert!(
+        provenance.contains("pkg:docker/busybox@latest"),
+        "{provenance}"
+    );
+    assert!(
+        !provenance.contains("hidden"),
+        "arguments are told in mode=max only"
+    );
+    // The image itself is the same, and runs.
+    scene
+        .run("teu-store", ["import", "-q", "said", "back"])
+        .succeeds();
+    let own = build(&scene, &["-t", "app:2", "--sbom", "--provenance=mode=max"]).succeeds();
+    assert_eq!(own, id);
+    build(&scene, &["--attest", "type=what"]).fails(2, &["neither sbom nor provenance"]);
+}

@@ -2,6 +2,7 @@
 
 use super::language::{LanguageArguments, bad};
 use super::{CliError, sibling};
+use crate::attest::{BadAttestation, Detail, Wanted};
 use crate::build::Request;
 use crate::context::Place;
 use crate::environment::Environment;
@@ -68,6 +69,15 @@ pub(super) struct BuildArguments {
     /// An annotation of the manifest: [manifest|index|manifest-descriptor|index-descriptor[PLATFORM],...:]KEY=VALUE; repeatable.
     #[arg(long = "annotation", value_name = "ANNOTATION")]
     annotations: Vec<String>,
+    /// Says beside the image what is in it (type=sbom) or how it was built (type=provenance[,mode=max]); repeatable.
+    #[arg(long, value_name = "ATTESTATION", value_parser = attestation)]
+    attest: Vec<(String, Wanted)>,
+    /// Short for --attest type=sbom.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    sbom: Option<bool>,
+    /// Short for --attest type=provenance.
+    #[arg(long, value_name = "BOOL|mode=max", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = ["true", "false", "mode=min", "mode=max"])]
+    provenance: Option<String>,
     /// Writes digests and names of the result into a file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(super) metadata_file: Option<PathBuf>,
@@ -112,6 +122,26 @@ impl BuildArguments {
         }
     }
 
+    /// The last flag about each kind counts.
+    fn attest(&self) -> Wanted {
+        let mut wanted = Wanted::default();
+        for (text, one) in self.attest.iter().map(|flag| (&flag.0, flag.1)) {
+            if text.contains("type=sbom") {
+                wanted.sbom = one.sbom;
+            } else {
+                wanted.provenance = one.provenance;
+            }
+        }
+        wanted.sbom = self.sbom.unwrap_or(wanted.sbom);
+        wanted.provenance = match self.provenance.as_deref() {
+            None => wanted.provenance,
+            Some("false") => None,
+            Some("mode=max") => Some(Detail::Max),
+            Some(_) => Some(Detail::Min),
+        };
+        wanted
+    }
+
     fn outputs(&self) -> Result<Outputs, CliError> {
         let mut list = self.outputs.clone();
         let image = |push: bool| {
@@ -154,6 +184,7 @@ impl BuildArguments {
             None => DockerfilePlace::Default,
         };
         let outputs = self.outputs()?;
+        let attest = self.attest();
         let context = Place::parse(&self.context)
             .map_err(|error| bad("CONTEXT", &self.context, error.to_string()))?;
         let secrets = self
@@ -166,6 +197,7 @@ impl BuildArguments {
             contexts: self.language.contexts()?,
             names,
             outputs,
+            attest,
             cache_from: self.cache_from,
             cache_to: self.cache_to,
             options: Options {
@@ -191,6 +223,10 @@ impl BuildArguments {
             puller: sibling("teu-store"),
         })
     }
+}
+
+fn attestation(text: &str) -> Result<(String, Wanted), BadAttestation> {
+    Ok((text.to_owned(), text.parse()?))
 }
 
 fn tag(name: &str) -> Result<Reference, CliError> {

@@ -1,12 +1,13 @@
 //! Manifests and an index over what was built, in the store.
 
 use super::{Annotation, Built, Level, Output};
+use crate::attest;
 use crate::storage::{Storage, StorageError};
 use std::collections::BTreeMap;
 use teu_store::image::{Descriptor, ImageConfig, Index, Manifest, media_type};
 use teu_store::progress::Progress;
 use teu_store::transfer::Packing;
-use teu_store::{Digest, transfer};
+use teu_store::{Digest, Reference, transfer};
 
 /// The documents of one output.
 #[derive(Debug, Clone)]
@@ -45,6 +46,7 @@ pub(super) fn documents(
     storage: &Storage,
     built: &[Built],
     output: &Output,
+    names: &[Reference],
     annotations: &[Annotation],
     default: Packing,
     progress: &Progress,
@@ -52,6 +54,7 @@ pub(super) fn documents(
     let packing = output.packing.unwrap_or(default);
     let all: Vec<&Annotation> = annotations.iter().chain(&output.annotations).collect();
     let mut manifests = Vec::new();
+    let mut statements = Vec::new();
     let mut ids = Vec::new();
     for one in built {
         let (config, layers) = packed(storage, one, packing, progress)?;
@@ -66,6 +69,12 @@ pub(super) fn documents(
         ids.push(manifest.config.digest);
         descriptor.platform = Some(one.platform.clone());
         descriptor.annotations = chosen(&all, Level::ManifestDescriptor, one);
+        statements.extend(attest::manifest(
+            storage,
+            &descriptor,
+            names,
+            &one.predicates,
+        )?);
         manifests.push(descriptor);
     }
     let top = |level| -> BTreeMap<String, String> {
@@ -73,14 +82,18 @@ pub(super) fn documents(
         of.map(|one| (one.key.clone(), one.value.clone())).collect()
     };
     let (index_annotations, listed) = (top(Level::Index), top(Level::IndexDescriptor));
-    let single = built.len() == 1 && index_annotations.is_empty();
+    let single = built.len() == 1 && index_annotations.is_empty() && statements.is_empty();
     let target = match (single, &manifests[..]) {
         (true, [only]) => Descriptor {
             platform: None,
             annotations: BTreeMap::new(),
             ..only.clone()
         },
-        _ => index(storage, &manifests, output, index_annotations)?,
+        _ => {
+            // Images first: who looks for one takes the first that fits.
+            manifests.extend(statements);
+            index(storage, &manifests, output, index_annotations)?
+        }
     };
     Ok(Documents {
         target,

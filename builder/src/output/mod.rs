@@ -20,6 +20,7 @@ pub use metadata::metadata;
 pub use parse::{BadOutput, annotations};
 pub use send::{OutputError, Sending, Sent};
 
+use crate::attest::Predicate;
 use std::path::PathBuf;
 use teu_store::image::{ImageConfig, Platform};
 use teu_store::transfer::Packing;
@@ -143,4 +144,6 @@ pub struct Built {
     pub config: ImageConfig,
     /// The layers, bottom first.
     pub layers: Vec<DiffId>,
+    /// What is said about it, when asked for.
+    pub predicates: Vec<Predicate>,
 }

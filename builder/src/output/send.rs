@@ -109,7 +109,9 @@ impl Sending<'_> {
 
     /// What names mean already is not written again.
     fn leave_in_store(&self) -> Result<Sent, OutputError> {
-        if let ([only], true) = (self.built, self.annotations.is_empty()) {
+        if let ([only], true) = (self.built, self.annotations.is_empty())
+            && only.predicates.is_empty()
+        {
             let image = self
                 .storage
                 .put_image(only.config.clone(), &only.layers, self.names)?;
@@ -210,6 +212,7 @@ impl Sending<'_> {
             self.storage,
             self.built,
             output,
+            self.names,
             self.annotations,
             default,
             self.progress,
