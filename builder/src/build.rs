@@ -14,6 +14,7 @@ use crate::plan::{self, Checked, Plan};
 use crate::prepare::{DockerfilePlace, NamedPlace, Prepared, Source};
 use crate::progress::Progress;
 use crate::report::Problem;
+use crate::repro;
 use crate::schedule;
 use crate::storage::{Storage, StorageError};
 use std::io::IsTerminal;
@@ -38,6 +39,8 @@ pub struct Request {
     pub names: Vec<Reference>,
     /// Where the result goes.
     pub outputs: Outputs,
+    /// Run all steps twice, and fail if they do not make the same.
+    pub verify_repro: bool,
     /// What is said about the result.
     pub attest: attest::Wanted,
     /// Where steps' results are looked for besides the store.
@@ -105,6 +108,9 @@ pub enum BuildError {
     /// The store.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// Steps that made something else the second time.
+    #[error("not reproducible: a second run made something else\n{0}")]
+    NotReproducible(String),
     /// The package databases of the result.
     #[error("read the result's packages")]
     Packages(#[source] Box<crate::tree::TreeError>),
@@ -171,27 +177,21 @@ impl Request {
         let mut cache = StepCache::open(&folder).map_err(BuildError::Cache)?;
         let warn = |text: &str| progress.note(text);
         cache.exchange = Exchange::begin(&self.store, &self.cache_from, &self.cache_to, &warn);
-        let executor = Executor::new(
-            &plan,
-            storage,
-            context,
-            &prepared.named,
-            &cache,
-            self.epoch,
-            &self.settings,
-            progress,
-            cancel,
-        );
-        let needs: Vec<Vec<usize>> = plan.steps.iter().map(plan::Step::needs).collect();
-        let workers = std::thread::available_parallelism()
-            .map_or(1, usize::from)
-            .max(WORKERS_MIN);
-        let done = schedule::run(
-            &needs,
-            workers,
-            |step| executor.step(step),
-            || cancel.stop(),
-        );
+        let prepare = || {
+            Executor::new(
+                &plan,
+                storage,
+                context,
+                &prepared.named,
+                &cache,
+                self.epoch,
+                &self.settings,
+                progress,
+                cancel,
+            )
+        };
+        let executor = prepare();
+        let done = run_steps(&plan, &executor, cancel);
         for context in prepared.named.iter().chain([context]) {
             context.hashes.save(&context.root);
         }
@@ -202,6 +202,14 @@ impl Request {
         cache.exchange.finish(&warn);
         self.show_lint(&plan, prepared, progress);
         done.map_err(|failure| step_error(&plan, failure))?;
+        if self.verify_repro {
+            let second = prepare().rehearsing();
+            run_steps(&plan, &second, cancel).map_err(|failure| step_error(&plan, failure))?;
+            let text = repro::differences(&plan, storage, &executor, &second)?;
+            if !text.is_empty() {
+                return Err(BuildError::NotReproducible(text));
+            }
+        }
         let layers = executor.layers(plan.tree).to_vec();
         let mut config = self.finished_config(&plan);
         if self
@@ -309,6 +317,20 @@ impl Request {
         }
         config
     }
+}
+
+/// Runs the steps of a plan, as many at once as can.
+fn run_steps(plan: &Plan, executor: &Executor<'_>, cancel: &Cancel) -> Result<(), Failure> {
+    let needs: Vec<Vec<usize>> = plan.steps.iter().map(plan::Step::needs).collect();
+    let workers = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .max(WORKERS_MIN);
+    schedule::run(
+        &needs,
+        workers,
+        |step| executor.step(step),
+        || cancel.stop(),
+    )
 }
 
 /// The published front ends only add to the language what is built in here; of any other

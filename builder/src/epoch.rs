@@ -5,6 +5,9 @@ use crate::tree::Time;
 /// What stands for "now" when nobody says otherwise: 1980-01-01, the first day that zip files know.
 const DEFAULT_SECONDS: i64 = 315_532_800;
 
+/// Later than any time that a file has, and still one that an archive can write: the year 9999.
+const KEEP_SECONDS: i64 = 253_402_207_200;
+
 /// The latest time that anything in the image carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Epoch(pub Time);
@@ -26,10 +29,29 @@ impl Epoch {
         let seconds = value
             .parse()
             .ok()
+            .filter(|seconds| *seconds < KEEP_SECONDS)
             .filter(|seconds| jiff::Timestamp::from_second(*seconds).is_ok());
         seconds
             .map(Self::at)
             .ok_or_else(|| BadEpoch(value.to_owned()))
+    }
+
+    /// Times stay as they are, and what has none gets the present one: images as BuildKit makes
+    /// them, which differ with every build.
+    pub fn keep() -> Self {
+        Self::at(KEEP_SECONDS)
+    }
+
+    /// The time of what is made now.
+    pub fn now(self) -> Time {
+        if self.0.seconds < KEEP_SECONDS {
+            return self.0;
+        }
+        let now = jiff::Timestamp::now();
+        Time {
+            seconds: now.as_second(),
+            nanoseconds: 0,
+        }
     }
 
     fn at(seconds: i64) -> Self {
@@ -41,7 +63,7 @@ impl Epoch {
 
     /// As image configurations write it.
     pub fn rfc3339(self) -> String {
-        jiff::Timestamp::from_second(self.0.seconds)
+        jiff::Timestamp::from_second(self.now().seconds)
             .unwrap_or_default()
             .to_string()
     }
@@ -61,6 +83,8 @@ mod tests {
             Epoch::parse(Some("1700000000")).unwrap().rfc3339(),
             "2023-11-14T22:13:20Z"
         );
+        assert!(Epoch::keep().now() < Epoch::keep().0);
+        assert!(Epoch::keep().rfc3339() > "2024".to_owned());
         assert!(Epoch::parse(Some("yesterday")).is_err());
         assert!(Epoch::parse(Some("99999999999999999")).is_err());
     }

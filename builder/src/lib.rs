@@ -38,6 +38,7 @@ pub mod prepare;
 pub mod progress;
 pub mod remote;
 pub mod report;
+pub mod repro;
 pub mod schedule;
 pub mod signals;
 pub mod storage;

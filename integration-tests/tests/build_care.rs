@@ -169,3 +169,50 @@ fn signals_end_a_build_with_their_number() {
         assert_eq!(left, "");
     }
 }
+
+#[test]
+fn what_is_not_reproducible_is_named() {
+    let verify = ["build", "--progress", "plain", "--verify-repro", "context"];
+    let scene = scene(
+        "repro",
+        "FROM busybox AS s\nRUN echo same > /same; cat /proc/sys/kernel/random/uuid > /uuid\nRUN cp /uuid /copy\nFROM busybox\nCOPY --from=s /same /\n",
+    );
+    let outcome = scene.run("teu-build", verify);
+    outcome.fails(
+        1,
+        &["not reproducible", "[s 1/2] RUN", "    /uuid: changed"],
+    );
+    scene.write(
+        "context/Dockerfile",
+        "FROM busybox\nCOPY a.txt /\nRUN date > /dev/null; echo x > /x\nWORKDIR /w\n",
+    );
+    scene.run("teu-build", verify).succeeds();
+    // The first run's layers are the cache's.
+    assert!(build(&scene).contains("#2 CACHED"));
+    // Times as they are, which then is no build twice.
+    scene.shell("touch -d 2011-01-01 context/a.txt");
+    let keep = [
+        "build",
+        "-q",
+        "--timestamps",
+        "keep",
+        "-o",
+        "kept",
+        "context",
+    ];
+    scene.run("teu-build", keep).succeeds();
+    assert_eq!(
+        scene.shell("stat -c %y kept/a.txt | cut -c1-10"),
+        "2011-01-01"
+    );
+    scene.shell(
+        "touch -d @$(($(date +%s) - 60)) then && test kept/x -nt then && test kept/w -nt then",
+    );
+    scene
+        .run("teu-build", ["build", "-q", "-o", "clamped", "context"])
+        .succeeds();
+    assert_eq!(
+        scene.shell("stat -c %y clamped/a.txt clamped/x | cut -c1-10 | uniq"),
+        "1980-01-01"
+    );
+}

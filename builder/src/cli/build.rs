@@ -78,6 +78,12 @@ pub(super) struct BuildArguments {
     /// Short for --attest type=provenance.
     #[arg(long, value_name = "BOOL|mode=max", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = ["true", "false", "mode=min", "mode=max"])]
     provenance: Option<String>,
+    /// Runs every step twice, and fails with the files that came out otherwise.
+    #[arg(long)]
+    verify_repro: bool,
+    /// Whether times in the image are those of the files and the build, or none is later than SOURCE_DATE_EPOCH.
+    #[arg(long, value_enum, default_value_t = Timestamps::Clamp)]
+    timestamps: Timestamps,
     /// Writes digests and names of the result into a file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(super) metadata_file: Option<PathBuf>,
@@ -92,6 +98,14 @@ pub(super) struct BuildArguments {
     /// The OCI runtime that executes RUN steps [default: teu-runtime beside this program].
     #[arg(long, value_name = "PROGRAM")]
     runtime: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Timestamps {
+    /// The same context makes the same image on any day.
+    Clamp,
+    /// As BuildKit has them.
+    Keep,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -198,6 +212,7 @@ impl BuildArguments {
             names,
             outputs,
             attest,
+            verify_repro: self.verify_repro,
             cache_from: self.cache_from,
             cache_to: self.cache_to,
             options: Options {
@@ -219,7 +234,10 @@ impl BuildArguments {
             },
             context,
             dockerfile,
-            epoch: Epoch::parse(epoch.as_deref())?,
+            epoch: match self.timestamps {
+                Timestamps::Keep => Epoch::keep(),
+                Timestamps::Clamp => Epoch::parse(epoch.as_deref())?,
+            },
             puller: sibling("teu-store"),
         })
     }

@@ -197,7 +197,13 @@ impl Executor<'_> {
             .map_err(CopyError::Owner)?;
         let below = below.as_deref().filter(|_| !copy.link);
         let keep_owner = copy.origin.tree().is_some();
-        let mut placing = Placing::new(below, owner, keep_owner, copy.mode.as_ref(), self.epoch.0);
+        let mut placing = Placing::new(
+            below,
+            owner,
+            keep_owner,
+            copy.mode.as_ref(),
+            self.epoch.now(),
+        );
         let is_archive = |item: &crate::copy::select::Item| {
             Ok(copy.unpack && archive::is_archive(origin.root, item)?)
         };
@@ -219,7 +225,8 @@ impl Executor<'_> {
     ) -> Result<(DiffId, bool), StepError> {
         let below = self.view(parent)?;
         let owner = owner::resolve(&directory.owner, below.as_deref()).map_err(CopyError::Owner)?;
-        let mut placing = Placing::new(below.as_deref(), Some(owner), false, None, self.epoch.0);
+        let mut placing =
+            Placing::new(below.as_deref(), Some(owner), false, None, self.epoch.now());
         placing.make_directories(Path::new(&directory.path))?;
         let entries = placing.finish()?;
         self.write(index, &entries, &HashMap::new(), None, below.as_deref())

@@ -143,6 +143,8 @@ pub struct Executor<'a> {
     pub(crate) cancel: &'a Cancel,
     results: Vec<OnceLock<Vec<DiffId>>>,
     log: Mutex<Vec<LoggedStep>>,
+    /// Nothing is looked up and nothing remembered: what comes out is only compared.
+    rehearsal: bool,
     /// Every key that was used, and what it stands for.
     used: Mutex<BTreeMap<Key, DiffId>>,
 }
@@ -178,6 +180,16 @@ impl<'a> Executor<'a> {
             results,
             log: Mutex::default(),
             used: Mutex::default(),
+            rehearsal: false,
+        }
+    }
+
+    /// The same, but nothing is looked up and nothing remembered.
+    #[must_use]
+    pub fn rehearsing(self) -> Self {
+        Self {
+            rehearsal: true,
+            ..self
         }
     }
 
@@ -192,6 +204,9 @@ impl<'a> Executor<'a> {
 
     /// Remembers what keys stand for, and hands it to caches elsewhere.
     fn used(&self, index: usize, keys: &[Key], layer: DiffId) {
+        if self.rehearsal {
+            return;
+        }
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         used.extend(keys.iter().map(|key| (key.clone(), layer)));
         drop(used);
@@ -317,7 +332,7 @@ impl<'a> Executor<'a> {
         inputs: impl FnOnce() -> Result<Inputs, StepError>,
         make: impl FnOnce() -> Result<(DiffId, bool), StepError>,
     ) -> Result<(DiffId, bool), StepError> {
-        let Some(last) = keys.last() else {
+        let Some(last) = keys.last().filter(|_| !self.rehearsal) else {
             return make();
         };
         if let Some(layer) = self.reused(index, keys)? {
@@ -368,7 +383,9 @@ impl<'a> Executor<'a> {
             return Ok((layer, true));
         }
         let layer = make()?;
-        self.cache.remember(content, &layer);
+        if !self.rehearsal {
+            self.cache.remember(content, &layer);
+        }
         self.used(index, keys, layer);
         Ok((layer, false))
     }
@@ -385,7 +402,7 @@ impl<'a> Executor<'a> {
 
     /// A remembered layer that is still in the store, or one that a cache elsewhere has.
     fn find(&self, keys: &[Key]) -> Result<Option<DiffId>, StepError> {
-        if self.settings.no_cache {
+        if self.settings.no_cache || self.rehearsal {
             return Ok(None);
         }
         for (index, key) in keys.iter().enumerate() {
