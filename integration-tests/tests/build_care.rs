@@ -216,3 +216,28 @@ fn what_is_not_reproducible_is_named() {
         "1980-01-01"
     );
 }
+
+#[test]
+fn a_shell_in_what_a_failed_step_left() {
+    let scene = scene(
+        "shell",
+        "FROM busybox\nENV V=seen\nRUN --mount=type=tmpfs,target=/t echo left > /left && exit 4\n",
+    );
+    let arguments = [
+        "build",
+        "--progress",
+        "plain",
+        "--on-failure",
+        "shell",
+        "context",
+    ];
+    let input = b"cat /left\necho $V\ngrep -c ' /t tmpfs' /proc/mounts\nexit 9\n";
+    let outcome = scene.run_with_input("teu-build", arguments, input);
+    assert_eq!(outcome.stdout, "left\nseen\n1\n");
+    outcome.fails(
+        1,
+        &["[stage-0 1/1] failed; here is a shell", "exit status 4"],
+    );
+    let left = scene.shell("ls -A data/store/tmp data/store/roots | grep -v : | grep . || true");
+    assert_eq!(left, "");
+}

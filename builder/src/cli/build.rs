@@ -78,6 +78,9 @@ pub(super) struct BuildArguments {
     /// Short for --attest type=provenance.
     #[arg(long, value_name = "BOOL|mode=max", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = ["true", "false", "mode=min", "mode=max"])]
     provenance: Option<String>,
+    /// What follows a RUN that failed: a shell in what it left.
+    #[arg(long, value_enum, value_name = "ACTION")]
+    on_failure: Option<OnFailure>,
     /// Runs every step twice, and fails with the files that came out otherwise.
     #[arg(long)]
     verify_repro: bool,
@@ -98,6 +101,12 @@ pub(super) struct BuildArguments {
     /// The OCI runtime that executes RUN steps [default: teu-runtime beside this program].
     #[arg(long, value_name = "PROGRAM")]
     runtime: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OnFailure {
+    /// With the step's mounts and environment; its end ends the build.
+    Shell,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -230,6 +239,7 @@ impl BuildArguments {
                 agents: self.language.agents()?,
                 limits: self.language.limits()?,
                 no_cache: self.no_cache,
+                on_failure_shell: self.on_failure == Some(OnFailure::Shell),
                 dockerfile: dockerfile.shown(&context),
             },
             context,

@@ -12,6 +12,18 @@ use teu_store::image::ContainerConfig;
 /// What a step sees as its machine's name: the same on every machine.
 const HOSTNAME: &str = "build";
 
+/// What a container of a step is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To run the step's command.
+    Step,
+    /// To let somebody look around, perhaps at a terminal.
+    Shell {
+        /// Whether there is one.
+        terminal: bool,
+    },
+}
+
 /// Writes the bundle's config.json; where its mounts go, in order.
 ///
 /// # Errors
@@ -23,16 +35,27 @@ pub(super) fn write(
     id: &str,
     rootfs: impl AsFd,
     bundle: &Path,
+    purpose: Purpose,
 ) -> Result<Vec<PathBuf>, StepError> {
-    let request = request(
+    let mut request = request(
         run,
         mounts,
         &executor.settings.limits,
         format!("{}/{id}", executor.settings.cgroup_parent),
     );
+    if let Purpose::Shell { terminal } = purpose {
+        request.args = vec![shell_of(run)];
+        request.terminal = terminal;
+    }
     // The plan has settled everything that an image's configuration could say.
     let written = write_config_for(&ContainerConfig::default(), id, &request, rootfs, bundle);
     Ok(written.map_err(|error| RunError::Config(Box::new(error)))?)
+}
+
+/// The shell that the step's own command went to, else the usual one.
+fn shell_of(run: &Run) -> String {
+    let own = run.args.first().filter(|program| program.ends_with("sh"));
+    own.map_or_else(|| "/bin/sh".to_owned(), String::clone)
 }
 
 fn request(run: &Run, mounts: &Mounts, limits: &Limits, cgroup: String) -> Request {

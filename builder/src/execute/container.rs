@@ -59,6 +59,16 @@ impl Runtime {
         status
     }
 
+    /// Runs the bundle at our own terminal, or on our own streams, to its end.
+    ///
+    /// # Errors
+    /// The runtime cannot be executed.
+    pub(crate) fn attend(&self, bundle: &Path) -> io::Result<ExitStatus> {
+        let mut command = self.command();
+        command.arg("run").arg("--bundle").arg(bundle).arg(&self.id);
+        command.status()
+    }
+
     fn start(&self, bundle: &Path) -> io::Result<(PipeReader, Child)> {
         let (reader, writer) = io::pipe()?;
         let mut command = self.command();

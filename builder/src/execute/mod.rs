@@ -44,6 +44,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Run every step, whatever is remembered.
     pub no_cache: bool,
+    /// A failed step is followed by a shell in what it left.
+    pub on_failure_shell: bool,
     /// The Dockerfile's name as the user gave it: what has the same place in it is compared.
     pub dockerfile: String,
 }
@@ -285,7 +287,9 @@ impl<'a> Executor<'a> {
                 Ok(())
             }
             Err(error) => {
-                let cancelled = matches!(error, StepError::Cancelled) || self.cancel.is_stopped();
+                // A shell after a step ends the others, and the step failed all the same.
+                let failed = matches!(error, StepError::Run(RunError::Status { .. }));
+                let cancelled = !failed && self.cancel.is_stopped();
                 shown.end(if cancelled {
                     Ending::Cancelled
                 } else {

@@ -9,6 +9,7 @@
 //!     └── mounts/<n>           what --mount shows, secrets among them
 //! ```
 
+use super::config::Purpose;
 use super::container::{Runtime, ending};
 use super::mounts::Mounts;
 use super::rootfs::{self, MountError, Mounted, Stubs};
@@ -18,9 +19,13 @@ use crate::plan::{Run, Step};
 use crate::progress::{Shown, Tail};
 use crate::storage::StorageError;
 use crate::tree::{Root, TreeError};
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use teu_store::{DiffId, UpperPlace};
+
+/// Held by whoever has the terminal: one shell at a time.
+static ATTENDED: Mutex<()> = Mutex::new(());
 
 /// Why a RUN step failed.
 #[derive(Debug, thiserror::Error)]
@@ -134,13 +139,20 @@ impl Executor<'_> {
         let mounts = Mounts::prepare(self, run, &make_folder(memory)?, &place.folder)?;
         let id = format!("teu-build-{}-{index}", std::process::id());
         let merged = Root::open(&place.bundle.join("rootfs"))?;
-        let destinations = config::write(self, run, &mounts, &id, &merged, &place.bundle)?;
-        drop(merged);
+        let purpose = Purpose::Step;
+        let destinations = config::write(self, run, &mounts, &id, &merged, &place.bundle, purpose)?;
         let stubs = Stubs::expect(below.as_deref(), &destinations)?;
         let upper = Root::open(&place.upper)?;
         let before = upper.meta(Path::new(""))?;
-        self.execute(index, &place.bundle, id, shown)?;
-        drop(mounts);
+        if let Err(error) = self.execute(index, &place.bundle, id, shown) {
+            if self.settings.on_failure_shell
+                && matches!(error, StepError::Run(RunError::Status { .. }))
+            {
+                self.shell(index, run, &mounts, &merged, &place.bundle)?;
+            }
+            return Err(error);
+        }
+        drop((mounts, merged));
         place.rootfs = None;
         stubs.remove(&upper)?;
         let below = below.as_deref();
@@ -180,6 +192,43 @@ impl Executor<'_> {
         runtime.delete();
         let ending = runtime.complaint(bundle).unwrap_or_else(|| ending(status));
         Err(RunError::Status { ending, output }.into())
+    }
+
+    /// Runs a shell in what a failed step left, with its mounts and its environment. All other
+    /// steps are ended before, so that nobody else writes to the terminal.
+    fn shell(
+        &self,
+        index: usize,
+        run: &Run,
+        mounts: &Mounts,
+        rootfs: &Root,
+        bundle: &Path,
+    ) -> Result<(), StepError> {
+        let _one = ATTENDED.lock().unwrap_or_else(PoisonError::into_inner);
+        self.cancel.stop();
+        let place = &self.plan.steps[index].place;
+        self.progress.note(&format!(
+            "[{place}] failed; here is a shell in what it left, whose end is that of the build"
+        ));
+        self.progress.stand_aside();
+        let runtime = Runtime {
+            program: self.settings.runtime.clone(),
+            state: self.storage.scratch().join(STATES),
+            id: format!("teu-build-{}-{index}-shell", std::process::id()),
+        };
+        let purpose = Purpose::Shell {
+            terminal: io::stdin().is_terminal(),
+        };
+        config::write(self, run, mounts, &runtime.id, rootfs, bundle, purpose)?;
+        let ended = runtime.attend(bundle);
+        runtime.delete();
+        ended.map(drop).map_err(|source| {
+            RunError::Runtime {
+                program: runtime.program.clone(),
+                source,
+            }
+            .into()
+        })
     }
 
     /// Makes the folders and mounts the root file system.

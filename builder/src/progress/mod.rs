@@ -5,7 +5,7 @@ mod tail;
 
 pub use tail::Tail;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use raw::Vertex;
 use std::io::Write;
 use std::sync::Mutex;
@@ -103,6 +103,14 @@ impl Progress {
             started: Instant::now(),
             bar,
             vertex,
+        }
+    }
+
+    /// Takes the moving lines away: the terminal is somebody else's now.
+    pub fn stand_aside(&self) {
+        if self.style == Style::Terminal {
+            let _ = self.bars.clear();
+            self.bars.set_draw_target(ProgressDrawTarget::hidden());
         }
     }
 
