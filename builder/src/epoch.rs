@@ -84,7 +84,7 @@ mod tests {
             "2023-11-14T22:13:20Z"
         );
         assert!(Epoch::keep().now() < Epoch::keep().0);
-        assert!(Epoch::keep().rfc3339() > "2024".to_owned());
+        assert!(Epoch::keep().rfc3339().as_str() > "2024");
         assert!(Epoch::parse(Some("yesterday")).is_err());
         assert!(Epoch::parse(Some("99999999999999999")).is_err());
     }

@@ -66,7 +66,7 @@ pub(super) struct BuildArguments {
     /// Sends the image to the registry that its name says: --output type=registry.
     #[arg(long)]
     push: bool,
-    /// An annotation of the manifest: [manifest|index|manifest-descriptor|index-descriptor[PLATFORM],...:]KEY=VALUE; repeatable.
+    /// An annotation: `KEY=VALUE` of the manifest, or `LEVEL[PLATFORM],...:KEY=VALUE` with manifest, index, manifest-descriptor or index-descriptor as LEVEL; repeatable.
     #[arg(long = "annotation", value_name = "ANNOTATION")]
     annotations: Vec<String>,
     /// Says beside the image what is in it (type=sbom) or how it was built (type=provenance[,mode=max]); repeatable.

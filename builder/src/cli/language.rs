@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct LanguageArguments {
-    /// What a name means in FROM, COPY --from and RUN --mount: a directory, docker-image://NAME, oci-layout://PATH[:TAG], a git repository or the URL of an archive; repeatable.
+    /// What a name means in FROM, COPY --from and RUN --mount: a directory, docker-image://NAME, `oci-layout://PATH[:TAG]`, a git repository or the URL of an archive; repeatable.
     #[arg(long = "build-context", value_name = "NAME=PLACE")]
     build_contexts: Vec<String>,
     /// An agent for RUN --mount=type=ssh, and for git: default, or ID=SOCKET; repeatable.
