@@ -20,11 +20,12 @@
 //!
 //! The images hold processes and nothing that steers the host: a restored
 //! container's mounts, cgroups, namespaces and hooks come from the bundle that
-//! `restore` names, [`protection`] compares what was mounted with it, and
-//! [`privileges`] what the processes may do.
+//! `restore` names, [`protection`] and [`foreign`] compare what was mounted with
+//! it, and [`privileges`] what the processes may do.
 
 mod criu;
 mod dump;
+mod foreign;
 mod images;
 mod mounts;
 mod outside;
@@ -35,6 +36,7 @@ mod quote;
 mod restore;
 mod rpc;
 mod streams;
+mod table;
 mod wire;
 
 use std::os::fd::RawFd;

@@ -10,8 +10,7 @@
 //! one that begins with `mnt[KEY]` and goes on with a colon: a name with `]:`
 //! in it could be taken for another (CVE-2026-119101). It is refused.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags, statx};
@@ -19,6 +18,7 @@ use rustix::mount::{MoveMountFlags, move_mount};
 
 use super::private::Elsewhere;
 use super::rpc::ExternalMount;
+use super::table::Mount;
 use crate::error::Error;
 use crate::init::cgroup_view::View;
 use crate::rootfs::idmap::Namespaces;
@@ -34,7 +34,7 @@ const NULL: &str = "/dev/null";
 const KEY_END: &[u8] = b"]:";
 
 /// Largest mount table that is read, in bytes: 100,000 mounts.
-const TABLE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+pub(super) const TABLE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// A mount from outside, as the bundle says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,7 +157,7 @@ pub(super) fn for_restore(plan: &Plan, cgroups: &View) -> Result<Vec<ExternalMou
 pub(super) struct Live {
     /// Its root.
     pub root: RootDir,
-    table: Vec<(u64, PathBuf)>,
+    table: Vec<Mount>,
 }
 
 impl Live {
@@ -173,7 +173,7 @@ impl Live {
             crate::file::read_open(file, TABLE_BYTES_MAX).map_err(Error::on("read", &path))?;
         Ok(Self {
             root: RootDir(root),
-            table: parse(&table),
+            table: Mount::table(&table),
         })
     }
 
@@ -188,50 +188,13 @@ impl Live {
         if !stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
             return Ok(None);
         }
-        let entry = self.table.iter().find(|(id, _)| *id == stat.stx_mnt_id);
-        let Some((id, point)) = entry else {
+        let entry = self.table.iter().find(|mount| mount.id == stat.stx_mnt_id);
+        let Some(Mount { id, point, .. }) = entry else {
             return Err(refused(path, "is in no mount table of the container"));
         };
         check_name(point)?;
         Ok(Some((*id, point.clone())))
     }
-}
-
-/// Number and mount point of each line of a mountinfo (proc_pid_mountinfo(5)).
-fn parse(table: &[u8]) -> Vec<(u64, PathBuf)> {
-    let line = |line: &[u8]| {
-        let mut words = line.split(|&byte| byte == b' ');
-        let id = std::str::from_utf8(words.next()?).ok()?.parse().ok()?;
-        let point = OsString::from_vec(unescaped(words.nth(3)?));
-        Some((id, PathBuf::from(point)))
-    };
-    table
-        .split(|&byte| byte == b'\n')
-        .filter_map(line)
-        .collect()
-}
-
-/// Undoes the `\040` of the kernel for space, tab, newline and backslash.
-fn unescaped(mut text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    while let Some((&byte, rest)) = text.split_first() {
-        text = rest;
-        let octal = |digits: &[u8]| {
-            digits.iter().try_fold(0u32, |value, digit| match digit {
-                b'0'..=b'7' => Some(value * 8 + u32::from(digit - b'0')),
-                _ => None,
-            })
-        };
-        let escape = rest.get(..3).filter(|_| byte == b'\\').and_then(octal);
-        match escape.and_then(|value| u8::try_from(value).ok()) {
-            Some(value) => {
-                out.push(value);
-                text = &rest[3..];
-            }
-            None => out.push(byte),
-        }
-    }
-    out
 }
 
 /// Makes the mount points that a restore needs and the root does not have, as
@@ -336,18 +299,6 @@ mod tests {
             "uidMappings":[{"containerID":0,"hostID":1,"size":1}],
             "gidMappings":[{"containerID":0,"hostID":1,"size":1}]}"#;
         assert!(restore(mounts, "").unwrap_err().contains("idmapped"));
-    }
-
-    #[test]
-    fn a_mount_table_is_read() {
-        let table = b"22 28 0:21 / /sys rw - sysfs sysfs rw\n\
-            31 22 0:22 /x /a\\040b\\134]:c rw shared:5 - ext4 d rw\n\ntorn";
-        assert_eq!(
-            parse(table),
-            [(22, PathBuf::from("/sys")), (31, "/a b\\]:c".into())]
-        );
-        assert_eq!(unescaped(b"\\04"), b"\\04");
-        assert_eq!(unescaped(b"\\999"), b"\\999");
     }
 
     #[test]

@@ -44,6 +44,9 @@ const CHILDREN_BYTES_MAX: u64 = 8 * 4_194_304;
 /// Since this version CRIU brings `noNewPrivileges` back.
 const KEEPS_NO_NEW_PRIVS: Version = Version(31_900);
 
+/// `CAP_SYS_ADMIN`.
+const MAY_MOUNT: u64 = 1 << 21;
+
 /// The namespaces that confine. A cgroup namespace only changes names, and CRIU
 /// makes none where it is to leave cgroups alone; clocks are CRIU's to shift.
 const CONFINING: [NamespaceType; 6] = [
@@ -113,6 +116,11 @@ impl Allowed {
             filtered: init.filter.is_some(),
             outside,
         })
+    }
+
+    /// Whether a process may mount.
+    pub(super) fn mounts(&self) -> bool {
+        self.bounding & MAY_MOUNT != 0
     }
 
     /// Why a thread with these values is refused.
@@ -328,18 +336,24 @@ fn signal(pids: &[i32], signal: Signal) {
     }
 }
 
-/// Compares the restored processes, from `init` on, with what is allowed. If one
-/// has more, all are sent SIGSTOP before this returns. CRIU will resume them
+/// Compares the restored processes, from `init` on, with what is allowed, and then
+/// lets `mounts` look at theirs. If one has more, all are sent SIGSTOP before this returns. CRIU will resume them
 /// whatever it is told, and then they stop before they execute anything; were
 /// they killed, CRIU would wait for ever for the first of them, which itself waits
 /// for children that CRIU traces.
 ///
 /// # Errors
-/// Names the process and what it has; or procfs could not be read.
-pub(super) fn check(init: i32, allowed: &Allowed) -> Result<Verdict, Refusal> {
+/// Names the process and what it has, or what `mounts` says; or procfs could not be
+/// read.
+pub(super) fn check(
+    init: i32,
+    allowed: &Allowed,
+    mounts: impl FnOnce(&[i32]) -> Result<(), Any>,
+) -> Result<Verdict, Refusal> {
     let mut pids = vec![init];
     add_descendants(&mut pids)
         .and_then(|()| check_all(&pids, allowed))
+        .and_then(|verdict| mounts(&pids).map(|()| verdict))
         .map_err(|error| {
             signal(&pids, Signal::STOP);
             let error = Box::new(error);

@@ -14,10 +14,11 @@ use super::private::Elsewhere;
 use super::privileges::{self, Allowed, Refusal, Verdict};
 use super::rpc::{CgroupRoot, Kind, Notify, Options, Request, Version};
 use super::streams::{self, Inherited};
-use super::{EMPTY_NAMESPACES, Wishes, mounts, protection};
+use super::{EMPTY_NAMESPACES, Wishes, foreign, mounts, protection};
 use crate::cgroup::{self, Home, systemd};
 use crate::container::create::{self, Prepared, run_runtime_hooks};
 use crate::error::Error;
+use crate::init::cgroup_view::View;
 use crate::init::child::Console;
 use crate::init::protocol::send_with_fd;
 use crate::proc;
@@ -174,10 +175,14 @@ impl Attempt<'_> {
         Ok(home)
     }
 
+    /// The container's cgroups as it sees them.
+    fn view(&self) -> View {
+        let linux = &self.prepared.spec.linux;
+        let own_namespace = linux.namespace(NamespaceType::Cgroup).is_some();
+        View::new(&self.state.cgroups, own_namespace)
+    }
+
     fn options(&self, joined: &Joined, streams: &Inherited) -> Result<Options, Error> {
-        let spec = &self.prepared.spec;
-        let own_cgroup = spec.linux.namespace(NamespaceType::Cgroup).is_some();
-        let view = crate::init::cgroup_view::View::new(&self.state.cgroups, own_cgroup);
         let mut inherit_fd = joined.inherit.clone();
         inherit_fd.extend(streams.inherit.clone());
         Ok(Options {
@@ -195,7 +200,7 @@ impl Attempt<'_> {
             file_locks: self.wishes.file_locks,
             auto_dedup: self.wishes.auto_dedup,
             lazy_pages: self.wishes.lazy_pages,
-            ext_mnt: mounts::for_restore(&self.prepared.init.rootfs, &view)?,
+            ext_mnt: mounts::for_restore(&self.prepared.init.rootfs, &self.view())?,
             inherit_fd,
             join_ns: joined.join.clone(),
             ..Options::default()
@@ -293,7 +298,12 @@ impl Attempt<'_> {
             "setup-namespaces" => run_runtime_hooks(&self.prepared.spec.hooks, self.state),
             "post-restore" => self.restored(),
             "pre-resume" => {
-                self.compared = Some(privileges::check(self.state.pid, allowed));
+                let plan = &self.prepared.init.rootfs;
+                let mounts = |pids: &[i32]| {
+                    let binds = mounts::for_restore(plan, &self.view())?;
+                    foreign::check(pids, plan, &binds, allowed.mounts())
+                };
+                self.compared = Some(privileges::check(self.state.pid, allowed, mounts));
                 Ok(())
             }
             "orphan-pts-master" => self.terminal(descriptor),

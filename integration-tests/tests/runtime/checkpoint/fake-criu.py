@@ -18,6 +18,7 @@ CLONE_PARENT = 0x8000
 NAMESPACES = {"mnt": 0x20000, "uts": 0x4000000, "ipc": 0x8000000, "user": 0x10000000, "pid": 0x20000000,
               "net": 0x40000000}
 SYS_CLONE, SYS_CAPSET = {"x86_64": (56, 126), "aarch64": (220, 91)}[os.uname().machine]
+MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 0x1000, 0x4000, 0x40000, 2
 PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 22, 24, 38, 47
 LIBC = ctypes.CDLL(None, use_errno=True)
 # CAP_KILL, CAP_NET_BIND_SERVICE and CAP_AUDIT_WRITE.
@@ -166,17 +167,44 @@ def confine(has):
 def descendant(has):
     """A process that has this and sleeps, or that has ended and is not reaped."""
     ready, report = os.pipe()
-    if os.fork() == 0:
+    pid = os.fork()
+    if pid == 0:
         if has == "zombie":
             os._exit(0)
         confine(has)
         os.write(report, b"x")
         signal.pause()
-    if has != "zombie":
+    if has == "zombie":
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    else:
         assert os.read(ready, 1) == b"x"
 
 
-def restored_process(behaviour):
+def mount(*words):
+    """source, target, type, flags, options, as mount(2) has them."""
+    source, target, kind, flags, options = [word.encode() if isinstance(word, str) else word for word in words]
+    assert LIBC.mount(source, target, kind, flags, options) == 0, (words, ctypes.get_errno())
+
+
+def go_inside(options, behaviour):
+    """Mounts what the request names on the root that it names, and goes there."""
+    root = options["root"]
+    mount(None, "/", None, MS_PRIVATE | MS_REC, None)
+    mount(root, root, None, MS_BIND | MS_REC, None)
+    for external in options.get("ext_mnt", []):
+        if os.path.exists(root + external["key"]) and external["key"] != "/dev/null":
+            mount(external["val"], root + external["key"], None, MS_BIND, None)
+    mount("proc", root + "/proc", "proc", 0, None)
+    for added in behaviour.get("mounts", []):
+        mount(added[0], root + added[1], *added[2:])
+    os.chdir(root)
+    pivot = {"x86_64": 155, "aarch64": 41}[os.uname().machine]
+    assert LIBC.syscall(pivot, b".", b".") == 0
+    assert LIBC.umount2(b".", MNT_DETACH) == 0
+    os.chdir("/")
+
+
+def restored_process(options, behaviour):
     """A sibling of this process that runs the script once it is resumed."""
     wait, resume = os.pipe()
     ready, report = os.pipe()
@@ -186,7 +214,7 @@ def restored_process(behaviour):
         os.close(resume)
         os.setsid()
         if "mnt" in behaviour.get("makes", "mnt"):
-            assert os.system("mount --make-rprivate / && " + behaviour.get("mounts", "true")) == 0
+            go_inside(options, behaviour)
         for has in behaviour.get("descendants", []):
             descendant(has)
         if "thread" in behaviour:
@@ -197,6 +225,7 @@ def restored_process(behaviour):
         # By a pipe: a file just written would keep its mount from being made read-only.
         os.write(report, b"x")
         os.read(wait, 1)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.execv("/bin/sh", ["sh", "-c", behaviour.get("script", "exec sleep 1000")])
     os.close(wait)
     os.close(report)
@@ -204,8 +233,8 @@ def restored_process(behaviour):
     return pid, resume
 
 
-def restore(talk, behaviour):
-    pid, resume = restored_process(behaviour)
+def restore(talk, options, behaviour):
+    pid, resume = restored_process(options, behaviour)
     try:
         talk.notify("pre-restore")
         talk.notify("setup-namespaces", pid)
@@ -253,7 +282,7 @@ def main():
             os.write(log, b"(0.1) fine\n(0.2) Error (x.c:1): deep reason\n")
             talk.peer.send(encode((1, kind), (2, 0), (7, 22), (9, behaviour["fails"].encode())))
         elif kind == RESTORE:
-            restore(talk, behaviour)
+            restore(talk, request["opts"], behaviour)
         else:
             dump(talk, request, behaviour)
     while talk.peer.recv(65536):

@@ -3,6 +3,7 @@
 //! work on, nor CRIU.
 
 mod edited;
+mod foreign;
 mod hostile;
 mod outside;
 mod privileges;
