@@ -4,11 +4,13 @@
     reason = "a test that meets the unexpected panics"
 )]
 
+mod archives;
 mod call;
 mod contexts;
 mod hostile;
 mod peers;
 mod probes;
+mod remote;
 mod server;
 mod sources;
 
