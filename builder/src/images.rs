@@ -55,10 +55,15 @@ pub fn copy_layout(
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    run(command, program)
+    run(command, program, ImageError::Failed)
 }
 
-fn run(mut command: Command, program: &Path) -> Result<(), ImageError> {
+/// Executes `program`; where it says no, its last line becomes the error.
+fn run(
+    mut command: Command,
+    program: &Path,
+    failed: fn(String) -> ImageError,
+) -> Result<(), ImageError> {
     let output = command.spawn().and_then(Child::wait_with_output);
     let output = output.map_err(|source| ImageError::Execute {
         program: program.to_owned(),
@@ -72,7 +77,7 @@ fn run(mut command: Command, program: &Path) -> Result<(), ImageError> {
         .lines()
         .rfind(|line| !line.trim().is_empty())
         .map(|line| format!(": {}", line.trim()));
-    Err(ImageError::Failed(last.unwrap_or_default()))
+    Err(failed(last.unwrap_or_default()))
 }
 
 /// Finds base images in a store, pulling what is missing.
@@ -128,19 +133,6 @@ impl StoreImages<'_> {
             .arg(reference.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        let output = command.spawn().and_then(Child::wait_with_output);
-        let output = output.map_err(|source| ImageError::Execute {
-            program: self.puller.to_owned(),
-            source,
-        })?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let last = said
-            .lines()
-            .rfind(|line| !line.trim().is_empty())
-            .map(|line| format!(": {}", line.trim()));
-        Err(ImageError::Pull(last.unwrap_or_default()))
+        run(command, self.puller, ImageError::Pull)
     }
 }
