@@ -130,6 +130,21 @@ fn tmpfs_can_be_filled_from_below() {
     );
 }
 
+/// The mode that was asked for is a new file system's, unless it takes the place of a folder
+/// that has one (as runc has it).
+#[test]
+fn what_is_filled_has_the_mode_of_what_was_there_before() {
+    let out = in_container("tmpcopyup mode", "stat -c %a /new /tmp", |config| {
+        let options = ["tmpcopyup", "mode=700"];
+        for place in ["/new", "/tmp"] {
+            config["mounts"].as_array_mut().unwrap().push(
+                json!({"destination": place, "type": "tmpfs", "source": "tmpfs", "options": options}),
+            );
+        }
+    });
+    assert_eq!(out.lines().collect::<Vec<_>>(), ["700", "1777"]);
+}
+
 #[test]
 fn masked_and_read_only_paths() {
     let script = "cat /proc/kcore | wc -c; ls /sys/firmware 2>/dev/null | wc -l; echo 1 > /proc/sys/kernel/domainname 2>/dev/null || echo refused";

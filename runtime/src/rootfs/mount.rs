@@ -240,9 +240,10 @@ pub(super) fn filesystem(
     label: &str,
 ) -> Result<Mounted, Failure> {
     let named = || filesystem_name(kind, op);
-    let existed = existing(root, op)?;
-    let inherits_mode = kind == "tmpfs" && existed.is_some() && !op.options.has("mode");
-    let target = match existed {
+    let existing = existing(root, op)?;
+    let existed = existing.is_some();
+    let inherits_mode = kind == "tmpfs" && existed && !op.options.has("mode");
+    let target = match existing {
         Some(target) => target,
         None => create_point(root, op, Stub::Directory)?,
     };
@@ -263,7 +264,8 @@ pub(super) fn filesystem(
         return Ok(Mounted::Done);
     }
     let mount = create(kind, source, &settings, op, named)?;
-    if op.options.copy_up {
+    // A point made for it has nothing to copy, and a mode that nobody asked for.
+    if op.options.copy_up && existed {
         super::copyup::copy(target.as_fd(), mount.as_fd())
             .map_err(Step::Mount.on(format!("{}: tmpcopyup", named())))?;
     }
