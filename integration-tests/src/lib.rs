@@ -15,6 +15,7 @@
 //! scene.run("teu", ["run", "--rm", "--network", "none", "busybox", "true"]).succeeds();
 //! ```
 
+mod cgroup;
 pub mod command;
 pub mod faulty;
 pub mod fixture;
@@ -29,6 +30,7 @@ pub mod tar;
 pub mod trace;
 pub mod tree;
 
+pub use cgroup::cgroup_file;
 pub use command::Outcome;
 pub use ordinary::is_root;
 pub use scene::{Scene, binary};

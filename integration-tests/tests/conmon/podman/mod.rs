@@ -1,9 +1,13 @@
 //! By podman, with our runtime and our monitor.
 
 mod containers;
+mod files;
 mod host;
+mod limits;
 mod pods;
+mod process;
 mod rootless;
+mod signals;
 mod survival;
 
 use std::path::PathBuf;
@@ -18,8 +22,8 @@ pub(crate) struct Podman<'a> {
 /// by itself, and a first container for pods that needs no other program.
 const LIMITS: &str = "[containers]\ndefault_ulimits = [\"nofile=10000:10000\", \"nproc=10000:10000\"]\n\
     [engine]\ninfra_image = \"localhost/busybox:latest\"\n";
-/// What a pod's first container does.
-const COMMAND: &str = r#"CMD=["sleep","100000"]"#;
+/// What a pod's first container does: it waits, and ends when it is told to.
+const COMMAND: &str = r#"CMD ["/bin/sh","-c","trap exit TERM; /bin/sleep 100000 & wait"]"#;
 
 impl<'a> Podman<'a> {
     /// `None`, and said so, where there is no podman.
@@ -30,7 +34,7 @@ impl<'a> Podman<'a> {
         }
         scene.write("containers.conf", configuration(scene));
         let podman = Self { scene };
-        scene.shell(ROOTFS);
+        pack_rootfs(scene);
         let import = ["import", "-q", "-c", COMMAND, "rootfs.tar", "busybox"];
         podman.call(&import).succeeds();
         Some(podman)
@@ -92,6 +96,37 @@ impl<'a> Podman<'a> {
         self.call(&[&own, flags, &["busybox"], program].concat())
     }
 
+    /// podman with the words of `line`, blanks between them.
+    pub(crate) fn say(&self, line: &str) -> Outcome {
+        self.call(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// [`Podman::run`] of a shell with this script, removed at its end.
+    pub(crate) fn shell(&self, flags: &str, script: &str) -> Outcome {
+        let flags: Vec<&str> = ["--rm"]
+            .into_iter()
+            .chain(flags.split_whitespace())
+            .collect();
+        self.run(&flags, &["sh", "-c", script])
+    }
+
+    /// A container that stays.
+    pub(crate) fn detached(&self, name: &str, flags: &str, script: &str) {
+        let own = ["-d", "--name", name].into_iter();
+        let flags: Vec<&str> = own.chain(flags.split_whitespace()).collect();
+        self.run(&flags, &["sh", "-c", script]).succeeds();
+    }
+
+    /// A shell with this script in a container that runs.
+    pub(crate) fn exec(&self, name: &str, script: &str) -> Outcome {
+        self.call(&["exec", name, "sh", "-c", script])
+    }
+
+    /// The pid of a container's first process.
+    pub(crate) fn pid(&self, name: &str) -> i32 {
+        self.inspect(name, "{{.State.Pid}}").parse().unwrap()
+    }
+
     /// What `podman inspect --format` says.
     pub(crate) fn inspect(&self, name: &str, format: &str) -> String {
         self.call(&["inspect", "--format", format, name]).succeeds()
@@ -123,10 +158,11 @@ const CLEAN: &str = r#"for place in /sys/fs/cgroup/*; do
 done
 umount -l podman/root/overlay 2>/dev/null || true"#;
 
-/// A root file system of busybox alone, packed.
-const ROOTFS: &str = "mkdir -p rootfs/bin rootfs/tmp; cp /bin/busybox rootfs/bin; \
-    for name in $(busybox --list | grep -v busybox); do ln -sf busybox rootfs/bin/$name; done; \
-    tar -C rootfs -cf rootfs.tar .";
+/// A root file system of busybox alone, packed in `rootfs.tar`.
+fn pack_rootfs(scene: &Scene) {
+    scene.rootfs("rootfs");
+    scene.shell("tar -C rootfs -cf rootfs.tar .");
+}
 
 /// What the README says of podman, for the programs under test, with [`LIMITS`].
 fn configuration(scene: &Scene) -> String {

@@ -3,6 +3,31 @@
 use super::Podman;
 use teu_integration_tests::Scene;
 
+/// One that says something, and one that fails again and again after it has read it.
+const KUBE: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  restartPolicy: OnFailure
+  volumes: [{name: shared, hostPath: {path: SHARED, type: Directory}}]
+  containers:
+  - name: one
+    image: localhost/busybox:latest
+    imagePullPolicy: Never
+    command: [/bin/sh, -c, 'echo played $WORD; echo said > /data/file; exec /bin/sleep 1000']
+    env: [{name: WORD, value: here}]
+    volumeMounts: [{name: shared, mountPath: /data}]
+    resources: {limits: {memory: 64Mi}}
+    securityContext: {capabilities: {drop: [ALL]}}
+  - name: two
+    image: localhost/busybox:latest
+    imagePullPolicy: Never
+    command: [/bin/sh, -c, 'while ! test -s /data/file; do sleep 0.1; done; cat /data/file; id -u; exit 3']
+    volumeMounts: [{name: shared, mountPath: /data}]
+    securityContext: {runAsUser: 7}
+";
+
 #[test]
 fn podman_makes_pods() {
     let scene = Scene::new("podman pod");
@@ -22,12 +47,32 @@ fn podman_makes_pods() {
         .call(&[&create[..], &[&scene.cgroup()]].concat())
         .succeeds();
     let run = |words: &[&str]| podman.call(&[&["run", "--pod", "pod"], words].concat());
-    let network = ["busybox", "readlink", "/proc/self/ns/net"];
-    let first = run(&[&["--rm"], &network[..]].concat()).succeeds();
-    run(&["-d", "--name", "one", "busybox", "sleep", "1000"]).succeeds();
-    let second = podman.call(&["exec", "one", "readlink", "/proc/self/ns/net"]);
-    assert_eq!(second.succeeds(), first);
-    podman.call(&["pod", "stop", "-t", "0", "pod"]).succeeds();
+    let namespaces = "for kind in net ipc uts; do readlink /proc/self/ns/$kind; done";
+    let shell = ["busybox", "sh", "-c", namespaces];
+    let first = run(&[&["--rm"], &shell[..]].concat()).succeeds();
+    let script = "trap 'exit 4' TERM; while :; do sleep 0.1; done";
+    for name in ["one", "two"] {
+        run(&["-d", "--name", name, "busybox", "sh", "-c", script]).succeeds();
+    }
+    assert_eq!(podman.exec("one", namespaces).succeeds(), first);
+    let states = |expected: &str| {
+        let told = podman.say("ps -a --filter name=^(one|two)$ --format {{.Status}}");
+        let told = told.succeeds();
+        let told: Vec<&str> = told.lines().collect();
+        let fits = told.iter().all(|state| state.starts_with(expected));
+        assert!(told.len() == 2 && fits, "{expected}: {told:?}");
+    };
+    for (order, state) in [
+        ("pause", "Paused"),
+        ("unpause", "Up"),
+        ("restart", "Up"),
+        ("stop", "Exited"),
+    ] {
+        podman.say(&format!("pod {order} pod")).succeeds();
+        states(state);
+    }
+    let code = podman.inspect("two", "{{.State.ExitCode}}");
+    assert_eq!(code, "4", "it was asked to end, not killed");
     podman.remove_pod("pod");
 }
 
@@ -37,18 +82,39 @@ fn podman_plays_kubernetes_files() {
     let Some(podman) = Podman::new(&scene) else {
         return;
     };
-    let file = scene.write(
-        "pod.yaml",
-        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\nspec:\n  containers:\n  - name: one\n    image: localhost/busybox:latest\n    \
-         imagePullPolicy: Never\n    command: [/bin/sh, -c, 'echo played; exec /bin/sleep 1000']\n",
-    );
+    scene.shell("mkdir shared");
+    let shared = scene.path("shared").display().to_string();
+    let file = scene.write("pod.yaml", KUBE.replace("SHARED", &shared));
     let file = file.display().to_string();
     podman
         .call(&["play", "kube", "--network", "none", &file])
         .succeeds();
     scene.wait_until("the container speaks", || {
-        podman.call(&["logs", "web-one"]).stdout == "played\n"
+        podman.call(&["logs", "web-one"]).stdout == "played here\n"
     });
+    scene.wait_until("the other one fails and is started again", || {
+        podman
+            .say("logs web-two")
+            .stdout
+            .matches("said\n7\n")
+            .count()
+            > 1
+    });
+    let read = [
+        "/bin/sed",
+        "-n",
+        "s/^CapBnd:[[:space:]]*//p",
+        "/proc/self/status",
+    ];
+    let bound = podman.call(&[&["exec", "web-one"], &read[..]].concat());
+    assert_eq!(bound.succeeds(), "0000000000000000");
+    let limit = teu_integration_tests::cgroup_file(
+        podman.pid("web-one"),
+        "memory",
+        "memory.limit_in_bytes",
+        "memory.max",
+    );
+    assert_eq!(limit, "67108864");
     podman.call(&["pod", "kill", "web"]).succeeds();
     podman.remove_pod("web");
 }

@@ -1,6 +1,6 @@
 //! Without privileges.
 
-use super::{LIMITS, ROOTFS, path_of};
+use super::{LIMITS, pack_rootfs, path_of};
 use teu_integration_tests::{Outcome, Scene, missing_command, skip_unless};
 
 /// Who runs podman. Debian has this user; subordinate ids are lent to it for
@@ -15,7 +15,7 @@ fn an_ordinary_user_runs_containers() {
     skip_unless!(scene, !missing_command("newuidmap"), "no newuidmap");
     scene.write("subids", format!("{USER}:200000:65536\n"));
     let (shim, runtime) = (path_of(&scene, "teu-shim"), path_of(&scene, "teu-runtime"));
-    scene.shell(ROOTFS);
+    pack_rootfs(&scene);
     scene.write("containers.conf", LIMITS);
     scene.shell(&format!(
         "mkdir home xdg programs; chmod 755 . ; cp {} {} programs; chown {USER} home xdg; chmod 700 xdg",
@@ -46,19 +46,17 @@ fn an_ordinary_user_runs_containers() {
         "hello"
     );
     let _ = podman(&[&run[..], &["sh", "-c", "exit 7"]].concat()).exits(7);
-    podman(&[
-        "run",
-        "-d",
-        "--network",
-        "none",
-        "--name",
-        "one",
-        "busybox",
-        "sleep",
-        "1000",
-    ])
-    .succeeds();
+    let run = ["run", "--network", "none", "-d", "--name", "one", "busybox"];
+    let script = "echo up; trap 'exit 6' TERM; while :; do sleep 0.1; done";
+    podman(&[&run[..], &["sh", "-c", script]].concat()).succeeds();
     assert_eq!(podman(&["exec", "one", "id", "-u"]).succeeds(), "0");
+    let exec = ["exec", "-u", "app", "one", "sh", "-c", "id -u; exit 9"];
+    assert_eq!(podman(&exec).exits(9).stdout, "1000\n");
+    scene.wait_until("it speaks", || podman(&["logs", "one"]).stdout == "up\n");
+    podman(&["stop", "one"]).succeeds();
+    let state = "{{.State.Status}} {{.State.ExitCode}}";
+    let state = podman(&["inspect", "--format", state, "one"]);
+    assert_eq!(state.succeeds(), "exited 6");
     podman(&["rm", "-f", "-t", "0", "one"]).succeeds();
     // Its storage belongs to subordinate ids.
     let _ = podman(&["system", "reset", "--force"]);
