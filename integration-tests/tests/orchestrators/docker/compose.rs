@@ -47,11 +47,16 @@ fn two_services_with_a_network_and_a_volume() {
         scene.run("env", words.collect::<Vec<_>>())
     };
     compose("up -d --build").succeeds();
+    // Their names have other signs between the parts in compose's second version.
+    let [client, web] = ["client", "web"].map(|service| {
+        let filter = format!("label=com.docker.compose.service={service}");
+        docker.call(&["ps", "-q", "--filter", &filter]).succeeds()
+    });
     scene.wait_until("the one reads what the other serves", || {
-        docker.line("logs scene_client_1").stdout == "read served\n"
+        docker.line(&format!("logs {client}")).stdout == "read served\n"
     });
     scene.wait_until("it is healthy", || {
-        docker.inspect("scene_web_1", "State.Health.Status") == "healthy"
+        docker.inspect(&web, "State.Health.Status") == "healthy"
     });
     assert_eq!(
         compose("exec -T client cat /data/built").succeeds(),
