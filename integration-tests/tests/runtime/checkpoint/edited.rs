@@ -1,17 +1,15 @@
 //! R44 with CRIU itself: images whose credentials were edited, and a bundle that
 //! gives less than it gave when they were made.
 
+use super::image;
 use super::real::{COUNT, checkpoint, counted, detached, gone, obstacle, running, scene_with_criu};
 use crate::Container;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use teu_integration_tests::{Scene, skip_unless};
 
 /// `CAP_SYS_ADMIN`, of the first 32.
 const SYS_ADMIN: u64 = 1 << 21;
-
-/// `IMG_COMMON_MAGIC`, the kind's own magic and the length stand before a message.
-const HEADER_BYTES: usize = 12;
 
 /// The fields of CRIU's `core_entry.thread_core.creds`, and the sets in that.
 const CREDENTIALS: [u64; 2] = [5, 10];
@@ -22,92 +20,19 @@ const SETS: [(u64, &str); 4] = [
     (12, "bounding"),
 ];
 
-fn varint(bytes: &mut &[u8]) -> u64 {
-    let (mut value, mut shift) = (0, 0);
-    loop {
-        let byte = bytes[0];
-        *bytes = &bytes[1..];
-        value |= u64::from(byte & 0x7f) << shift;
-        shift += 7;
-        if byte < 0x80 {
-            return value;
-        }
-    }
-}
-
-fn put(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// The message with `more` added to the first number of each of these fields, in
-/// the message that `path` leads to.
-fn raised(mut message: &[u8], path: &[u64], fields: &[u64], more: u64) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut left = fields.to_vec();
-    while !message.is_empty() {
-        let key = varint(&mut message);
-        put(&mut out, key);
-        match key & 7 {
-            0 => {
-                let mut value = varint(&mut message);
-                if path.is_empty()
-                    && let Some(index) = left.iter().position(|field| *field == key >> 3)
-                {
-                    left.remove(index);
-                    value |= more;
-                }
-                put(&mut out, value);
-            }
-            2 => {
-                let length = varint(&mut message) as usize;
-                let (inner, rest) = message.split_at(length);
-                message = rest;
-                let inner = match path.split_first() {
-                    Some((first, path)) if *first == key >> 3 => raised(inner, path, fields, more),
-                    _ => inner.to_vec(),
-                };
-                put(&mut out, inner.len() as u64);
-                out.extend(inner);
-            }
-            fixed => {
-                let (value, rest) = message.split_at(if fixed == 1 { 8 } else { 4 });
-                out.extend(value);
-                message = rest;
-            }
-        }
-    }
-    assert!(!path.is_empty() || left.is_empty(), "{left:?} are missing");
-    out
-}
-
-/// The images of all threads.
-fn cores(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).unwrap();
-    let is_core = |path: &PathBuf| {
-        let name = path.file_name().unwrap().to_str().unwrap();
-        name.starts_with("core-")
-    };
-    let mut all: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-    all.retain(is_core);
-    all.sort();
-    all
-}
-
+/// Raises the first number of each of these fields.
 fn edit(core: &Path, fields: &[u64]) {
-    let image = std::fs::read(core).unwrap();
-    let message = raised(&image[HEADER_BYTES..], &CREDENTIALS, fields, SYS_ADMIN);
-    let mut out = image[..HEADER_BYTES - 4].to_vec();
-    out.extend((message.len() as u32).to_le_bytes());
-    out.extend(&message);
-    assert_ne!(out, image, "nothing was changed");
-    std::fs::write(core, out).unwrap();
+    image::edit(core, |messages| {
+        messages[0].inside(&CREDENTIALS, |credentials| {
+            for field in fields {
+                *credentials.number(*field) |= SYS_ADMIN;
+            }
+        });
+    });
 }
 
-fn refused(container: &Container<'_>, words: &[&str]) {
+/// A restore fails for what `words` say, and leaves nothing.
+pub(super) fn refused(container: &Container<'_>, words: &[&str]) {
     let bundle = container.bundle.to_str().unwrap();
     let words_of_call = ["restore", "-d", "-b", bundle, "--image-path", "images"];
     let _ = container.call(&words_of_call, &[]).fails(1, words);
@@ -128,7 +53,7 @@ fn r44_edited_credentials_are_refused() {
         let (images, kept) = (images.display(), kept.display());
         scene.shell(&format!("rm -r {images}; cp -a {kept} {images}"));
     };
-    let first = |fields: &[u64]| edit(&cores(&images)[0], fields);
+    let first = |fields: &[u64]| edit(&image::named(&images, "core-")[0], fields);
     for (field, set) in &SETS[1..] {
         // The kernel has nothing effective that is not permitted.
         let fields: &[u64] = if *set == "effective" {
@@ -153,7 +78,7 @@ fn r44_edited_credentials_are_refused() {
     refused(&container, &["CAP_SYS_ADMIN in its bounding set"]);
     fresh();
     // Also one that is not the first.
-    let all = cores(&images);
+    let all = image::named(&images, "core-");
     if let Some(last) = all.get(1) {
         edit(last, &[12]);
         refused(&container, &["CAP_SYS_ADMIN in its bounding set"]);

@@ -3,8 +3,10 @@
 //! work on, nor CRIU.
 
 mod edited;
+mod edited_mounts;
 mod foreign;
 mod hostile;
+mod image;
 mod outside;
 mod privileges;
 mod real;
