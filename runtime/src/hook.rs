@@ -212,7 +212,10 @@ fn become_hook(
     streams: [&OwnedFd; 3],
     (place, bundle): (Place<'_>, &Path),
 ) -> std::io::Error {
-    sys::reset_signals();
+    // Init, inside, has done so for itself; /proc is the container's there.
+    if !matches!(place, Place::Inside(..)) {
+        sys::reset_signals();
+    }
     for (number, stream) in streams.into_iter().enumerate() {
         if let Err(error) = sys::dup_onto(stream.as_fd(), number as i32) {
             return error;

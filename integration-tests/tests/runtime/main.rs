@@ -36,6 +36,7 @@ mod process;
 mod rootless;
 mod seccomp;
 mod services;
+mod signals;
 mod systemd;
 mod systemd_bus;
 mod terminals;

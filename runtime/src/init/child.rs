@@ -79,7 +79,7 @@ impl Inherited {
     }
 }
 
-/// Runs init; leaves only by execve or _exit.
+/// Runs init, whose signals have their defaults; leaves only by execve or _exit.
 pub(crate) fn main(plan: Plan, inherited: Inherited) -> ! {
     let preserved = plan.preserve_fds;
     if let Err(error) = sys::close_all_but(3 + preserved, &inherited.descriptors()) {
@@ -89,7 +89,6 @@ pub(crate) fn main(plan: Plan, inherited: Inherited) -> ! {
         sys::exit(1);
     }
     trace::tell(&inherited.socket.0, Who::Init);
-    sys::reset_signals();
     let mut init = Init {
         inherited,
         helper: None,

@@ -79,7 +79,10 @@ pub(crate) fn init(
     if !plan.namespaces.helper {
         let (forked, in_cgroup) = clone_into(flags, cgroup).map_err(Error::at("clone", "init"))?;
         return match forked {
-            Forked::Child => child::main(plan, inherit(theirs, join)),
+            Forked::Child => {
+                sys::reset_signals();
+                child::main(plan, inherit(theirs, join))
+            }
             Forked::Parent(pid, pidfd) => Ok(Launched {
                 pid,
                 pidfd,
@@ -107,6 +110,8 @@ pub(crate) fn init(
 /// is in a joined pid namespace already sees init from its first moment, so what
 /// it must not hold is closed before there is one.
 fn clone_joined(plan: Plan, mut inherited: Inherited) -> ! {
+    // What it joins may have another /proc; init has these from here.
+    sys::reset_signals();
     let kept = inherited.descriptors();
     let cloned = sys::close_all_but(3 + plan.preserve_fds, &kept)
         .map_err(super::Step::Other.on("close inherited descriptors"))

@@ -128,6 +128,6 @@ extern "C" fn main(
         // the place of a stream that the container writes to.
         super::exit(1);
     }
-    super::ignore_broken_pipes();
+    super::prepare_signals();
     std::process::exit(crate::main().into())
 }

@@ -9,14 +9,19 @@
 pub(crate) mod bpf;
 mod entry;
 pub(crate) mod sched;
+mod signals;
 
-use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uint, c_ulong, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uint, c_ulong};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
+
+#[cfg(not(test))]
+pub(crate) use signals::prepare_signals;
+pub(crate) use signals::{block_signals, end_on_signals, pidfd_signal, read_signal, reset_signals};
 
 /// Turns the result of a raw system call into a `Result`.
 fn check(result: c_long) -> io::Result<c_long> {
@@ -90,13 +95,6 @@ pub(crate) fn fill_standard_streams() -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Makes writing to a pipe without a reader an error, not the end.
-#[cfg(not(test))]
-pub(crate) fn ignore_broken_pipes() {
-    // SAFETY: constants, with which the call cannot fail.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
 /// Leaves the process without running anything registered for its end.
@@ -270,77 +268,6 @@ pub(crate) fn let_keyring_be_found(serial: i32) -> io::Result<()> {
     let permissions = POSSESSOR_ALL | OWNER_VIEW_READ_SEARCH_LINK;
     // SAFETY: three integers.
     check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, serial, permissions) }).map(drop)
-}
-
-/// Undoes what the Rust runtime and the foreground loop changed: SIGPIPE is
-/// no longer ignored and no signal is blocked.
-pub(crate) fn reset_signals() {
-    // SAFETY: constants and a local set; both calls cannot fail with them.
-    unsafe {
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
-    }
-}
-
-/// Makes the process end at the signals that ask for it. As first process of
-/// a pid namespace it would ignore them otherwise, and a created container
-/// could only be killed. `sigaction(2)`; undone by `execve(2)`.
-pub(crate) fn end_on_signals() -> io::Result<()> {
-    extern "C" fn end(signal: c_int) {
-        exit(128 + signal);
-    }
-    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
-        // SAFETY: the handler does nothing but leave the process, which is
-        // allowed at any moment (`signal-safety(7)`).
-        if unsafe { libc::signal(signal, end as *const () as libc::sighandler_t) } == libc::SIG_ERR
-        {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(())
-}
-
-/// Blocks every signal that can be and returns a descriptor to read them
-/// from. `signalfd(2)`.
-pub(crate) fn block_signals() -> io::Result<OwnedFd> {
-    // SAFETY: a local set is filled, then read by both calls; the descriptor
-    // is new and ours.
-    unsafe {
-        let mut all: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&raw mut all);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
-        let fd = check(
-            libc::signalfd(-1, &raw const all, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK).into(),
-        )?;
-        Ok(OwnedFd::from_raw_fd(fd as RawFd))
-    }
-}
-
-/// The number of the next signal of a descriptor of [`block_signals`], if any.
-pub(crate) fn read_signal(signals: BorrowedFd<'_>) -> Option<c_int> {
-    let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
-    let length = rustix::io::read(signals, &mut info).ok()?;
-    // ssi_signo is the first field, a u32.
-    (length == info.len()).then(|| i32::from_ne_bytes([info[0], info[1], info[2], info[3]]))
-}
-
-/// Sends any signal number, real-time ones too, by pidfd.
-/// `pidfd_send_signal(2)`, Linux 5.1.
-pub(crate) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: c_int) -> io::Result<()> {
-    let none: *const c_void = std::ptr::null();
-    // SAFETY: integers and a null pointer, which means "as kill(2)".
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pidfd.as_raw_fd(),
-            signal,
-            none,
-            0,
-        )
-    })?;
-    Ok(())
 }
 
 /// Sends any signal number to a pid. `kill(2)`.
