@@ -3,7 +3,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode};
+use rustix::fs::{CWD, Gid, Mode};
 use rustix::mount::{MoveMountFlags, move_mount};
 use rustix::process::{Pid, PidfdFlags};
 
@@ -14,7 +14,7 @@ use super::private::Elsewhere;
 use super::privileges::{self, Allowed, Refusal, Verdict};
 use super::rpc::{CgroupRoot, Kind, Notify, Options, Request, Version};
 use super::streams::{self, Inherited};
-use super::{EMPTY_NAMESPACES, Wishes, foreign, mounts, protection};
+use super::{EMPTY_NAMESPACES, Wishes, foreign, images, mounts, protection};
 use crate::cgroup::{self, Home, systemd};
 use crate::container::create::{self, Prepared, run_runtime_hooks};
 use crate::error::Error;
@@ -23,7 +23,7 @@ use crate::init::child::Console;
 use crate::init::protocol::send_with_fd;
 use crate::proc;
 use crate::rootfs::mount::clone_host;
-use crate::spec::NamespaceType;
+use crate::spec::{Linux, NamespaceType};
 use crate::state::{Locked, Phase, State};
 use crate::{resctrl, sys};
 
@@ -274,6 +274,12 @@ impl Attempt<'_> {
         let from = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         move_mount(&root, "", CWD, &path, from).map_err(Error::on("mount root on", &path))?;
         let (images, work) = open_both(self.wishes)?;
+        if let Some(group) = group_of_root(&self.prepared.spec.linux)
+            && let Err(error) = images::let_in(&images, &self.wishes.images, group)
+        {
+            // CRIU says whether it can read them all the same.
+            self.request.log.warn(&error.chain());
+        }
         Ok(Started {
             worker: Worker::start(true)?,
             images,
@@ -375,6 +381,12 @@ fn end(pidfd: &OwnedFd) {
     let _ = sys::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
     // It is our child only where CRIU came so far.
     let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+}
+
+/// What the group of the container's root is outside, where it is another.
+fn group_of_root(linux: &Linux) -> Option<Gid> {
+    let map = linux.gid_mappings.iter().find(|map| map.container == 0)?;
+    (map.host != 0).then(|| Gid::from_raw(map.host))
 }
 
 /// Whether a process has another time namespace than this one.

@@ -12,6 +12,7 @@ mod privileges;
 mod real;
 mod requests;
 mod restores;
+mod users;
 
 use super::Container;
 use serde_json::Value;
