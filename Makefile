@@ -18,7 +18,7 @@ VM ?= ../shared/tools/vm
 BUILD_PACKAGES := gcc libc6-dev
 DEMO_PACKAGES := $(BUILD_PACKAGES) busybox-static containernetworking-plugins curl iptables iproute2
 TEST_PACKAGES := $(DEMO_PACKAGES) apache2-utils attr buildah containerd crun docker-compose docker-registry docker.io \
-	erofs-utils git jq mmdebstrap openssl podman python3 python3-grpcio runc skopeo strace uidmap umoci xz-utils zstd
+	e2fsprogs erofs-utils git jq mmdebstrap openssl podman python3 python3-grpcio runc skopeo strace uidmap umoci xz-utils zstd
 
 # Another processor to compile the runtime for, and to run its unit tests on in
 # an emulator. What the emulator lacks: clone3(2) for hooks, bpf(2).
@@ -27,7 +27,7 @@ OTHER_LINKER ?= aarch64-linux-gnu-gcc
 OTHER_RUNNER ?= qemu-aarch64-static
 OTHER_SKIPS := --skip hook::tests --skip the_kernel_runs_the_device_program
 
-.PHONY: all help demo test test-net test-peers lint bench soak fuzz install test-vm check-aarch64 clean
+.PHONY: all help demo test test-net test-peers lint bench soak soak-store fuzz install test-vm check-aarch64 clean
 
 all: ## build the release binaries
 	$(BUILD)
@@ -82,6 +82,11 @@ soak: ## what takes too long for the tests: floods of output, many containers, k
 	@.ci/packages $(TEST_PACKAGES)
 	cargo build --release --quiet
 	@$(RELEASE)/soak $(SOAK)
+	@[ -n "$(SOAK)" ] || $(MAKE) soak-store
+
+soak-store: ## the store's part of it: kill -9 and a full disk at every system call, a thousand power cuts, 64 hands for a minute
+	@.ci/packages $(TEST_PACKAGES)
+	@TEU_KILL_STRIDE=1 TEU_POWER_POINTS=500 TEU_BESIDE=64,60 integration-tests/run-suites store_kill store_power
 
 fuzz: ## feed the store's readers with noise for FUZZ seconds each (cargo-fuzz and a nightly compiler)
 	@cargo fuzz --version >/dev/null || { echo "cargo-fuzz is missing: cargo install cargo-fuzz"; exit 1; }

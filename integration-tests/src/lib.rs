@@ -17,6 +17,7 @@
 
 mod cgroup;
 pub mod command;
+pub mod disk;
 pub mod faulty;
 pub mod fixture;
 mod leftover;

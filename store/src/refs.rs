@@ -88,6 +88,7 @@ impl Store {
     }
 
     fn write_ref(&self, record: &RefRecord) -> Result<(), Error> {
+        self.sync_names()?;
         let mut text = serde_json::to_vec(record).map_err(|source| Error::Json {
             what: record.name.to_string(),
             source,

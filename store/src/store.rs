@@ -23,6 +23,7 @@ use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use rustix::fs::{CWD, Mode as FileMode, RenameFlags, chmod, lstat, renameat_with};
 use rustix::io::Errno;
@@ -37,6 +38,9 @@ const VERSION: &str = "1";
 const BY_DIGEST: [&str; 7] = [
     "blobs", "tars", "index", "dirs", "layers", "packed", "images",
 ];
+/// After this a directory that was changed is on the disk without being told: the kernel writes out by itself what is
+/// 30 s old (`vm.dirty_expire_centisecs` in proc(5)), and looks for it every 5 s.
+const NAMES_SETTLE: Duration = Duration::from_secs(300);
 /// The other folders.
 const PLAIN: [&str; 6] = ["refs", "roots", "tmp", "lock", "cache", "mounts"];
 
@@ -102,7 +106,10 @@ impl Store {
             for algorithm in Algorithm::ALL {
                 make_directory(&self.root.join(name).join(algorithm.name()))?;
             }
+            sync_directory(&self.root.join(name))?;
         }
+        sync_directory(&self.root)?;
+        sync_parent(&self.root)?;
         replace_file(
             &self.root.join("tmp"),
             &self.root.join("VERSION"),
@@ -154,6 +161,25 @@ impl Store {
     /// A chain's corrections as a directory.
     pub(crate) fn corrections_dir(&self, chain: &ChainId) -> PathBuf {
         self.by_digest("images", &chain.0).with_extension("dir")
+    }
+
+    /// Makes the names of all content durable: another process may have given one just now and not have come to that yet,
+    /// and who found the content there is about to name an image of it.
+    pub(crate) fn sync_names(&self) -> Result<(), Error> {
+        // What was packed is only remembered.
+        for folder in BY_DIGEST.into_iter().filter(|name| *name != "packed") {
+            for algorithm in Algorithm::ALL {
+                let path = self.root.join(folder).join(algorithm.name());
+                let changed = fs::metadata(&path).and_then(|metadata| metadata.modified());
+                let age = changed.context("stat", &path)?.elapsed();
+                // A clock that was set back says nothing.
+                if age.is_ok_and(|age| age > NAMES_SETTLE) {
+                    continue;
+                }
+                sync_directory(&path)?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn lock_path(&self, name: &str) -> PathBuf {
@@ -240,10 +266,14 @@ pub(crate) fn rename_directory(
 
 /// Makes a new name durable.
 pub(crate) fn sync_parent(path: &Path) -> Result<(), Error> {
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    fs::File::open(parent)
+    sync_directory(path.parent().unwrap_or(Path::new("/")))
+}
+
+/// Makes the names in a directory durable.
+fn sync_directory(path: &Path) -> Result<(), Error> {
+    fs::File::open(path)
         .and_then(|dir| dir.sync_all())
-        .context("sync", parent)
+        .context("sync", path)
 }
 
 /// A file name nobody else uses: `<kind>-<pid>-<128 random bits>`.
