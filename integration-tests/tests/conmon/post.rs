@@ -10,7 +10,8 @@ use teu_integration_tests::{Outcome, Scene, binary, missing_command};
 pub(crate) const ID: &str = "0123456789abcdef0123456789abcdef";
 
 /// Makes a process of BUNDLE/program, or of the process description; what it
-/// was called with is written down.
+/// was called with is written down. The program begins when the runtime has ended:
+/// this shell would reap what ends before itself, and its status with it.
 const RUNTIME: &str = r#"#!/bin/sh
 home=${0%/*}
 echo "$*" >>"$home/calls"
@@ -24,7 +25,7 @@ while [ $# -gt 0 ]; do
 	shift
 done
 exec 9<&0
-HOME_OF_TEST=$home setsid sh "$program" <&9 9<&- &
+HOME_OF_TEST=$home setsid sh -c 'while kill -0 $1 2>/dev/null; do :; done; exec sh "$2"' sh $$ "$program" <&9 9<&- &
 echo $! >"$pid"
 "#;
 
