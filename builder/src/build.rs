@@ -9,6 +9,7 @@ use crate::epoch::Epoch;
 use crate::exchange::{self, Exchange, INLINE_FIELD, Records};
 use crate::execute::{Executor, Failure, RunError, Settings, StepError};
 use crate::images::{self, StoreImages};
+use crate::isolation::Isolation;
 use crate::output::{Built, OutputError, Outputs, Sending, Sent};
 use crate::plan::{self, Checked, Plan};
 use crate::prepare::{DockerfilePlace, NamedPlace, Prepared, Source};
@@ -201,10 +202,12 @@ impl Request {
         }
         cache.exchange.finish(&warn);
         self.show_lint(&plan, prepared, progress);
-        done.map_err(|failure| step_error(&plan, failure))?;
+        let isolation = self.settings.isolation;
+        done.map_err(|failure| step_error(&plan, failure, isolation))?;
         if self.verify_repro {
             let second = prepare().rehearsing();
-            run_steps(&plan, &second, cancel).map_err(|failure| step_error(&plan, failure))?;
+            run_steps(&plan, &second, cancel)
+                .map_err(|failure| step_error(&plan, failure, isolation))?;
             let text = repro::differences(&plan, storage, &executor, &second)?;
             if !text.is_empty() {
                 return Err(BuildError::NotReproducible(text));
@@ -365,7 +368,7 @@ fn check_syntax(file: &Dockerfile, options: &plan::Options) -> Result<(), BuildE
     ))))
 }
 
-fn step_error(plan: &Plan, failure: Failure) -> BuildError {
+fn step_error(plan: &Plan, failure: Failure, isolation: Isolation) -> BuildError {
     let step = &plan.steps[failure.step];
     let (label, output) = match failure.error {
         StepError::Run(RunError::Status { ending, output }) => (ending, output),
@@ -373,10 +376,24 @@ fn step_error(plan: &Plan, failure: Failure) -> BuildError {
     };
     let title = format!("the step [{}] failed", step.place);
     BuildError::Step {
-        problem: Box::new(Problem::new(title, step.span.clone(), label)),
+        problem: Box::new(with_advice(
+            Problem::new(title, step.span.clone(), label),
+            matches!(step.operation, plan::Operation::Run(_)) && isolation == Isolation::OneId,
+        )),
         place: step.place.clone(),
         output,
     }
+}
+
+/// Adds what a RUN step may have stumbled over that only root's id exists for.
+fn with_advice(problem: Problem, has_one_id: bool) -> Problem {
+    if !has_one_id {
+        return problem;
+    }
+    problem.help(
+        "steps have one id here: they can give files to nobody and become nobody else; `teu-build doctor` says what more ids need"
+            .to_owned(),
+    )
 }
 
 /// An error and its causes on one line.

@@ -16,16 +16,30 @@ pub(crate) const ROOT_PREFIX: &str = "build-";
 /// The folder of container states within a build's own.
 pub(crate) const STATES: &str = "runtime";
 
-/// Ends containers and releases roots of builds that are dead. Best effort: what cannot be put
-/// away now is in the next build's way as little as in this one's.
-pub fn put_away(store: &Store, runtime: &Path) {
-    let work = store.root_path().join("tmp");
-    for folder in folders(&work) {
+/// Ends containers of builds in the store at `store` that are dead. Of an ordinary user's this must be done from outside of
+/// any namespace of ours: a user has power over its namespaces, but none of them over another.
+pub fn end_abandoned(store: &Path, runtime: &Path) {
+    for states in abandoned(&store.join("tmp")) {
+        end_containers(&states, runtime);
+    }
+}
+
+/// The folders of containers' states of builds that are dead.
+fn abandoned(work: &Path) -> impl Iterator<Item = PathBuf> {
+    let builds = folders(work).into_iter();
+    let of_dead = |folder: PathBuf| {
         let states = folder.join(STATES);
-        if states.is_dir() && is_dead(&folder) {
-            end_containers(&states, runtime);
-            let _ = std::fs::remove_dir_all(&folder);
-        }
+        (states.is_dir() && is_dead(&folder)).then_some(states)
+    };
+    builds.filter_map(of_dead)
+}
+
+/// Removes files and releases roots of builds that are dead, whose containers have been ended. Best effort: what cannot
+/// be put away now is in the next build's way as little as in this one's.
+pub fn put_away(store: &Store) {
+    let work = store.root_path().join("tmp");
+    for states in abandoned(&work) {
+        let _ = states.parent().map(std::fs::remove_dir_all);
     }
     for root in folders(&store.root_path().join("roots")) {
         let Some(name) = root.file_name().and_then(|name| name.to_str()) else {

@@ -7,19 +7,37 @@ use std::sync::Arc;
 use teu_builder::build::{BuildError, chain};
 use teu_builder::call::{self, Call, Form};
 use teu_builder::cancel::Cancel;
-use teu_builder::cli::{BuildTask, Cli, PlanFormat, Task};
+use teu_builder::cli::{BuildTask, Cli, PlanFormat, ReportFormat, Task};
+use teu_builder::isolation::{self, Isolation, doctor};
 use teu_builder::output::{Sent, metadata};
 use teu_builder::prepare::{Prepared, Source};
 use teu_builder::progress::Progress;
 use teu_builder::report::Problem;
-use teu_builder::{explain, namespace, signals};
+use teu_builder::{explain, leftovers, signals};
 use teu_store::Store;
 
 /// What a shell adds to the number of the signal that ended a program.
 const INTERRUPTED_BY: u8 = 128;
 
 fn main() -> ExitCode {
-    let task = match Cli::read(std::env::args_os()).task() {
+    if let Some(code) = as_helper() {
+        return code;
+    }
+    let mut cli = Cli::read(std::env::args_os());
+    if let Some((format, store, runtime)) = cli.asks_doctor() {
+        return diagnose(format, &store, &runtime);
+    }
+    let runtime = cli.runtime();
+    let needs_isolation = cli.needs_isolation();
+    leftovers::end_abandoned(cli.settle(), &runtime);
+    // Before any thread is made: it holds for all of them.
+    let isolation = match isolation::enter() {
+        Ok((isolation, _)) => isolation,
+        Err(error) if needs_isolation => return fail(&error),
+        // Whoever only looks sees what can be seen without.
+        Err(_) => Isolation::Root,
+    };
+    let task = match cli.task(isolation) {
         Ok(task) => task,
         Err(error) => return fail(&error),
     };
@@ -39,10 +57,7 @@ fn main() -> ExitCode {
         }
     };
     let cancel = Arc::new(Cancel::default());
-    // Before any thread is made: both hold for all of them.
-    if let Err(error) =
-        namespace::enter_own_mounts().and_then(|()| signals::cancel_on_signals(&cancel))
-    {
+    if let Err(error) = signals::cancel_on_signals(&cancel) {
         return fail(&error);
     }
     let prepared = match task.request.open(&cancel) {
@@ -72,6 +87,32 @@ fn main() -> ExitCode {
         Err(Stop::Build(BuildError::Interrupted)) => interrupted(&cancel),
         Err(Stop::Build(error)) => fail(&error),
         Err(Stop::Output(error)) => fail(&error),
+    }
+}
+
+/// What this program does where it was started by itself.
+fn as_helper() -> Option<ExitCode> {
+    let arguments: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    match arguments.first()?.as_str() {
+        isolation::MAP_IDS => Some(isolation::helper(&arguments[1..])),
+        isolation::PROBE => Some(isolation::probe(&arguments[1..])),
+        _ => None,
+    }
+}
+
+/// Prints which isolation builds have here.
+fn diagnose(format: ReportFormat, store: &Path, runtime: &Path) -> ExitCode {
+    let report = doctor::examine(store, runtime);
+    let text = match format {
+        ReportFormat::Text => report.text(),
+        ReportFormat::Json => format!("{:#}\n", report.json()),
+    };
+    match write!(std::io::stdout(), "{text}") {
+        Ok(()) if report.is_well() => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     }
 }
 
@@ -173,6 +214,7 @@ fn why(store: &Store, step: &str, context: &Path) -> ExitCode {
 
 fn run(task: &BuildTask, prepared: &Prepared, cancel: &Cancel) -> Result<ExitCode, Stop> {
     let progress = Progress::new(task.style);
+    progress.note(&format!("isolation: {}", task.request.settings.isolation));
     let result = task.request.build(prepared, &progress, cancel);
     if task.explain {
         let shown = explain::last_build(&task.request.store, prepared.context_path());

@@ -110,7 +110,7 @@ impl Request {
     /// # Errors
     /// Something of it is not there, or not what it should be.
     pub fn open(&self, cancel: &Cancel) -> Result<Prepared, BuildError> {
-        leftovers::put_away(&self.store, &self.settings.runtime);
+        leftovers::put_away(&self.store);
         let storage = Storage::begin(&self.store)?;
         let (files, source) = self.open_context(&storage, cancel)?;
         let cache = storage.cache_folder();

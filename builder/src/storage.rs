@@ -139,7 +139,7 @@ impl Storage {
             return Ok(view.clone());
         }
         self.pin(layers)?;
-        let view = Arc::new(Root::new(self.work.store().view(layers)?));
+        let view = Arc::new(Root::of_layers(self.work.store().view(layers)?));
         views.insert(layers.to_vec(), view.clone());
         Ok(view)
     }
@@ -150,7 +150,7 @@ impl Storage {
     /// As [`Store::view`].
     pub fn own_view(&self, layers: &[DiffId]) -> Result<Root, StorageError> {
         self.pin(layers)?;
-        Ok(Root::new(self.work.store().view(layers)?))
+        Ok(Root::of_layers(self.work.store().view(layers)?))
     }
 
     /// The directories of layers, for an overlay that is to be written to.

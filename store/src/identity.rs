@@ -11,10 +11,14 @@
 //! Nothing of this enters a layer: tars are the store's truth, and what is read back from a directory is translated
 //! back. Symbolic links can have no such attributes; a changed one belongs to root.
 //!
+//! Root of a user namespace to whom a user lent itself and subordinate ids (subuid(5)) may own what these ids reach. Its
+//! directories are its own, `owned/` beside `dirs/`: outside of such a namespace nobody could read all of them.
+//!
 //! The mode that stands in the record is what it was; the file's own mode is the one that counts, because a container
 //! changes that one.
 
 use std::fs;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use crate::tar::{Attributes, Device, Xattrs};
@@ -24,6 +28,8 @@ use crate::tree;
 pub(crate) const OVERRIDE: &[u8] = b"user.containers.override_stat";
 /// What comes before the names of attributes that may not be set.
 const KEPT: &[u8] = b"user.teu.";
+/// Longest record, in bytes: two ids, a mode, and a device have 64 at most.
+const RECORD_BYTES_MAX: usize = 128;
 
 /// Who this process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +38,8 @@ pub(crate) struct Identity {
     pub(crate) is_whole: bool,
     /// Root of some namespace: may own what its namespace has ids for.
     pub(crate) is_root: bool,
+    /// Root of a namespace that an ordinary user made of itself and of subordinate ids.
+    pub(crate) is_lent: bool,
     uid: u32,
     gid: u32,
 }
@@ -41,10 +49,12 @@ pub(crate) fn own() -> Identity {
     static OWN: OnceLock<Identity> = OnceLock::new();
     *OWN.get_or_init(|| {
         let is_root = rustix::process::geteuid().is_root();
-        let has_all = |file| fs::read_to_string(file).is_ok_and(|map| is_everything(&map));
+        let [users, groups] = ["/proc/self/uid_map", "/proc/self/gid_map"]
+            .map(|file| fs::read_to_string(file).unwrap_or_default());
         Identity {
-            is_whole: is_root && has_all("/proc/self/uid_map") && has_all("/proc/self/gid_map"),
+            is_whole: is_root && is_everything(&users) && is_everything(&groups),
             is_root,
+            is_lent: is_root && is_lent(&users) && is_lent(&groups),
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
         }
@@ -54,6 +64,57 @@ pub(crate) fn own() -> Identity {
 /// Whether an id map (user_namespaces(7)) leaves nothing out.
 fn is_everything(map: &str) -> bool {
     map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// Whether an id map lends: id 0 is one user from outside, who is not root there, and others follow.
+fn is_lent(map: &str) -> bool {
+    let mut lines = map.lines().map(str::split_whitespace);
+    let first = lines.next().map(Iterator::collect::<Vec<_>>);
+    matches!(first.as_deref(), Some(["0", outside, "1"]) if *outside != "0")
+        && lines.next().is_some()
+}
+
+/// Whether this process may own everything: root outside of any user namespace.
+pub fn holds_all_ids() -> bool {
+    own().is_whole
+}
+
+/// What is written down of a file that it cannot be here: its owner, and the device it stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stated {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Whether it is a block device, its major and its minor number.
+    pub device: Option<(bool, u32, u32)>,
+}
+
+/// What is written down of the file at `path` (links are followed: their own could not have it), which belongs to
+/// `owner` here. What a command has given to somebody since is as it is.
+pub fn stated(path: &Path, owner: (u32, u32)) -> Option<Stated> {
+    let mut text = [0; RECORD_BYTES_MAX];
+    let name = std::str::from_utf8(OVERRIDE).ok()?;
+    let length = rustix::fs::getxattr(path, name, &mut text[..]).ok()?;
+    let record = Override::parse(&text[..length])?;
+    let record = record.of_file(owner);
+    let device = record
+        .device
+        .map(|device| (device.block, device.major, device.minor));
+    Some(Stated {
+        uid: record.uid,
+        gid: record.gid,
+        device,
+    })
+}
+
+/// What a layer calls the attribute that is called `name` here; `None` for our own records.
+pub fn name_in_layers(name: &[u8]) -> Option<&[u8]> {
+    match own().is_whole {
+        true => Some(name),
+        false if name == OVERRIDE => None,
+        false => Some(name.strip_prefix(KEPT).unwrap_or(name)),
+    }
 }
 
 /// What a file is told to be where it cannot be it.
@@ -77,6 +138,14 @@ impl Override {
         };
         let tree::Attributes { mode, uid, gid, .. } = attributes;
         format!("{uid}:{gid}:0{mode:o}{kind}")
+    }
+
+    /// What the record says of a file that belongs to `owner` now: who has been given it since has it.
+    fn of_file(self, owner: (u32, u32)) -> Override {
+        match owner {
+            (0, 0) => self,
+            (uid, gid) => Override { uid, gid, ..self },
+        }
     }
 
     /// Reads a record; one that is none says nothing.
@@ -136,6 +205,7 @@ impl Identity {
         (attributes.uid, attributes.gid) = self.owner(attributes.uid, attributes.gid);
         let record = attributes.xattrs.remove(OVERRIDE);
         let record = record.and_then(|text| Override::parse(&text));
+        let record = record.map(|record| record.of_file((attributes.uid, attributes.gid)));
         if let Some(record) = record {
             (attributes.uid, attributes.gid) = (record.uid, record.gid);
         }
@@ -159,6 +229,7 @@ mod tests {
     const USER: Identity = Identity {
         is_whole: false,
         is_root: false,
+        is_lent: false,
         uid: 1000,
         gid: 100,
     };
@@ -212,5 +283,24 @@ mod tests {
         assert_eq!(USER.name_here(b"user.x"), Some(b"user.x".to_vec()));
         assert!(is_everything("         0          0 4294967295\n"));
         assert!(!is_everything("0 1000 1\n"));
+        assert!(is_lent(
+            "         0       1000          1\n         1     100000      65536\n"
+        ));
+        for map in [
+            "0 1000 1\n",
+            "0 0 4294967295\n",
+            "0 0 1\n1 1 5\n",
+            "0 100000 65536\n",
+        ] {
+            assert!(!is_lent(map), "{map}");
+        }
+    }
+
+    #[test]
+    fn who_was_given_a_file_has_it() {
+        let record = Override::parse(b"5:6:0644").unwrap();
+        assert_eq!(record.of_file((0, 0)), record);
+        let given = record.of_file((7, 0));
+        assert_eq!((given.uid, given.gid), (7, 0));
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{Algorithm, DiffId, Digest, Hasher};
 use crate::error::{Context, Error};
+use crate::identity;
 use crate::image::Descriptor;
 use crate::probe::Backend;
 use crate::store::{self, Store};
@@ -74,10 +75,26 @@ pub struct Layer {
 }
 
 impl Transaction {
-    /// Whether the layer is here and mountable; if so it stays until the transaction ends.
+    /// Whether the layer is here; if so it stays until the transaction ends, and is mountable: what was taken in under
+    /// another back-end, or by another kind of user, is adapted.
     pub fn has_layer(&self, layer: &DiffId) -> Result<bool, Error> {
         self.want([&layer.0])?;
-        self.store().has_layer(layer)
+        Ok(self.store().has_layer(layer)?
+            || self.was_never_here(layer)? && self.adapt_layer(layer)?)
+    }
+
+    /// Whether the layer is whole, but was never made mountable by the present back-end: nothing of it is damaged.
+    fn was_never_here(&self, layer: &DiffId) -> Result<bool, Error> {
+        let store = self.store();
+        let Some(record) = store.record(layer)? else {
+            return Ok(false);
+        };
+        let was_here = match store.backend()? {
+            Backend::Erofs => record.erofs.is_some(),
+            Backend::Directory => record.directory && !identity::own().is_lent,
+        };
+        let tar = fs::metadata(store.tar_path(layer));
+        Ok(!was_here && tar.is_ok_and(|tar| tar.len() == record.tar_size))
     }
 
     /// The layer, if it is here and mountable. Its blob is the one that it came as; of a layer made here, its tar.
@@ -126,7 +143,9 @@ impl Store {
             Backend::Erofs => record
                 .erofs
                 .is_some_and(|index| size_is(self.index_path(layer), index.size)),
-            Backend::Directory => record.directory && self.dir_path(layer).is_dir(),
+            Backend::Directory => {
+                (record.directory || identity::own().is_lent) && self.dir_path(layer).is_dir()
+            }
         };
         Ok(mountable && size_is(self.tar_path(layer), record.tar_size))
     }

@@ -8,6 +8,7 @@ pub mod copy;
 pub mod digest;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod identity;
 pub mod image;
 pub mod layer;
 pub mod pack;
@@ -25,7 +26,6 @@ mod edit;
 mod erofs;
 mod error;
 mod gc;
-mod identity;
 mod images;
 mod ingest;
 mod layers;

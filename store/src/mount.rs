@@ -59,15 +59,14 @@ pub(crate) fn overlay(lowers: &[&Path], upper: Option<Upper<'_>>) -> io::Result<
         set("upperdir", upper)?;
         set("workdir", work)?;
     }
-    for (key, value) in [
-        ("redirect_dir", "off"),
-        ("metacopy", "off"),
-        ("index", "off"),
-    ] {
-        set(key, Path::new(value))?;
+    for key in ["metacopy", "index"] {
+        set(key, Path::new("off"))?;
     }
-    if !crate::identity::own().is_whole {
-        // What belongs to layers is kept in attributes that others than root may set, too (overlayfs.rst, "userxattr").
+    if crate::identity::own().is_whole {
+        set("redirect_dir", Path::new("off"))?;
+    } else {
+        // What belongs to layers is kept in attributes that others than root may set, too (overlayfs.rst, "userxattr");
+        // then directories are never redirected, and may not be told to be.
         fsconfig_set_flag(&fs, c"userxattr").map_err(|errno| explained(&fs, errno.into()))?;
     }
     fsconfig_create(&fs).map_err(|errno| explained(&fs, errno.into()))?;

@@ -39,7 +39,7 @@ pub enum UpperPlace {
     Tmpfs,
 }
 
-/// What was found, and for whom: another boot or user namespace asks again.
+/// What was found, and for whom: another boot or kind of user asks again.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Found {
     here: String,
@@ -103,15 +103,20 @@ impl Store {
     }
 }
 
-/// What the answer depends on: the boot and the user namespace.
+/// What the answer depends on: the boot, and who asks. Each build of an ordinary user has a new user namespace, and all
+/// of them with the same ids are alike.
 fn here() -> String {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let namespace = fs::read_link("/proc/self/ns/user")
-        .map(|link| link.display().to_string())
-        .unwrap_or_default();
+    let ids = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let ids: Vec<&str> = ids.split_whitespace().collect();
+    let may_mount = rustix::thread::capabilities(None).is_ok_and(|sets| {
+        let needed = rustix::thread::CapabilitySet::SYS_ADMIN;
+        sets.effective.contains(needed)
+    });
     format!(
-        "{} {namespace} {}",
+        "{} {} {} {may_mount}",
         boot.trim(),
+        ids.join(":"),
         rustix::process::geteuid().as_raw()
     )
 }

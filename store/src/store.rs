@@ -7,6 +7,7 @@
 //! ├── tars/<alg>/<hex>          uncompressed layer, named by its diff id: EROFS data device and export source
 //! ├── index/<alg>/<hex>         EROFS metadata over that tar
 //! ├── dirs/<alg>/<hex>/         directory back-end: the layer in overlay form
+//! ├── owned/<alg>/<hex>/        the same, owned by subordinate ids, for user namespaces that have them
 //! ├── layers/<alg>/<hex>        a layer's record: sizes, checksum of the index; written last, so it vouches for the above
 //! ├── packed/<alg>/<hex>        which blobs unpack to a layer, named by its diff id
 //! ├── images/<alg>/<hex>        a chain's corrections over its plain stack of layers, named by its chain id
@@ -30,6 +31,7 @@ use rustix::io::Errno;
 
 use crate::digest::{Algorithm, ChainId, DiffId, Digest};
 use crate::error::{Context, Error};
+use crate::identity;
 use crate::lock::{Lock, Mode};
 
 /// What VERSION says; another number means another layout.
@@ -41,6 +43,8 @@ const BY_DIGEST: [&str; 7] = [
 /// After this a directory that was changed is on the disk without being told: the kernel writes out by itself what is
 /// 30 s old (`vm.dirty_expire_centisecs` in proc(5)), and looks for it every 5 s.
 const NAMES_SETTLE: Duration = Duration::from_secs(300);
+/// The directories that belong to subordinate ids; made where it is needed, in a namespace that has them.
+pub(crate) const OWNED: &str = "owned";
 /// The other folders.
 const PLAIN: [&str; 6] = ["refs", "roots", "tmp", "lock", "cache", "mounts"];
 
@@ -73,7 +77,10 @@ impl Store {
         };
         let version = store.root.join("VERSION");
         match fs::read_to_string(&version) {
-            Ok(found) if found.trim() == VERSION => return Ok(store),
+            Ok(found) if found.trim() == VERSION => {
+                store.create_owned()?;
+                return Ok(store);
+            }
             Ok(found) => {
                 return Err(Error::Version {
                     path: store.root,
@@ -85,7 +92,20 @@ impl Store {
             Err(err) => return Err(err).context("read", version),
         }
         store.create()?;
+        store.create_owned()?;
         Ok(store)
+    }
+
+    /// Makes the folder of directories that belong to subordinate ids, in a namespace that has them.
+    fn create_owned(&self) -> Result<(), Error> {
+        let folder = self.root.join(OWNED);
+        if !identity::own().is_lent || folder.join(Algorithm::ALL[0].name()).is_dir() {
+            return Ok(());
+        }
+        make_directory(&folder)?;
+        // The one that is looked for comes last.
+        let mut algorithms = Algorithm::ALL.iter().rev();
+        algorithms.try_for_each(|algorithm| make_directory(&folder.join(algorithm.name())))
     }
 
     /// Uses `backend` whatever the probe would find.
@@ -146,7 +166,12 @@ impl Store {
     }
 
     pub(crate) fn dir_path(&self, layer: &DiffId) -> PathBuf {
-        self.by_digest("dirs", &layer.0)
+        let folder = if identity::own().is_lent {
+            OWNED
+        } else {
+            "dirs"
+        };
+        self.by_digest(folder, &layer.0)
     }
 
     pub(crate) fn record_path(&self, layer: &DiffId) -> PathBuf {
@@ -160,7 +185,12 @@ impl Store {
 
     /// A chain's corrections as a directory.
     pub(crate) fn corrections_dir(&self, chain: &ChainId) -> PathBuf {
-        self.by_digest("images", &chain.0).with_extension("dir")
+        let kind = if identity::own().is_lent {
+            OWNED
+        } else {
+            "dir"
+        };
+        self.by_digest("images", &chain.0).with_extension(kind)
     }
 
     /// Makes the names of all content durable: another process may have given one just now and not have come to that yet,
@@ -241,7 +271,7 @@ pub(crate) fn rename_directory(
     flags: RenameFlags,
 ) -> rustix::io::Result<()> {
     match renameat_with(CWD, from, CWD, to, flags) {
-        Err(Errno::ACCESS) if !crate::identity::own().is_root => {}
+        Err(Errno::ACCESS) if !identity::own().is_root => {}
         other => return other,
     }
     let mode_of =

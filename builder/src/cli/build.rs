@@ -9,6 +9,7 @@ use crate::environment::Environment;
 use crate::epoch::Epoch;
 use crate::exchange;
 use crate::execute::{SecretSource, Settings};
+use crate::isolation::Isolation;
 use crate::output::{self, Kind, Output, Outputs};
 use crate::plan::Options;
 use crate::prepare::DockerfilePlace;
@@ -100,7 +101,7 @@ pub(super) struct BuildArguments {
     pub(super) language: LanguageArguments,
     /// The OCI runtime that executes RUN steps [default: teu-runtime beside this program].
     #[arg(long, value_name = "PROGRAM")]
-    runtime: Option<PathBuf>,
+    pub(super) runtime: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -189,7 +190,7 @@ impl BuildArguments {
         Ok(Outputs { list, annotations })
     }
 
-    pub(super) fn request(self, store: Store) -> Result<Request, CliError> {
+    pub(super) fn request(self, store: Store, isolation: Isolation) -> Result<Request, CliError> {
         let build_args = build_args(&self.build_args, |name| std::env::var(name).ok());
         let epoch = build_args
             .iter()
@@ -235,6 +236,7 @@ impl BuildArguments {
             settings: Settings {
                 runtime: self.runtime.unwrap_or_else(|| sibling("teu-runtime")),
                 cgroup_parent: self.cgroup_parent.unwrap_or_default(),
+                isolation,
                 secrets,
                 agents: self.language.agents()?,
                 limits: self.language.limits()?,

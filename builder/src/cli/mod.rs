@@ -7,13 +7,14 @@ mod language;
 use crate::build::Request;
 use crate::call::{Call, Form};
 use crate::epoch::BadEpoch;
+use crate::isolation::Isolation;
 use crate::output::BadOutput;
 use crate::progress::Style;
 use build::BuildArguments;
 pub use cache::{CacheCommand, CacheError};
 use clap::{Parser, ValueEnum};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use teu_store::{Backend, Store};
 
 /// The flags that may stand before a command.
@@ -53,8 +54,26 @@ enum Command {
         #[arg(value_name = "CONTEXT", default_value = ".")]
         context: PathBuf,
     },
+    /// Says which isolation steps have here, and which setting stands in the way of a better one.
+    Doctor {
+        /// Text for people, or JSON for programs.
+        #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+        format: ReportFormat,
+        /// The OCI runtime that is to be executed [default: teu-runtime beside this program].
+        #[arg(long, value_name = "PROGRAM")]
+        runtime: Option<PathBuf>,
+    },
     #[command(flatten)]
     Cache(CacheCommand),
+}
+
+/// How the doctor's report is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// Lines for people.
+    Text,
+    /// One object for programs.
+    Json,
 }
 
 /// How a plan is printed.
@@ -67,13 +86,14 @@ pub enum PlanFormat {
 }
 
 /// The words that stand for a command, after flags for all of them.
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "build",
     "plan",
     "why",
     "df",
     "prune",
     "mounts",
+    "doctor",
     "help",
     "-h",
     "--help",
@@ -121,6 +141,9 @@ pub enum CliError {
     /// `--annotation`.
     #[error(transparent)]
     Output(#[from] BadOutput),
+    /// A question that is answered before there is a store.
+    #[error("the doctor does not build")]
+    Doctor,
     /// The environment.
     #[error(transparent)]
     Epoch(#[from] BadEpoch),
@@ -174,12 +197,46 @@ impl Cli {
         Self::parse_from(with_command(arguments.into_iter().collect()))
     }
 
+    /// The doctor's question, if that was asked: how to print the answer, and about which store and runtime.
+    pub fn asks_doctor(&self) -> Option<(ReportFormat, PathBuf, PathBuf)> {
+        let Command::Doctor { format, runtime } = &self.command else {
+            return None;
+        };
+        let runtime = runtime.clone().unwrap_or_else(|| sibling("teu-runtime"));
+        Some((*format, self.store_path(), runtime))
+    }
+
+    /// Settles what depends on who the user is, before that changes; the store's folder.
+    pub fn settle(&mut self) -> &Path {
+        let root = self.store_path();
+        self.root.insert(root)
+    }
+
+    /// The runtime that builds use.
+    pub fn runtime(&self) -> PathBuf {
+        let given = match &self.command {
+            Command::Build(build) | Command::Plan { build, .. } => build.runtime.clone(),
+            Command::Doctor { runtime, .. } => runtime.clone(),
+            Command::Why { .. } | Command::Cache(_) => None,
+        };
+        given.unwrap_or_else(|| sibling("teu-runtime"))
+    }
+
+    /// Whether the command has steps to keep apart from the host.
+    pub fn needs_isolation(&self) -> bool {
+        matches!(self.command, Command::Build(_) | Command::Plan { .. })
+    }
+
+    fn store_path(&self) -> PathBuf {
+        self.root.clone().unwrap_or_else(default_root)
+    }
+
     /// Checks the arguments and opens the store.
     ///
     /// # Errors
     /// Whatever [`CliError`] lists.
-    pub fn task(self) -> Result<Task, CliError> {
-        let root = self.root.unwrap_or_else(default_root);
+    pub fn task(self, isolation: Isolation) -> Result<Task, CliError> {
+        let root = self.store_path();
         let mut store = Store::open(root).map_err(|error| CliError::Store(Box::new(error)))?;
         match self.backend {
             Some(BackendName::Erofs) => store.force_backend(Backend::Erofs),
@@ -188,9 +245,12 @@ impl Cli {
         }
         Ok(match self.command {
             Command::Plan { build, format } => {
-                Task::Plan(Box::new(build_task(*build, store)?), format)
+                Task::Plan(Box::new(build_task(*build, store, isolation)?), format)
             }
-            Command::Build(arguments) => Task::Build(Box::new(build_task(*arguments, store)?)),
+            Command::Build(arguments) => {
+                Task::Build(Box::new(build_task(*arguments, store, isolation)?))
+            }
+            Command::Doctor { .. } => return Err(CliError::Doctor),
             Command::Cache(command) => Task::Cache { store, command },
             Command::Why { step, context } => Task::Why {
                 store,
@@ -201,14 +261,18 @@ impl Cli {
     }
 }
 
-fn build_task(arguments: BuildArguments, store: Store) -> Result<BuildTask, CliError> {
+fn build_task(
+    arguments: BuildArguments,
+    store: Store,
+    isolation: Isolation,
+) -> Result<BuildTask, CliError> {
     Ok(BuildTask {
         style: arguments.style(),
         iidfile: arguments.iidfile.clone(),
         metadata_file: arguments.metadata_file.clone(),
         explain: arguments.explain,
         call: arguments.language.call()?,
-        request: arguments.request(store)?,
+        request: arguments.request(store, isolation)?,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::mounts::{Mounts, Ready};
 use super::run::RunError;
-use super::{Executor, Limits, StepError};
+use super::{Executor, Limits, Settings, StepError};
 use crate::plan::{Network as PlanNetwork, Run};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ pub(super) fn write(
         run,
         mounts,
         &executor.settings.limits,
-        format!("{}/{id}", executor.settings.cgroup_parent),
+        cgroup(executor.settings, id),
     );
     if let Purpose::Shell { terminal } = purpose {
         request.args = vec![shell_of(run)];
@@ -58,7 +58,13 @@ fn shell_of(run: &Run) -> String {
     own.map_or_else(|| "/bin/sh".to_owned(), String::clone)
 }
 
-fn request(run: &Run, mounts: &Mounts, limits: &Limits, cgroup: String) -> Request {
+/// The step's cgroup. A user may make one only where it was lent one.
+fn cgroup(settings: &Settings, id: &str) -> Option<String> {
+    let is_without = settings.isolation.is_rootless() && settings.cgroup_parent.is_empty();
+    (!is_without).then(|| format!("{}/{id}", settings.cgroup_parent))
+}
+
+fn request(run: &Run, mounts: &Mounts, limits: &Limits, cgroup: Option<String>) -> Request {
     let secrets = mounts
         .env
         .iter()
@@ -84,7 +90,7 @@ fn request(run: &Run, mounts: &Mounts, limits: &Limits, cgroup: String) -> Reque
             PlanNetwork::Host => Network::Host,
             PlanNetwork::None => Network::None,
         },
-        cgroups_path: Some(cgroup),
+        cgroups_path: cgroup,
         resources: (!limits.resources.is_empty()).then(|| limits.resources.clone().into()),
         privileged: run.insecure,
         rlimits: limits.ulimits.clone(),

@@ -9,7 +9,7 @@ mod fill;
 mod inputs;
 mod key;
 mod mounts;
-mod rootfs;
+pub(crate) mod rootfs;
 mod run;
 mod upper;
 
@@ -20,6 +20,7 @@ use crate::cancel::Cancel;
 use crate::context::Context;
 use crate::copy::CopyError;
 use crate::epoch::Epoch;
+use crate::isolation::Isolation;
 use crate::plan::{Operation, Plan, Step, Tree};
 use crate::progress::{Ending, Progress, Shown};
 use crate::storage::{Storage, StorageError};
@@ -34,8 +35,10 @@ use teu_store::DiffId;
 pub struct Settings {
     /// The runtime's program.
     pub runtime: PathBuf,
-    /// The cgroup below which steps run; empty is the top.
+    /// The cgroup below which steps run; empty is the top, and in a user's own namespace none.
     pub cgroup_parent: String,
+    /// What keeps steps apart from the host.
+    pub isolation: Isolation,
     /// Secrets by id.
     pub secrets: Vec<(String, SecretSource)>,
     /// Sockets of ssh agents by id.

@@ -143,7 +143,9 @@ impl Mounts {
         let path = Path::new(source);
         let Origin::Tree(tree) = origin else {
             let context = executor.context(origin);
-            let excluded = context.rules.excludes(source.trim_start_matches('/'));
+            let inside = source.trim_matches('/');
+            // The context itself is always there.
+            let excluded = !inside.is_empty() && context.rules.excludes(inside);
             return Ok(self.clone_place(&context.root, path, place, "the context", excluded)?);
         };
         match executor.view(tree)? {

@@ -9,6 +9,7 @@ use rustix::mount::{
 };
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use teu_store::identity::holds_all_ids;
 
 /// A mount that cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -130,9 +131,16 @@ fn overlay_with(
             .try_for_each(|lower| fsconfig_set_string(&fs, "lowerdir+", lower.as_path()))?;
         fsconfig_set_string(&fs, "upperdir", upper)?;
         fsconfig_set_string(&fs, "workdir", work)?;
-        ["redirect_dir", "metacopy", "index"]
+        ["metacopy", "index"]
             .iter()
             .try_for_each(|option| fsconfig_set_string(&fs, *option, "off"))?;
+        if holds_all_ids() {
+            fsconfig_set_string(&fs, "redirect_dir", "off")?;
+        } else {
+            // Without privileges what belongs to layers is kept in attributes that anybody may set; then
+            // directories are never redirected, and may not be told to be; overlayfs.rst, "userxattr".
+            fsconfig_set_flag(&fs, "userxattr")?;
+        }
         if volatile {
             fsconfig_set_flag(&fs, "volatile")?;
         }

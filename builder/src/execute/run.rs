@@ -142,7 +142,7 @@ impl Executor<'_> {
         let purpose = Purpose::Step;
         let destinations = config::write(self, run, &mounts, &id, &merged, &place.bundle, purpose)?;
         let stubs = Stubs::expect(below.as_deref(), &destinations)?;
-        let upper = Root::open(&place.upper)?;
+        let upper = Root::open(&place.upper)?.as_layers_say();
         let before = upper.meta(Path::new(""))?;
         if let Err(error) = self.execute(index, &place.bundle, id, shown) {
             if self.settings.on_failure_shell

@@ -7,10 +7,11 @@ use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use teu_store::identity;
 
 /// How often a lookup that a rename on the host disturbed is asked again; `openat2(2)`, EAGAIN.
 const AGAIN_MAX: usize = 128;
@@ -97,6 +98,8 @@ pub struct Root {
     directory: OwnedFd,
     /// What directories were found to hold; `None` asks every time.
     listings: Option<Mutex<HashMap<PathBuf, Listing>>>,
+    /// Owners, devices and attributes that could not be made here are written down beside the files.
+    is_stated: bool,
 }
 
 /// The names in a directory, sorted by their bytes, and what they stand for.
@@ -108,6 +111,22 @@ impl Root {
         Self {
             directory,
             listings: None,
+            is_stated: false,
+        }
+    }
+
+    /// A root of files that the store has made of layers: what they are stands in its records, where they could not
+    /// be made so.
+    pub fn of_layers(directory: OwnedFd) -> Self {
+        Self::new(directory).as_layers_say()
+    }
+
+    /// The same, read as [`Root::of_layers`] reads.
+    #[must_use]
+    pub fn as_layers_say(self) -> Self {
+        Self {
+            is_stated: !identity::holds_all_ids(),
+            ..self
         }
     }
 
@@ -163,7 +182,7 @@ impl Root {
         let directory = self.open_directory(path)?;
         let mut found = Vec::new();
         for name in names(directory.as_fd()).map_err(|source| error("list", path, source))? {
-            match meta_at(directory.as_fd(), &name) {
+            match self.meta_in(directory.as_fd(), &name) {
                 Ok(meta) => found.push((name, meta)),
                 // Removed since the directory was listed.
                 Err(Errno::NOENT) => {}
@@ -235,12 +254,35 @@ impl Root {
     /// As `openat2(2)` and `statx(2)`, but for "no such file".
     pub fn meta(&self, path: &Path) -> Result<Option<Meta>, TreeError> {
         match self.at(path, OFlags::PATH | OFlags::NOFOLLOW) {
-            Ok(fd) => meta_at(fd.as_fd(), OsStr::new(""))
+            Ok(fd) => self
+                .meta_in(fd.as_fd(), OsStr::new(""))
                 .map(Some)
                 .map_err(|source| error("look up", path, source)),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(source) => Err(error("look up", path, source)),
         }
+    }
+
+    fn meta_in(&self, directory: BorrowedFd<'_>, name: &OsStr) -> Result<Meta, Errno> {
+        let mut meta = meta_at(directory, name)?;
+        if !self.is_stated || meta.kind == Kind::Symlink {
+            return Ok(meta);
+        }
+        let place = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string());
+        // The empty name is the descriptor itself, to which the link in procfs leads.
+        let place = match name.is_empty() {
+            true => place,
+            false => place.join(name),
+        };
+        if let Some(stated) = identity::stated(&place, (meta.uid, meta.gid)) {
+            (meta.uid, meta.gid) = (stated.uid, stated.gid);
+            meta.kind = match stated.device {
+                None => meta.kind,
+                Some((true, major, minor)) => Kind::Block(major, minor),
+                Some((false, major, minor)) => Kind::Character(major, minor),
+            };
+        }
+        Ok(meta)
     }
 
     /// Where a symbolic link leads.
@@ -279,7 +321,8 @@ impl Root {
     /// As `flistxattr(2)` and `fgetxattr(2)`; a file system without attributes has none.
     pub fn xattrs(&self, path: &Path) -> Result<Vec<(OsString, Vec<u8>)>, TreeError> {
         let file = self.open_file(path)?;
-        xattrs(file.as_fd()).map_err(|source| error("read attributes of", path, source))
+        let found = xattrs(file.as_fd(), self.is_stated);
+        found.map_err(|source| error("read attributes of", path, source))
     }
 
     /// Whether an overlay marked the directory as hiding what is below it; overlayfs.rst, "opaque directories".
@@ -289,10 +332,10 @@ impl Root {
     pub fn is_opaque(&self, path: &Path) -> Result<bool, TreeError> {
         let mut value = [0; 4];
         let directory = self.open_directory(path)?;
-        Ok(
-            rustix::fs::fgetxattr(directory, "trusted.overlay.opaque", value.as_mut_slice())
-                .is_ok(),
-        )
+        let marks = ["trusted.overlay.opaque", "user.overlay.opaque"];
+        Ok(marks
+            .iter()
+            .any(|mark| rustix::fs::fgetxattr(&directory, *mark, value.as_mut_slice()).is_ok()))
     }
 }
 
@@ -393,7 +436,7 @@ pub(crate) fn names(directory: BorrowedFd<'_>) -> Result<Vec<OsString>, Errno> {
     Ok(names)
 }
 
-fn xattrs(file: BorrowedFd<'_>) -> Result<Vec<(OsString, Vec<u8>)>, Errno> {
+fn xattrs(file: BorrowedFd<'_>, is_stated: bool) -> Result<Vec<(OsString, Vec<u8>)>, Errno> {
     let mut list = vec![0; XATTR_BYTES_MAX];
     let length = match rustix::fs::flistxattr(file, list.as_mut_slice()) {
         Ok(length) => length,
@@ -401,14 +444,18 @@ fn xattrs(file: BorrowedFd<'_>) -> Result<Vec<(OsString, Vec<u8>)>, Errno> {
         Err(errno) => return Err(errno),
     };
     let mut found = Vec::new();
-    for name in list[..length]
-        .split(|byte| *byte == 0)
-        .filter(|name| carried(name))
-    {
+    for name in list[..length].split(|byte| *byte == 0) {
+        let shown = match is_stated {
+            true => identity::name_in_layers(name),
+            false => Some(name),
+        };
+        let Some(shown) = shown.filter(|name| carried(name)) else {
+            continue;
+        };
         let mut value = vec![0; XATTR_BYTES_MAX];
         let size = rustix::fs::fgetxattr(file, name, value.as_mut_slice())?;
         value.truncate(size);
-        found.push((OsStr::from_bytes(name).to_owned(), value));
+        found.push((OsStr::from_bytes(shown).to_owned(), value));
     }
     found.sort_unstable();
     Ok(found)

@@ -37,6 +37,7 @@ use crate::transaction::Transaction;
 use crate::tree::{Content, NodeId};
 
 pub use request::{Mount, Network, Request};
+pub use rootless::{Ids, lender};
 pub use user::{User, UserError};
 
 /// What a bundle stands on; `teu-store bundle create` prints it as JSON.
@@ -174,10 +175,14 @@ pub fn write_config_for(
     rootfs: impl std::os::fd::AsFd,
     folder: &Path,
 ) -> Result<Vec<PathBuf>, Error> {
-    let config = plan(image, request, id, rootfs).map_err(|source| Error::Bundle {
+    let mut config = plan(image, request, id, rootfs).map_err(|source| Error::Bundle {
         id: id.to_owned(),
         source,
     })?;
+    let who = identity::own();
+    if who.is_root && !who.is_whole {
+        rootless::adapt_within(&mut config);
+    }
     write_config(folder, &config)?;
     let mounts = config["mounts"].as_array().into_iter().flatten();
     Ok(mounts

@@ -5,9 +5,9 @@
 //! such a namespace gives is left out, as in `runc spec --rootless`.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// Directories where newuidmap(1) is looked for.
 const PROGRAM_FOLDERS: [&str; 4] = ["/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin"];
@@ -16,19 +16,27 @@ const TERMINAL_GROUP: u64 = 5;
 
 /// Which ids a container has: pairs of first id on the host and how many, from the container's id 0 on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Ids {
-    users: Vec<(u32, u32)>,
-    groups: Vec<(u32, u32)>,
+pub struct Ids {
+    /// User ids.
+    pub users: Vec<(u32, u32)>,
+    /// Group ids.
+    pub groups: Vec<(u32, u32)>,
+}
+
+/// Where newuidmap(1) or newgidmap(1) is, if it is anywhere.
+pub fn lender(name: &str) -> Option<PathBuf> {
+    let mut places = PROGRAM_FOLDERS
+        .iter()
+        .map(|folder| Path::new(folder).join(name));
+    places.find(|place| place.exists())
 }
 
 impl Ids {
     /// Those of the user of this process.
-    pub(super) fn of_this_user() -> Ids {
+    pub fn of_this_user() -> Ids {
         let uid = rustix::process::geteuid().as_raw();
         let gid = rustix::process::getegid().as_raw();
-        let can_lend = PROGRAM_FOLDERS
-            .iter()
-            .any(|folder| Path::new(folder).join("newuidmap").exists());
+        let can_lend = lender("newuidmap").is_some();
         let text = |path| match can_lend {
             true => fs::read_to_string(path).unwrap_or_default(),
             false => String::new(),
@@ -75,20 +83,49 @@ fn mappings(ranges: &[(u32, u32)]) -> Vec<Value> {
     out
 }
 
+/// How many groups a user namespace has, of whose root this process is, or will be.
+fn count(ranges: &[(u32, u32)]) -> u64 {
+    ranges.iter().map(|(_, size)| u64::from(*size)).sum()
+}
+
+/// Adapts a configuration that root could run to what root of this process's user namespace can.
+pub(super) fn adapt_within(config: &mut Value) {
+    let map = fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
+    let sizes = map
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(2));
+    let groups = sizes.filter_map(|size| size.parse::<u64>().ok()).sum();
+    let denied = fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny");
+    if let (true, Some(user)) = (denied, config["process"]["user"].as_object_mut()) {
+        user.remove("additionalGids");
+    }
+    if let Some(linux) = config["linux"].as_object_mut() {
+        if linux.get("cgroupsPath").is_none() {
+            linux.remove("resources");
+        }
+        limit_ping(linux, groups);
+    }
+    adapt_mounts(config, groups);
+}
+
+/// The kernel takes groups of the namespace only.
+fn limit_ping(linux: &mut Map<String, Value>, groups: u64) {
+    if let Some(sysctl) = linux.get_mut("sysctl").and_then(Value::as_object_mut)
+        && let Some(range) = sysctl.get_mut("net.ipv4.ping_group_range")
+    {
+        *range = json!(format!("0 {}", groups.saturating_sub(1)));
+    }
+}
+
 /// Adapts a configuration that root could run.
 pub(super) fn adapt(config: &mut Value, ids: &Ids) {
-    let groups: u64 = ids.groups.iter().map(|(_, size)| u64::from(*size)).sum();
+    let groups = count(&ids.groups);
     if let Some(linux) = config["linux"].as_object_mut() {
         linux.insert("uidMappings".into(), mappings(&ids.users).into());
         linux.insert("gidMappings".into(), mappings(&ids.groups).into());
         // Limits need cgroups that belong to the user; whoever has them adds limits.
         linux.remove("resources");
-        // The kernel takes groups of the namespace only.
-        if let Some(sysctl) = linux.get_mut("sysctl").and_then(Value::as_object_mut)
-            && let Some(range) = sysctl.get_mut("net.ipv4.ping_group_range")
-        {
-            *range = json!(format!("0 {}", groups.saturating_sub(1)));
-        }
+        limit_ping(linux, groups);
         if let Some(namespaces) = linux.get_mut("namespaces").and_then(Value::as_array_mut) {
             namespaces.push(json!({"type": "user"}));
         }
@@ -97,6 +134,10 @@ pub(super) fn adapt(config: &mut Value, ids: &Ids) {
     if let (1, Some(user)) = (ids.groups.len(), config["process"]["user"].as_object_mut()) {
         user.remove("additionalGids");
     }
+    adapt_mounts(config, groups);
+}
+
+fn adapt_mounts(config: &mut Value, groups: u64) {
     let Some(mounts) = config["mounts"].as_array_mut() else {
         return;
     };

@@ -12,6 +12,7 @@ use crate::blobs::read_checked;
 use crate::digest::{ChainId, Digest};
 use crate::dirs;
 use crate::error::{Context, Error};
+use crate::identity;
 use crate::image::{DOCUMENT_BYTES_MAX, Document, RootFs};
 use crate::lock::Lock;
 use crate::processors::on_all_processors;
@@ -117,9 +118,13 @@ impl Store {
             }
             match Lock::try_exclusive(&path.join("lock")) {
                 Ok(None) => wanted.extend(read_wants(&path.join("wants"))?),
-                Ok(Some(_dead)) if own.removes() => {
-                    dirs::remove(&path).context("remove", &path)?;
-                }
+                Ok(Some(_dead)) if own.removes() => match dirs::remove(&path) {
+                    // It holds files of subordinate ids: the next build removes it, in a namespace that has them.
+                    Err(err)
+                        if err.kind() == io::ErrorKind::PermissionDenied
+                            && !identity::own().is_root => {}
+                    removed => removed.context("remove", &path)?,
+                },
                 Ok(Some(_dead)) => {}
                 // It was ended while it was removing itself, or it is doing so now: two may.
                 Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {

@@ -17,8 +17,9 @@ use std::path::Path;
 use crate::digest::{Algorithm, Digest};
 use crate::dirs;
 use crate::error::{Context, Error};
+use crate::identity;
 use crate::lock::Mode;
-use crate::store::{self, Store};
+use crate::store::{self, OWNED, Store};
 
 use mark::Own;
 
@@ -67,9 +68,14 @@ impl Store {
 
     fn sweep(&self, kept: &HashSet<Digest>, trash: &Path) -> Result<Removed, Error> {
         let mut removed = Removed::default();
-        for folder in FOLDERS {
+        // Only within a namespace that has their ids can these be removed, too.
+        let is_lent = identity::own().is_lent;
+        let folders = FOLDERS.iter().chain(is_lent.then_some(&OWNED));
+        for folder in folders {
             self.each_file(folder, |entry, digest| {
-                match digest.is_some_and(|digest| kept.contains(&digest)) {
+                let is_kept = digest.is_some_and(|digest| kept.contains(&digest));
+                let is_out_of_reach = !is_lent && is_owned(&entry.file_name());
+                match is_kept || is_out_of_reach {
                     true => Ok(()),
                     false => discard(entry, trash, &mut removed),
                 }
@@ -95,11 +101,18 @@ impl Store {
     }
 }
 
-/// The digest that a file of a folder is named by; `.dir` at its end says that it is a directory.
+/// The digest that a file of a folder is named by; `.dir` or `.owned` at its end says that it is a directory.
 fn named(algorithm: Algorithm, name: &std::ffi::OsStr) -> Option<Digest> {
     let hex = name.to_str()?;
-    let hex = hex.strip_suffix(".dir").unwrap_or(hex);
+    let hex = hex.split_once('.').map_or(hex, |(hex, _)| hex);
     format!("{}:{hex}", algorithm.name()).parse().ok()
+}
+
+/// Whether a chain's corrections belong to subordinate ids.
+fn is_owned(name: &std::ffi::OsStr) -> bool {
+    Path::new(name)
+        .extension()
+        .is_some_and(|extension| extension == OWNED)
 }
 
 /// Removes a file; moves a directory to the trash, where it is removed without the lock.

@@ -24,6 +24,7 @@ use rustix::fs::RenameFlags;
 
 use crate::digest::{Algorithm, DiffId};
 use crate::error::{Context, Error};
+use crate::identity;
 use crate::image::{Descriptor, media_type};
 use crate::layers::{Index, Layer, LayerRecord};
 use crate::probe::Backend;
@@ -159,7 +160,8 @@ impl Transaction {
             }
             Backend::Directory => {
                 self.write_directory(tree, &[tar], &self.store().dir_path(diff_id))?;
-                record.directory = true;
+                // The record speaks of `dirs/`; what a namespace owns vouches for itself by its name, given last.
+                record.directory |= !identity::own().is_lent;
             }
         }
         self.store().write_record(diff_id, record)
