@@ -177,8 +177,61 @@ fn what_several_pull_at_a_time_is_fetched_once() {
         assert!(child.wait_with_output().unwrap().status.success());
     }
     assert_eq!(of_layer(&registry).len(), 1);
+    let seen = registry.seen().into_iter();
+    assert_eq!(seen.filter(|request| request.kind == "config").count(), 1);
     assert_eq!(
         scene.shell("ls data/store/lock | grep -c fetch || true"),
+        "0"
+    );
+}
+
+/// Who fetches is killed while another one waits for it: that one goes on where it was, and nobody waits in vain.
+#[test]
+fn who_waits_for_a_killed_fetcher_takes_over() {
+    let scene = Scene::new("killed fetcher");
+    let image = image(&scene, 4);
+    let bytes = image.layer.clone();
+    let registry = Faulty::start(
+        Some(image),
+        Box::new(move |request| {
+            let first = request.kind == "layer" && request.nth == 0;
+            first.then(|| blob(&bytes, request).stall(3 << 20))
+        }),
+    );
+    let name = format!("{}/team/app:1", registry.host);
+    let start = |log: &str| {
+        scene
+            .command("teu-store", ["pull", "-q", &name])
+            .stderr(std::fs::File::create(scene.path(log)).unwrap())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let mut fetcher = start("fetcher.log");
+    let begun = || scene.shell("cat data/store/tmp/*/partial-* 2>/dev/null | wc -c");
+    scene.wait_until("three megabytes are here", || {
+        begun().parse::<usize>().unwrap() >= 3 << 20
+    });
+    let waiting: Vec<_> = (0..3).map(|_| start("waiting.log")).collect();
+    // All of them want it, which they say before they ask who fetches.
+    let working = || scene.shell("ls -d data/store/tmp/work-* | wc -l");
+    scene.wait_until("all have begun", || working() == "4");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(of_layer(&registry).len(), 1);
+    fetcher.kill().unwrap();
+    fetcher.wait().unwrap();
+    for mut child in waiting {
+        assert!(
+            child.wait().unwrap().success(),
+            "{}",
+            scene.shell("cat waiting.log")
+        );
+    }
+    let asked = of_layer(&registry);
+    assert_eq!((asked.len(), asked[1].range_start()), (2, 3 << 20));
+    scene.run("teu-store", ["verify"]).succeeds();
+    assert_eq!(
+        scene.shell("ls data/store/tmp data/store/lock | grep -c -e work -e fetch || true"),
         "0"
     );
 }

@@ -1,7 +1,7 @@
 //! Locks: `flock(2)` on files below `lock/` and `tmp/`. They die with their process.
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
@@ -34,10 +34,13 @@ impl Lock {
         Ok(Lock { _file: file })
     }
 
-    /// Takes the lock at `path` for this process alone, making the file where there is none; `None` where another one holds it.
+    /// Takes the lock at `path` for this process alone, making the file where there is none; `None` where another one
+    /// holds it, or has removed the file meanwhile.
     pub(crate) fn try_or_make(path: &Path) -> Result<Option<Lock>, Error> {
         let file = open(path)?;
         match retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
+            // Who held it removed it while it was opened here: the next one makes, and locks, another file.
+            Ok(()) if !is_at(&file, path) => Ok(None),
             Ok(()) => Ok(Some(Lock { _file: file })),
             Err(Errno::WOULDBLOCK) => Ok(None),
             Err(errno) => Err(errno).context("lock", path),
@@ -57,6 +60,14 @@ impl Lock {
             Err(errno) => Err(errno).context("lock", path),
         }
     }
+}
+
+/// Whether `path` names this very file.
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(named)) = (file.metadata(), path.symlink_metadata()) else {
+        return false;
+    };
+    (open.dev(), open.ino()) == (named.dev(), named.ino())
 }
 
 fn open(path: &Path) -> Result<File, Error> {

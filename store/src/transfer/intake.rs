@@ -191,9 +191,12 @@ pub(crate) fn all(
             // The store reads one index and no more.
             return Err(Error::Nested(1));
         };
-        put_document(work, entry, &bytes)?;
         if !is_image(&manifest) {
             for blob in manifest.layers.iter().chain([&manifest.config]) {
+                let _fetch = match origin.is_remote() {
+                    true => Some(work.fetch(blob, || ())?),
+                    false => None,
+                };
                 if !work.has_blob(&blob.digest)? {
                     work.put_blob(origin.open(blob)?, &blob.digest, blob.size)?;
                 }
@@ -234,7 +237,6 @@ fn content(
         return Err(Error::NotAnImage(manifest.config.media_type.clone()));
     }
     let bytes = document(work, origin, &manifest.config)?;
-    put_document(work, &manifest.config, &bytes)?;
     let config: ImageConfig =
         serde_json::from_slice(&bytes).map_err(|source| crate::Error::Json {
             what: format!("image configuration {}", manifest.config.digest),
@@ -375,18 +377,33 @@ impl Read for Later<'_> {
     }
 }
 
-/// A document from the store if it is there, else from its origin, checked.
+/// A document from the store if it is there, else from its origin, checked, and in the store then.
 pub(crate) fn document(
     work: &Transaction,
     origin: &dyn Origin,
     descriptor: &Descriptor,
 ) -> Result<Vec<u8>, Error> {
-    if work.has_blob(&descriptor.digest)?
-        && let Ok(bytes) = work.store().read_blob(&descriptor.digest, descriptor.size)
+    let here = || -> Result<Option<Vec<u8>>, Error> {
+        let is_here = work.has_blob(&descriptor.digest)?;
+        let read = || work.store().read_blob(&descriptor.digest, descriptor.size);
+        Ok(is_here.then(read).and_then(Result::ok))
+    };
+    if let Some(bytes) = here()? {
+        return Ok(bytes);
+    }
+    // Held until it is in the store.
+    let fetch = match origin.is_remote() {
+        true => Some(work.fetch(descriptor, || ())?),
+        false => None,
+    };
+    if fetch.is_some()
+        && let Some(bytes) = here()?
     {
         return Ok(bytes);
     }
-    checked(origin, descriptor)
+    let bytes = checked(origin, descriptor)?;
+    work.put_blob(&bytes[..], &descriptor.digest, descriptor.size)?;
+    Ok(bytes)
 }
 
 fn put_document(work: &Transaction, descriptor: &Descriptor, bytes: &[u8]) -> Result<(), Error> {
