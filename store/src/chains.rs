@@ -20,8 +20,14 @@ impl Transaction {
         let Some(chain) = ChainId::of(layers) else {
             return Ok(());
         };
-        if store.is_settled(&chain, layers)? {
+        if store.is_settled(&chain)? {
             return Ok(());
+        }
+        self.want([&chain.0])?;
+        if store.is_plain_stack(layers)? {
+            // Not durable: it is empty however much of it a power cut leaves.
+            let path = store.corrections_path(&chain);
+            return store::replace_file_volatile(self.scratch(), &path, b"");
         }
         let mut trees = Vec::new();
         for layer in layers {
@@ -35,7 +41,6 @@ impl Transaction {
             });
         }
         let trees: Vec<&Tree> = trees.iter().map(AsRef::as_ref).collect();
-        self.want([&chain.0])?;
         match tree::corrections(&trees).map_err(|source| Error::Stack(chain, source))? {
             None => store::replace_file(self.scratch(), &store.corrections_path(&chain), b""),
             Some(tree) => self.write_corrections(&chain, layers, &tree),
@@ -84,11 +89,8 @@ impl Store {
         Ok(Dependence::is_plain_stack(&self.dependences(layers)?))
     }
 
-    /// Whether it is known what the chain needs.
-    fn is_settled(&self, chain: &ChainId, layers: &[DiffId]) -> Result<bool, Error> {
-        if self.is_plain_stack(layers)? {
-            return Ok(true);
-        }
+    /// Whether it is known what the chain needs: the one question that is asked of a chain however long it is.
+    pub(crate) fn is_settled(&self, chain: &ChainId) -> Result<bool, Error> {
         let image = fs::metadata(self.corrections_path(chain)).ok();
         Ok(match self.backend()? {
             Backend::Erofs => image.is_some(),
@@ -103,9 +105,6 @@ impl Store {
         let Some(chain) = ChainId::of(layers) else {
             return Ok(None);
         };
-        if self.is_plain_stack(layers)? {
-            return Ok(None);
-        }
         let image = self.corrections_path(&chain);
         let size = match fs::metadata(&image) {
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => None,

@@ -1,8 +1,10 @@
 //! Content digests (image-spec, descriptor.md, "Digests") and the two kinds of layer identity made of them.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Digest as _;
 
@@ -50,6 +52,14 @@ impl Digest {
         let mut hasher = Hasher::new(Algorithm::Sha256);
         hasher.update(bytes);
         hasher.finish()
+    }
+
+    /// The digest whose hash is `hex` in lowercase hexadecimal.
+    pub(crate) fn from_hex(algorithm: Algorithm, hex: &str) -> Option<Digest> {
+        match algorithm {
+            Algorithm::Sha256 => decode_hex(hex).map(Digest::Sha256),
+            Algorithm::Sha512 => decode_hex(hex).map(Digest::Sha512),
+        }
     }
 
     /// Which hash this is.
@@ -140,9 +150,22 @@ impl Serialize for Digest {
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        deserializer.deserialize_str(Parsed(PhantomData))
+    }
+}
+
+/// Reads a text where it stands: a listing of ten thousand names has several digests a name.
+pub(crate) struct Parsed<T>(pub(crate) PhantomData<T>);
+
+impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for Parsed<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
     }
 }
 

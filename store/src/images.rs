@@ -5,13 +5,14 @@ use std::str::FromStr;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::image::{Descriptor, Document, ImageConfig, Manifest, Platform};
-use crate::processors::on_all_processors;
 use crate::reference::Reference;
-use crate::refs::RefRecord;
 use crate::store::Store;
 
 /// Fewest hex digits that are taken for the beginning of an image id, as docker.
 const SHORT_ID_DIGITS_MIN: usize = 4;
+
+/// How often a name that means something else each time is asked again.
+const TRIES: usize = 16;
 
 /// An image, read and checked against its digests.
 #[derive(Debug, Clone)]
@@ -35,6 +36,12 @@ impl Image {
     /// The configuration's digest: the image's id.
     pub fn id(&self) -> Digest {
         self.manifest.config.digest
+    }
+
+    /// Bytes of the image as a registry would send it.
+    pub fn packed_bytes(&self) -> u64 {
+        let layers = self.manifest.layers.iter();
+        layers.map(|layer| layer.size).sum::<u64>() + self.manifest.config.size
     }
 }
 
@@ -69,12 +76,15 @@ impl Store {
     /// Gives the image `name` the further name `new`; an index stays an index.
     pub fn tag(&self, name: &str, new: &Reference) -> Result<(), Error> {
         let work = self.begin()?;
-        let image = self.find_image(name)?;
-        let target = self.target(&image)?;
-        work.want([&target.digest])?;
-        // Looked at again, now that gc will not take it.
-        self.read_document(&target)?;
-        self.set_ref(new, &target)
+        for _ in 0..TRIES {
+            let target = self.target(&self.find_image(name)?)?;
+            work.want([&target.digest])?;
+            // If a name leads to it still, now that it is announced, it and all that it names is here and stays.
+            if self.target(&self.find_image(name)?)? == target {
+                return self.set_ref(new, &target);
+            }
+        }
+        Err(Error::Contended(name.to_owned()))
     }
 
     /// Takes names away: `name` itself, or the single name of the image whose id it is, or, by `force`, all its names.
@@ -112,32 +122,6 @@ impl Store {
     pub fn image(&self, reference: &Reference) -> Result<Image, Error> {
         self.try_image(reference)?
             .ok_or_else(|| Error::NoSuchImage(reference.familiar()))
-    }
-
-    /// What `row` makes of each reference and its image, in the order of the names. An image with several names is
-    /// read once, and only a few are in memory at a time.
-    pub fn map_images<R: Send>(
-        &self,
-        row: impl Fn(RefRecord, &Image) -> R + Sync,
-    ) -> Result<Vec<R>, Error> {
-        let mut records: Vec<(usize, RefRecord)> =
-            self.list_refs()?.into_iter().enumerate().collect();
-        records.sort_by_cached_key(|(_, record)| record.target.digest.to_string());
-        let parts = on_all_processors(&records, |part| {
-            let mut rows = Vec::with_capacity(part.len());
-            for alike in part.chunk_by(|a, b| a.1.target == b.1.target) {
-                let image = self.resolve(alike[0].1.target.clone(), None)?;
-                rows.extend(
-                    alike
-                        .iter()
-                        .map(|(place, record)| (*place, row(record.clone(), &image))),
-                );
-            }
-            Ok::<_, Error>(rows)
-        })?;
-        let mut rows: Vec<(usize, R)> = parts.into_iter().flatten().collect();
-        rows.sort_unstable_by_key(|(place, _)| *place);
-        Ok(rows.into_iter().map(|(_, row)| row).collect())
     }
 
     /// The image of manifest `digest`, whether or not something names it.

@@ -1,10 +1,10 @@
 //! Mounts by descriptor (fsopen(2), fsmount(2), move_mount(2)); nothing here resolves an untrusted path.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, fstatfs};
+use rustix::fs::{CWD, statfs};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
     fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
@@ -102,8 +102,8 @@ pub(crate) fn detach(path: &Path) -> io::Result<()> {
 }
 
 /// Whether what is at `directory` now, in this process's mount namespace, is an EROFS file system.
-pub(crate) fn is_erofs(directory: impl AsFd) -> io::Result<bool> {
-    Ok(u32::try_from(fstatfs(directory)?.f_type).is_ok_and(|magic| magic == crate::erofs::MAGIC))
+pub(crate) fn is_erofs(directory: &Path) -> io::Result<bool> {
+    Ok(u32::try_from(statfs(directory)?.f_type).is_ok_and(|magic| magic == crate::erofs::MAGIC))
 }
 
 /// The kernel says more about a refused option through the context than in its error number (fsopen(2), "message retrieval").

@@ -7,9 +7,9 @@ const THINGS_PER_THREAD: usize = 256;
 
 /// Cuts `things` into a part for each processor and calls `work` for each; the results in their order,
 /// or the first failure among them.
-pub(crate) fn on_all_processors<T: Sync, R: Send, E: Send>(
-    things: &[T],
-    work: impl Fn(&[T]) -> Result<R, E> + Sync,
+pub(crate) fn on_all_processors<'t, T: Sync, R: Send, E: Send>(
+    things: &'t [T],
+    work: impl Fn(&'t [T]) -> Result<R, E> + Sync,
 ) -> Result<Vec<R>, E> {
     let processors = thread::available_parallelism().map_or(1, usize::from);
     let part = things.len().div_ceil(processors).max(THINGS_PER_THREAD);

@@ -2,17 +2,19 @@
 
 use std::fs;
 use std::io::{self, Read as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::{Context, Error};
-use crate::image::Descriptor;
+use crate::image::{Descriptor, Named};
 use crate::lock::{Lock, Mode};
 use crate::processors::on_all_processors;
 use crate::reference::Reference;
 use crate::store::{self, Store};
+use crate::summary::Summary;
 
 /// Longest escaped name used as a file name as it is, in bytes; NAME_MAX is 255.
 const FILE_NAME_BYTES_MAX: usize = 240;
@@ -32,8 +34,32 @@ pub struct RefRecord {
     /// as tars leave packed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pushed: Option<Descriptor>,
+    /// What listings show of the image; see [`Summary`]. Records of older versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<Summary>,
     /// When the name was last given here, RFC 3339; for people, so it is no part of the image.
     pub updated: String,
+}
+
+/// Of a record, what tells a listing of it: much cheaper to read than the record.
+#[derive(Debug, Deserialize)]
+pub(crate) struct RefGlance {
+    pub(crate) name: Reference,
+    pub(crate) target: Named,
+    #[serde(default)]
+    pub(crate) pushed: Option<Named>,
+    #[serde(default)]
+    pub(crate) summary: Option<Summary>,
+    pub(crate) updated: String,
+}
+
+/// Of a record, what tells gc.
+#[derive(Debug, Deserialize)]
+pub(crate) struct RefTargets {
+    pub(crate) name: Reference,
+    pub(crate) target: Named,
+    #[serde(default)]
+    pub(crate) pushed: Option<Named>,
 }
 
 impl Store {
@@ -44,6 +70,7 @@ impl Store {
             name: name.clone(),
             target: target.clone(),
             pushed: None,
+            summary: self.summary_of(target),
             updated: jiff::Timestamp::now().to_string(),
         };
         // Whoever reads a record to write it again must not undo this.
@@ -67,6 +94,7 @@ impl Store {
             name: name.clone(),
             target: target.clone(),
             pushed: None,
+            summary: self.summary_of(target),
             updated: jiff::Timestamp::now().to_string(),
         };
         self.write_ref(&record)?;
@@ -114,12 +142,9 @@ impl Store {
 
     /// All references, sorted by name.
     pub fn list_refs(&self) -> Result<Vec<RefRecord>, Error> {
-        let folder = self.folder("refs");
-        let entries = fs::read_dir(&folder).context("list", &folder)?;
-        let paths = entries.map(|entry| Ok(entry.context("list", &folder)?.path()));
-        let paths = paths.collect::<Result<Vec<PathBuf>, Error>>()?;
+        let paths = self.ref_paths()?;
         let parts = on_all_processors(&paths, |part| {
-            let records = part.iter().map(|path| read_record(path));
+            let records = part.iter().map(|path| read_record::<RefRecord>(path));
             records
                 .filter_map(Result::transpose)
                 .collect::<Result<Vec<_>, Error>>()
@@ -129,12 +154,22 @@ impl Store {
         Ok(records)
     }
 
-    fn ref_path(&self, name: &Reference) -> PathBuf {
+    /// The records' files. One that is replaced meanwhile is among them: whoever replaces one waits.
+    pub(crate) fn ref_paths(&self) -> Result<Vec<PathBuf>, Error> {
+        let folder = self.folder("refs");
+        let entries = fs::read_dir(&folder).context("list", &folder)?;
+        entries
+            .map(|entry| Ok(entry.context("list", &folder)?.path()))
+            .collect()
+    }
+
+    pub(crate) fn ref_path(&self, name: &Reference) -> PathBuf {
         self.folder("refs").join(file_name(&name.to_string()))
     }
 }
 
-fn read_record(path: &std::path::Path) -> Result<Option<RefRecord>, Error> {
+/// One record; `None` where there is none.
+pub(crate) fn read_record<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
     let file = match fs::File::open(path) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.context("open", path)?,

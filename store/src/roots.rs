@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{DiffId, Digest};
 use crate::error::{Context, Error};
+use crate::images::Image;
 use crate::lock::Mode;
 use crate::probe::UpperPlace;
 use crate::store::{self, Store};
@@ -56,21 +57,29 @@ impl Store {
         self.pin(id, layers, None)
     }
 
-    /// As [`Store::root`]; the manifest is pinned, too.
+    /// As [`Store::root`]; the image that they are the layers of is pinned, too.
     pub(crate) fn pin(
         &self,
         id: &str,
         layers: &[DiffId],
-        manifest: Option<Digest>,
+        image: Option<&Image>,
     ) -> Result<Root, Error> {
         let work = self.begin()?;
-        work.want(layers.iter().map(|layer| &layer.0).chain(&manifest))?;
-        for layer in layers {
-            if !work.adapt_layer(layer)? {
-                return Err(Error::NoSuchLayer(*layer));
-            }
+        let manifest = image.map(Image::manifest_digest);
+        let documents = manifest.into_iter().chain(image.map(Image::id));
+        let documents: Vec<Digest> = documents.collect();
+        work.want(layers.iter().map(|layer| &layer.0).chain(&documents))?;
+        if let Some(missing) = documents.iter().find(|document| !self.has_blob(document)) {
+            return Err(Error::NoSuchBlob(*missing));
         }
-        work.settle(layers, &[])?;
+        if !self.stands(layers)? {
+            for layer in layers {
+                if !work.adapt_layer(layer)? {
+                    return Err(Error::NoSuchLayer(*layer));
+                }
+            }
+            work.settle(layers, &[])?;
+        }
         let record = RootRecord {
             layers: layers.to_vec(),
             manifest,

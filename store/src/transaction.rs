@@ -1,8 +1,8 @@
 //! Transactions: how anything gets into the store while others use, and clean, it.
 //!
 //! `gc` removes what nothing names. A transaction names what it is about to use, in `tmp/<id>/wants`,
-//! *before* it looks whether that exists; `gc` reads all wants under its exclusive lock. So what a transaction
-//! found stays until it ends. `tmp/<id>/lock` is held for the transaction's life: who obtains it knows the owner is dead.
+//! *before* it looks whether that exists; `gc` reads all wants under its exclusive lock, and while it is at work it is told of
+//! new ones. So what a transaction found stays until it ends. `tmp/<id>/lock` is held for the transaction's life: who obtains it knows the owner is dead.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -86,7 +86,8 @@ impl Transaction {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         wants
             .write_all(lines.as_bytes())
-            .context("write", self.folder.join("wants"))
+            .context("write", self.folder.join("wants"))?;
+        self.store.announce(&lines)
     }
 
     /// Whether blob `digest` is here; if so it stays until the transaction ends.

@@ -43,18 +43,26 @@ impl Store {
         Ok(lowers)
     }
 
+    /// Whether the layers were settled, and all their views are mounted: then they were looked at when that was done.
+    pub(crate) fn stands(&self, layers: &[DiffId]) -> Result<bool, Error> {
+        let Some(chain) = ChainId::of(layers) else {
+            return Ok(true);
+        };
+        let stands = |layer| mount::is_erofs(&self.layer_view(layer)).unwrap_or(false);
+        Ok(self.backend()? == Backend::Erofs
+            && layers.iter().all(stands)
+            && self.is_settled(&chain)?)
+    }
+
     fn make_view(&self, target: &Path, image: &Path, tars: &[PathBuf]) -> Result<PathBuf, Error> {
-        let directory = match File::open(target) {
+        match mount::is_erofs(target) {
+            Ok(true) => return Ok(target.to_owned()),
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
                 store::make_directory(target)?;
-                File::open(target)
             }
-            other => other,
-        };
-        let directory = directory.context("open", target)?;
-        if mount::is_erofs(&directory).context("stat", target)? {
-            return Ok(target.to_owned());
+            other => other.map(|_| ()).context("stat", target)?,
         }
+        let directory = File::open(target).context("open", target)?;
         let tars: Vec<&Path> = tars.iter().map(PathBuf::as_path).collect();
         let view = mount::erofs(image, &tars).context("mount", image)?;
         mount::attach(view.as_fd(), directory.as_fd()).context("mount on", target)?;
@@ -89,7 +97,7 @@ impl Store {
     }
 
     /// The directories, top first, as one.
-    fn merged(&self, lowers: &[PathBuf]) -> Result<OwnedFd, Error> {
+    pub(crate) fn merged(&self, lowers: &[PathBuf]) -> Result<OwnedFd, Error> {
         let paths: Vec<&Path> = lowers.iter().map(PathBuf::as_path).collect();
         match paths.as_slice() {
             [] => {
@@ -121,7 +129,7 @@ impl Store {
         let target = target.canonicalize().context("resolve", &target)?;
         let id = mount_id(&target);
         let layers = &image.config.rootfs.diff_ids;
-        let root = self.pin(&id, layers, Some(image.manifest_digest()))?;
+        let root = self.pin(&id, layers, Some(image))?;
         let attached = self.merged(root.lowers()).and_then(|view| {
             let directory = File::open(&target).context("open", &target)?;
             mount::attach(view.as_fd(), directory.as_fd()).context("mount on", &target)

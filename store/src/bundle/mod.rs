@@ -101,11 +101,11 @@ pub fn write(
     folder: &Path,
 ) -> Result<Bundle, Error> {
     let layers = &image.config.rootfs.diff_ids;
-    let root = store.pin(id, layers, Some(image.manifest_digest()))?;
+    let root = store.pin(id, layers, Some(image))?;
     let written = (|| {
         // Who may not mount looks at users in a copy of the two files that name them.
         let (rootfs, _copies) = match identity::own().is_root {
-            true => (store.view(layers)?, None),
+            true => (store.merged(root.lowers())?, None),
             false => copied_users(store, layers)?,
         };
         let config =

@@ -1,6 +1,7 @@
 //! `--format`: how a command prints its records. A table for people, one JSON document a line, or a text of the user's
 //! in which `{field}` and `{field.below}` stand for what the JSON has there.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write};
 use std::str::FromStr;
@@ -207,7 +208,7 @@ pub(crate) fn print<T: Listed>(
         let rows: Vec<Vec<String>> = rows.into_iter().map(|row| row.cells()).collect();
         // All at once: standard output itself writes line by line.
         let mut table = Vec::new();
-        write_table(&mut table, T::HEAD, &rows)?;
+        write_table(&mut table, T::HEAD, rows)?;
         return Ok(out.write_all(&table)?);
     }
     for row in rows {
@@ -241,7 +242,7 @@ fn print_one(
             // What an image says must not steer a terminal; a program gets it as it is.
             let line = match io::stdout().is_terminal() {
                 true => visible(&line),
-                false => line,
+                false => line.into(),
             };
             writeln!(out, "{line}")?;
         }
@@ -250,35 +251,37 @@ fn print_one(
 }
 
 /// Control characters as such, but for tabs and ends of lines.
-fn visible(text: &str) -> String {
-    let shown = |c: char| match c.is_control() && !matches!(c, '\t' | '\n') {
+fn visible(text: &str) -> Cow<'_, str> {
+    let hidden = |c: char| c.is_control() && !matches!(c, '\t' | '\n');
+    if !text.contains(hidden) {
+        return Cow::Borrowed(text);
+    }
+    let shown = |c: char| match hidden(c) {
         true => c.escape_default().to_string(),
         false => c.to_string(),
     };
-    text.chars().map(shown).collect()
+    Cow::Owned(text.chars().map(shown).collect())
 }
 
 /// Writes rows below a head, each column as wide as its widest cell.
-fn write_table(out: &mut impl Write, head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
-    let head: Vec<String> = head.iter().map(|&name| name.to_owned()).collect();
-    let shown = |row: &Vec<String>| -> Vec<String> {
-        let line = |cell: &String| visible(&cell.replace(['\n', '\t'], " "));
-        row.iter().map(line).collect()
-    };
-    let rows: Vec<Vec<String>> = [&head].into_iter().chain(rows).map(shown).collect();
+fn write_table(out: &mut impl Write, head: &[&str], mut rows: Vec<Vec<String>>) -> io::Result<()> {
+    rows.insert(0, head.iter().map(|&name| name.to_owned()).collect());
     let mut widths = vec![0; head.len()];
-    for row in &rows {
+    for row in &mut rows {
         for (width, cell) in widths.iter_mut().zip(row) {
+            if cell.contains(char::is_control) {
+                *cell = visible(&cell.replace(['\n', '\t'], " ")).into_owned();
+            }
             *width = cell.chars().count().max(*width);
         }
     }
+    let mut line = String::new();
     for row in &rows {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        writeln!(out, "{}", cells.join("   ").trim_end())?;
+        line.clear();
+        for (cell, width) in row.iter().zip(&widths) {
+            let _ = write!(line, "{cell:width$}   ");
+        }
+        writeln!(out, "{}", line.trim_end())?;
     }
     Ok(())
 }
@@ -365,7 +368,7 @@ mod tests {
             vec!["ä".to_owned(), "1".to_owned()],
             vec!["\u{1b}[2J".to_owned(), String::new()],
         ];
-        write_table(&mut out, &["N", "SIZE"], &rows).unwrap();
+        write_table(&mut out, &["N", "SIZE"], rows.into()).unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "N           SIZE\nä           1\n\\u{1b}[2J\n"

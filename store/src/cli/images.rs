@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
-use teu_store::{Digest, Image, RefRecord, Reference, Store};
+use teu_store::{Digest, ListedImage, Reference, Store};
 
 use super::format::{self, Format, Listed};
-use super::{Outcome, people_bytes};
+use super::{Outcome, chain, people_bytes};
 
 /// List the images of the store
 #[derive(Debug, Args)]
@@ -38,19 +38,20 @@ struct Row {
 }
 
 impl Row {
-    fn new(record: RefRecord, image: &Image) -> Row {
+    fn new(listed: ListedImage) -> Row {
+        let image = listed.image;
         Row {
-            id: image.id(),
-            manifest: image.manifest_digest(),
-            target: record.target.digest,
-            pushed: record.pushed.map(|pushed| pushed.digest),
-            created: image.config.created.clone(),
-            updated: record.updated,
-            architecture: image.config.architecture.clone(),
-            os: image.config.os.clone(),
-            layers: image.manifest.layers.len(),
-            size: packed_bytes(image),
-            name: record.name,
+            name: listed.name,
+            id: image.id,
+            manifest: image.manifest,
+            target: listed.target,
+            pushed: listed.pushed,
+            created: image.created,
+            updated: listed.updated,
+            architecture: image.architecture,
+            os: image.os,
+            layers: image.layers,
+            size: image.size,
         }
     }
 }
@@ -71,7 +72,8 @@ impl Listed for Row {
 
 impl Images {
     pub(crate) fn run(self, store: &Store) -> Outcome {
-        let rows = store.map_images(Row::new)?;
+        let list = store.list_images()?;
+        let rows = list.images.into_iter().map(Row::new);
         if self.quiet {
             let mut out = std::io::stdout().lock();
             for row in rows {
@@ -80,19 +82,14 @@ impl Images {
         } else {
             format::print(&self.format, rows)?;
         }
-        Ok(ExitCode::SUCCESS)
+        for error in &list.unreadable {
+            let _ = writeln!(std::io::stderr(), "teu-store: {}", chain(error));
+        }
+        Ok(match list.unreadable.is_empty() {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        })
     }
-}
-
-/// Bytes of the image as a registry would send it.
-pub(crate) fn packed_bytes(image: &Image) -> u64 {
-    image
-        .manifest
-        .layers
-        .iter()
-        .map(|layer| layer.size)
-        .sum::<u64>()
-        + image.manifest.config.size
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use teu_store::{Image, RefRecord, Reference, Store};
 
 use super::Outcome;
 use super::format::{self, Format};
-use super::images::packed_bytes;
 use super::registry::RegistryArgs;
 use super::transfer::Failed;
 
@@ -111,7 +110,7 @@ impl Inspect {
                     "descriptor": image.manifest_descriptor,
                     "manifest": image.manifest,
                     "config": image.config,
-                    "size": packed_bytes(&image),
+                    "size": image.packed_bytes(),
                 });
                 (Vec::new(), record)
             }
@@ -151,7 +150,7 @@ impl Inspect {
             "descriptor": image.manifest_descriptor,
             "manifest": image.manifest,
             "config": image.config,
-            "size": packed_bytes(image),
+            "size": image.packed_bytes(),
         }))
     }
 }
@@ -185,6 +184,7 @@ mod tests {
             name: name.parse().unwrap(),
             target: descriptor(b"here"),
             pushed,
+            summary: None,
             updated: String::new(),
         };
         let records = [

@@ -75,7 +75,7 @@ impl Store {
         let masked = |path: &[u8]| options.masked.iter().any(|mask| is_below(path, mask));
         let changes = changes::find(&before, root.as_fd(), &masked).map_err(failed)?;
         if changes.is_empty() {
-            self.set_ref(name, &image.manifest_descriptor)?;
+            work.finish_image(&image.manifest_descriptor, &[], None, Some(name))?;
             return Ok(Repacked {
                 manifest: image.manifest_digest(),
                 members: 0,

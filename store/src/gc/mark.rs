@@ -1,6 +1,5 @@
 //! What is in use: all that transactions in flight, roots, the builder's cache and references name.
 
-use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -8,16 +7,19 @@ use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 
+use rustix::fs::RenameFlags;
+
+use super::kept::Kept;
 use crate::blobs::read_checked;
 use crate::digest::{ChainId, Digest};
 use crate::dirs;
 use crate::error::{Context, Error};
 use crate::identity;
-use crate::image::{DOCUMENT_BYTES_MAX, Document, RootFs};
-use crate::lock::Lock;
+use crate::image::{DOCUMENT_BYTES_MAX, Names, RootFs};
+use crate::lock::{Lock, Mode};
 use crate::processors::on_all_processors;
-use crate::refs::RefRecord;
-use crate::store::Store;
+use crate::refs::{RefTargets, read_record};
+use crate::store::{self, Store};
 
 /// Largest file of the builder's cache that is searched for digests, in bytes; a step's record has some KiB.
 const CACHE_FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -49,16 +51,32 @@ impl Own<'_> {
     fn removes(self) -> bool {
         matches!(self, Own::Collector(_))
     }
+
+    /// Moves what a dead transaction left out of the way; it is removed when nobody waits for that.
+    fn throw_away(self, path: &Path) -> Result<(), Error> {
+        let Own::Collector(own) = self else {
+            return Ok(());
+        };
+        if identity::own().is_root {
+            let target = own.join(store::unique_name("trash")?);
+            return store::rename_directory(path, &target, RenameFlags::empty())
+                .context("move away", path);
+        }
+        match dirs::remove(path) {
+            // It holds files of subordinate ids: the next build removes it, in a namespace that has them.
+            Err(err) if err.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            removed => removed.context("remove", path),
+        }
+    }
 }
 
 impl Store {
     /// All digests that are in use.
-    pub(super) fn kept(&self, own: Own<'_>) -> Result<HashSet<Digest>, Error> {
-        let mut kept = HashSet::new();
+    pub(super) fn kept(&self, own: Own<'_>) -> Result<Kept, Error> {
+        let mut kept = Kept::default();
         for digest in self.wanted(own)? {
             // What a transaction has only begun to fetch cannot be read yet; it announces the rest itself.
             let _ = self.keep_all_of(&digest, &mut kept);
-            kept.insert(digest);
         }
         for root in self.root_records()? {
             kept.extend(root.layers.iter().map(|layer| layer.0));
@@ -69,17 +87,22 @@ impl Store {
         }
         let cache = self.folder("cache");
         search_cache(&cache, CACHE_DEPTH_MAX, &mut kept).context("read", &cache)?;
-        let records = self.list_refs()?;
-        for part in on_all_processors(&records, |part| self.named(part))? {
-            kept = joined(kept, part);
-        }
-        Ok(kept)
+        let paths = {
+            // While names are replaced, a list of them may miss one.
+            let _renaming = Lock::acquire(&self.lock_path("refs"), Mode::Exclusive)?;
+            self.ref_paths()?
+        };
+        let parts = on_all_processors(&paths, |part| self.named(part))?;
+        Ok(parts.into_iter().fold(kept, Kept::joined))
     }
 
-    /// All digests that references name.
-    fn named(&self, records: &[RefRecord]) -> Result<HashSet<Digest>, Error> {
-        let mut kept = HashSet::new();
-        for record in records {
+    /// All digests that the references at `paths` name.
+    fn named(&self, paths: &[PathBuf]) -> Result<Kept, Error> {
+        let mut kept = Kept::default();
+        for path in paths {
+            let Some(record) = read_record::<RefTargets>(path)? else {
+                continue;
+            };
             // What was packed for a registry is kept for the next one, as far as it is here.
             if let Some(pushed) = &record.pushed {
                 let _ = self.keep_all_of(&pushed.digest, &mut kept);
@@ -118,14 +141,7 @@ impl Store {
             }
             match Lock::try_exclusive(&path.join("lock")) {
                 Ok(None) => wanted.extend(read_wants(&path.join("wants"))?),
-                Ok(Some(_dead)) if own.removes() => match dirs::remove(&path) {
-                    // It holds files of subordinate ids: the next build removes it, in a namespace that has them.
-                    Err(err)
-                        if err.kind() == io::ErrorKind::PermissionDenied
-                            && !identity::own().is_root => {}
-                    removed => removed.context("remove", &path)?,
-                },
-                Ok(Some(_dead)) => {}
+                Ok(Some(_dead)) => own.throw_away(&path)?,
                 // It was ended while it was removing itself, or it is doing so now: two may.
                 Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                     if own.removes() {
@@ -140,12 +156,8 @@ impl Store {
     }
 
     /// Adds document `digest` and everything it names that is here.
-    pub(super) fn keep_all_of(
-        &self,
-        digest: &Digest,
-        kept: &mut HashSet<Digest>,
-    ) -> Result<(), Error> {
-        if !kept.insert(*digest) {
+    pub(super) fn keep_all_of(&self, digest: &Digest, kept: &mut Kept) -> Result<(), Error> {
+        if !kept.insert(digest) {
             return Ok(());
         }
         let (file, size) = self.open_blob(digest)?;
@@ -153,48 +165,50 @@ impl Store {
             return Ok(());
         }
         let bytes = read_checked(file, digest, size)?;
-        let document = Document::parse(&bytes, None).map_err(|source| Error::Document {
+        let names = Names::parse(&bytes).map_err(|source| Error::Document {
             what: digest.to_string(),
             source,
         })?;
-        match document {
-            Document::Index(index) => {
+        match names {
+            Names::Index(manifests) => {
                 // Manifests of platforms that were not pulled are not here.
-                let here = index
-                    .manifests
-                    .iter()
-                    .filter(|manifest| self.has_blob(&manifest.digest));
-                here.into_iter()
-                    .try_for_each(|manifest| self.keep_all_of(&manifest.digest, kept))
+                let mut here = manifests.iter().filter(|manifest| self.has_blob(manifest));
+                here.try_for_each(|manifest| self.keep_all_of(manifest, kept))
             }
-            Document::Manifest(manifest) => {
-                kept.insert(manifest.config.digest);
-                kept.extend(manifest.layers.iter().map(|layer| layer.digest));
-                // What is no container image (an artifact) has no layers of ours.
-                if !manifest.is_image() {
-                    return Ok(());
-                }
-                let config = self.read_blob(&manifest.config.digest, manifest.config.size)?;
-                let config: Layers =
-                    serde_json::from_slice(&config).map_err(|source| Error::Json {
-                        what: manifest.config.digest.to_string(),
-                        source,
-                    })?;
-                let layers = &config.rootfs.diff_ids;
-                kept.extend(layers.iter().map(|layer| layer.0));
-                // Builds use the lower parts of a chain, too, but settle them again in a moment.
-                kept.extend(ChainId::of(layers).map(|chain| chain.0));
+            // What is no container image has no layers of ours.
+            Names::Artifact(blobs) => {
+                kept.extend(blobs);
                 Ok(())
+            }
+            Names::Image { config, layers } => {
+                kept.insert(&config);
+                kept.extend(layers);
+                self.keep_layers_of(&config, kept)
             }
         }
     }
-}
 
-/// Both sets as one; the larger one grows.
-fn joined(a: HashSet<Digest>, b: HashSet<Digest>) -> HashSet<Digest> {
-    let (mut larger, smaller) = if a.len() < b.len() { (b, a) } else { (a, b) };
-    larger.extend(smaller);
-    larger
+    /// Adds the layers of configuration `digest`.
+    fn keep_layers_of(&self, digest: &Digest, kept: &mut Kept) -> Result<(), Error> {
+        let (file, size) = self.open_blob(digest)?;
+        if size > DOCUMENT_BYTES_MAX {
+            return Err(Error::TooLarge {
+                what: format!("blob {digest}"),
+                size,
+                max: DOCUMENT_BYTES_MAX,
+            });
+        }
+        let config = read_checked(file, digest, size)?;
+        let config: Layers = serde_json::from_slice(&config).map_err(|source| Error::Json {
+            what: digest.to_string(),
+            source,
+        })?;
+        let layers = &config.rootfs.diff_ids;
+        kept.extend(layers.iter().map(|layer| layer.0));
+        // Builds use the lower parts of a chain, too, but settle them again in a moment.
+        kept.extend(ChainId::of(layers).map(|chain| chain.0));
+        Ok(())
+    }
 }
 
 fn read_wants(path: &PathBuf) -> Result<Vec<Digest>, Error> {
@@ -206,7 +220,7 @@ fn read_wants(path: &PathBuf) -> Result<Vec<Digest>, Error> {
 }
 
 /// Finds all digests in the text of the builder's cache, whatever its format: a step's record names the layers it made.
-fn search_cache(folder: &Path, depth: usize, kept: &mut HashSet<Digest>) -> io::Result<()> {
+fn search_cache(folder: &Path, depth: usize, kept: &mut Kept) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let Ok(metadata) = entry.metadata() else {

@@ -1,27 +1,41 @@
 //! Removes what nothing names.
 //!
-//! Holding the gc lock alone, it reads what everybody wants, in this order: transactions in flight, roots, the builder's
-//! cache, references. A transaction sets its reference before it ends, and a new one cannot announce anything
-//! meanwhile: so whatever is used stands in at least one of them when it is read. Then it unlinks the rest.
-//! Killed on its way, the next one finishes.
+//! 1. Collectors take turns: each holds `lock/collect` from its start to its end.
+//! 2. Holding the gc lock alone, it asks for announcements (see [`announced`]) and reads what everybody wants, in this
+//!    order: transactions in flight, roots, the builder's cache, references. A transaction sets its reference before it
+//!    ends, and a new one cannot announce anything meanwhile: so whatever is used stands in at least one of them when
+//!    it is read. What is found there, and all that it names, is *kept*.
+//! 3. Without the lock it looks for files that are not kept, and removes them by batches, each under the lock (see [`sweep`]).
+//!    Before each batch, what was announced meanwhile is kept, too, with all that it names.
+//!
+//! Whoever uses something announces it *before* looking whether it is here: by 2 or 3 the collector has heard of it before
+//! it removes anything more. So what is here after it was announced stays. That holds for each file: a document that is here
+//! may name another that is not, because that went in an earlier batch. Who gives such a document a name looks for all that it
+//! names (`Transaction::finish_image`), or for another name that it still has, whose content stays for that reason
+//! (`Store::tag`). A layer's files cannot be parted like this: its record goes first, and vouches for the others.
+//!
+//! Killed at any point, what it has removed nobody needed, and the next one goes on with the rest.
 
+mod announced;
+mod kept;
 mod mark;
 mod prune;
+mod sweep;
 mod usage;
 
-use std::collections::HashSet;
 use std::fs;
-use std::io;
 use std::path::Path;
 
 use crate::digest::{Algorithm, Digest};
 use crate::dirs;
 use crate::error::{Context, Error};
 use crate::identity;
-use crate::lock::Mode;
-use crate::store::{self, OWNED, Store};
+use crate::lock::{Lock, Mode};
+use crate::store::{OWNED, Store};
 
+use announced::Announced;
 use mark::Own;
+use sweep::Sweep;
 
 pub use prune::{PrunePolicy, Pruned};
 pub use usage::{ImageUsage, Usage};
@@ -46,14 +60,23 @@ impl Store {
     /// what belongs to that image is unknown then.
     pub fn gc(&self) -> Result<Removed, Error> {
         self.drop_views()?;
+        let _alone = Lock::acquire(&self.lock_path("collect"), Mode::Exclusive)?;
         // Taken before the lock, because taking it needs that lock; the trash goes when it is dropped, without the lock.
         let trash = self.begin()?;
-        let removed = {
+        let (announced, kept) = {
             let _gc = self.gc_lock(Mode::Exclusive)?;
-            let kept = self.kept(Own::Collector(trash.scratch()))?;
-            self.sweep(&kept, trash.scratch())?
+            let announced = Announced::ask(self)?;
+            (announced, self.kept(Own::Collector(trash.scratch()))?)
         };
-        Ok(removed)
+        let sweep = Sweep {
+            store: self,
+            kept,
+            announced,
+            trash: trash.scratch(),
+            removed: Removed::default(),
+            is_lent: identity::own().is_lent,
+        };
+        sweep.run()
     }
 
     /// As [`Store::gc`], and the builder's cache goes, too: the next build starts cold.
@@ -64,24 +87,6 @@ impl Store {
             dirs::remove(&path).context("remove", &path)?;
         }
         self.gc()
-    }
-
-    fn sweep(&self, kept: &HashSet<Digest>, trash: &Path) -> Result<Removed, Error> {
-        let mut removed = Removed::default();
-        // Only within a namespace that has their ids can these be removed, too.
-        let is_lent = identity::own().is_lent;
-        let folders = FOLDERS.iter().chain(is_lent.then_some(&OWNED));
-        for folder in folders {
-            self.each_file(folder, |entry, digest| {
-                let is_kept = digest.is_some_and(|digest| kept.contains(&digest));
-                let is_out_of_reach = !is_lent && is_owned(&entry.file_name());
-                match is_kept || is_out_of_reach {
-                    true => Ok(()),
-                    false => discard(entry, trash, &mut removed),
-                }
-            })?;
-        }
-        Ok(removed)
     }
 
     /// Calls `each` for all that is in one of [`FOLDERS`], with the digest that it is named by.
@@ -105,7 +110,7 @@ impl Store {
 fn named(algorithm: Algorithm, name: &std::ffi::OsStr) -> Option<Digest> {
     let hex = name.to_str()?;
     let hex = hex.split_once('.').map_or(hex, |(hex, _)| hex);
-    format!("{}:{hex}", algorithm.name()).parse().ok()
+    Digest::from_hex(algorithm, hex)
 }
 
 /// Whether a chain's corrections belong to subordinate ids.
@@ -113,26 +118,6 @@ fn is_owned(name: &std::ffi::OsStr) -> bool {
     Path::new(name)
         .extension()
         .is_some_and(|extension| extension == OWNED)
-}
-
-/// Removes a file; moves a directory to the trash, where it is removed without the lock.
-fn discard(entry: &fs::DirEntry, trash: &Path, removed: &mut Removed) -> Result<(), Error> {
-    let path = entry.path();
-    let metadata = match entry.metadata() {
-        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other.context("stat", &path)?,
-    };
-    removed.files += 1;
-    if metadata.is_dir() {
-        let target = trash.join(store::unique_name("trash")?);
-        return store::rename_directory(&path, &target, rustix::fs::RenameFlags::empty())
-            .context("move away", &path);
-    }
-    // A tar that is a blob, too, gives its space back only with its last name.
-    if std::os::unix::fs::MetadataExt::nlink(&metadata) == 1 {
-        removed.bytes += metadata.len();
-    }
-    fs::remove_file(&path).context("remove", &path)
 }
 
 #[cfg(test)]

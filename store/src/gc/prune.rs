@@ -1,11 +1,12 @@
 //! Which names of images are to go, by age and by the room they take. The choice is a pure value, so that it can be
 //! shown before it is carried out; what then has no name is `gc`'s.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::kept::Kept;
 use super::usage::Files;
 use crate::error::Error;
 use crate::reference::Reference;
@@ -47,10 +48,10 @@ impl Store {
         let in_use = self.manifests_in_use()?;
         let mut candidates = Vec::new();
         for record in self.list_refs()? {
-            let mut digests = HashSet::new();
+            let mut digests = Kept::default();
             self.keep_all_of(&record.target.digest, &mut digests)?;
             candidates.push(Candidate {
-                in_use: !digests.is_disjoint(&in_use),
+                in_use: in_use.iter().any(|manifest| digests.contains(manifest)),
                 files: self.files_of(&digests)?,
                 name: record.name,
                 updated: record.updated,

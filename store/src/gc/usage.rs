@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::kept::Kept;
 use super::mark::Own;
 use super::{FOLDERS, Store};
 use crate::digest::{Algorithm, Digest};
@@ -114,7 +115,7 @@ impl Store {
         let mut users: HashMap<(u64, u64), usize> = HashMap::new();
         let mut all = Vec::new();
         for record in self.list_refs()? {
-            let mut digests = HashSet::new();
+            let mut digests = Kept::default();
             self.keep_all_of(&record.target.digest, &mut digests)?;
             let files = self.files_of(&digests)?;
             for file in files.keys() {
@@ -148,7 +149,7 @@ impl Store {
     }
 
     /// All files named by these digests.
-    pub(super) fn files_of(&self, digests: &HashSet<Digest>) -> Result<Files, Error> {
+    pub(super) fn files_of(&self, digests: &Kept) -> Result<Files, Error> {
         let mut files = Files::new();
         for folder in FOLDERS {
             for algorithm in Algorithm::ALL {

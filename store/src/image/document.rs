@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::descriptor::{Descriptor, Platform, version};
 use super::{media_type, null_is_default};
+use crate::digest::Digest;
 
 /// Largest manifest, index or configuration we read, in bytes. Registries refuse manifests above 4 MiB
 /// (distribution-spec, "Pushing manifests"), and a document is held in memory whole.
@@ -102,47 +104,66 @@ pub enum BadDocument {
     Neither,
 }
 
-/// The few fields that tell the documents apart.
+/// What a document names, for who needs no more of it: much cheaper to read than the document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Names {
+    /// The manifests of an index.
+    Index(Vec<Digest>),
+    /// Of a container image, which has layers in the store.
+    Image { config: Digest, layers: Vec<Digest> },
+    /// Of anything else, such as a signature.
+    Artifact(Vec<Digest>),
+}
+
+/// The few fields that tell the documents apart; `C` and `D` are what is read of a descriptor.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Probe {
+struct Probe<C, D> {
     schema_version: Option<u64>,
     media_type: Option<String>,
-    config: Option<serde::de::IgnoredAny>,
-    layers: Option<serde::de::IgnoredAny>,
-    manifests: Option<serde::de::IgnoredAny>,
-    fs_layers: Option<serde::de::IgnoredAny>,
+    config: Option<C>,
+    layers: Option<D>,
+    manifests: Option<D>,
+    fs_layers: Option<IgnoredAny>,
 }
 
-impl Manifest {
-    /// Whether it is of a container image, not of an artifact such as a signature.
-    pub fn is_image(&self) -> bool {
-        matches!(
-            &*self.config.media_type,
-            media_type::OCI_CONFIG | media_type::DOCKER_CONFIG
-        )
-    }
+/// Of a descriptor, its content's name.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Named {
+    pub(crate) digest: Digest,
 }
 
-impl Document {
-    /// Reads a document; `announced` is the media type of its descriptor or of the server's answer, where known.
-    ///
-    /// What could be read in two ways is refused, whatever it is called (CVE-2021-41190).
-    pub fn parse(bytes: &[u8], announced: Option<&str>) -> Result<Document, BadDocument> {
-        let probe: Probe = serde_json::from_slice(bytes).map_err(BadDocument::Json)?;
-        match probe.schema_version {
+/// Of a configuration's descriptor.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NamedConfig {
+    media_type: String,
+    digest: Digest,
+}
+
+/// Which of the two a document is.
+#[derive(Clone, Copy)]
+enum Kind {
+    Manifest,
+    Index,
+}
+
+impl<C, D> Probe<C, D> {
+    /// Which document this is. What could be read in two ways is refused, whatever it is called (CVE-2021-41190).
+    fn kind(&self, announced: Option<&str>) -> Result<Kind, BadDocument> {
+        match self.schema_version {
             Some(1) => return Err(BadDocument::Schema1),
             Some(2) => {}
-            None if probe.fs_layers.is_some() => return Err(BadDocument::Schema1),
+            None if self.fs_layers.is_some() => return Err(BadDocument::Schema1),
             None => return Err(BadDocument::Neither),
             Some(other) => return Err(BadDocument::Schema(other)),
         }
-        if (probe.layers.is_some() || probe.config.is_some() || probe.fs_layers.is_some())
-            && probe.manifests.is_some()
+        if (self.layers.is_some() || self.config.is_some() || self.fs_layers.is_some())
+            && self.manifests.is_some()
         {
             return Err(BadDocument::Ambiguous);
         }
-        if let (Some(own), Some(announced)) = (&probe.media_type, announced)
+        if let (Some(own), Some(announced)) = (&self.media_type, announced)
             && own != announced
             && is_document(announced)
         {
@@ -151,19 +172,64 @@ impl Document {
                 announced: announced.to_owned(),
             });
         }
-        let kind = probe
+        let kind = self
             .media_type
             .as_deref()
             .or(announced.filter(|kind| is_document(kind)));
-        let indexed = probe.manifests.is_some();
+        let indexed = self.manifests.is_some();
         match kind {
             Some(media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST) if !indexed => {
-                manifest(bytes)
+                Ok(Kind::Manifest)
             }
-            Some(media_type::OCI_INDEX | media_type::DOCKER_INDEX) if indexed => index(bytes),
-            None if indexed => index(bytes),
-            None if probe.config.is_some() => manifest(bytes),
+            Some(media_type::OCI_INDEX | media_type::DOCKER_INDEX) if indexed => Ok(Kind::Index),
+            None if indexed => Ok(Kind::Index),
+            None if self.config.is_some() => Ok(Kind::Manifest),
             _ => Err(BadDocument::Neither),
+        }
+    }
+}
+
+impl Names {
+    /// Reads what a document names.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Names, BadDocument> {
+        let probe: Probe<NamedConfig, Vec<Named>> =
+            serde_json::from_slice(bytes).map_err(BadDocument::Json)?;
+        let kind = probe.kind(None)?;
+        let digests = |named: Option<Vec<Named>>| {
+            let named = named.unwrap_or_default().into_iter();
+            named.map(|named| named.digest).collect::<Vec<Digest>>()
+        };
+        match (kind, probe.config) {
+            (Kind::Index, _) => Ok(Names::Index(digests(probe.manifests))),
+            (Kind::Manifest, None) => Err(BadDocument::Neither),
+            (Kind::Manifest, Some(config)) if is_image(&config.media_type) => Ok(Names::Image {
+                config: config.digest,
+                layers: digests(probe.layers),
+            }),
+            (Kind::Manifest, Some(config)) => {
+                let mut blobs = digests(probe.layers);
+                blobs.push(config.digest);
+                Ok(Names::Artifact(blobs))
+            }
+        }
+    }
+}
+
+impl Manifest {
+    /// Whether it is of a container image, not of an artifact such as a signature.
+    pub fn is_image(&self) -> bool {
+        is_image(&self.config.media_type)
+    }
+}
+
+impl Document {
+    /// Reads a document; `announced` is the media type of its descriptor or of the server's answer, where known.
+    pub fn parse(bytes: &[u8], announced: Option<&str>) -> Result<Document, BadDocument> {
+        let probe: Probe<IgnoredAny, IgnoredAny> =
+            serde_json::from_slice(bytes).map_err(BadDocument::Json)?;
+        match probe.kind(announced)? {
+            Kind::Manifest => manifest(bytes),
+            Kind::Index => index(bytes),
         }
     }
 
@@ -177,6 +243,11 @@ impl Document {
             Document::Index(index) => index.media_type.as_deref().unwrap_or(media_type::OCI_INDEX),
         }
     }
+}
+
+/// Whether a configuration of this media type is a container image's.
+fn is_image(config: &str) -> bool {
+    matches!(config, media_type::OCI_CONFIG | media_type::DOCKER_CONFIG)
 }
 
 fn is_document(media_type: &str) -> bool {
@@ -233,7 +304,6 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::Digest;
 
     fn descriptor(kind: &str) -> Value {
         serde_json::json!({"mediaType": kind, "digest": Digest::of(b"x"), "size": 1})
@@ -249,6 +319,8 @@ mod tests {
         let Document::Manifest(manifest) = parse(&value, None).unwrap() else {
             panic!("a manifest")
         };
+        let names = Names::parse(value.to_string().as_bytes()).unwrap();
+        assert_eq!(names, Names::Artifact(vec![Digest::of(b"x")]));
         assert_eq!(serde_json::to_value(manifest).unwrap(), value);
     }
 

@@ -11,6 +11,7 @@ pub mod media_type;
 pub use config::{ContainerConfig, Healthcheck, History, ImageConfig, RootFs};
 pub use descriptor::{BadPlatform, Descriptor, Platform};
 pub use document::{BadDocument, DOCUMENT_BYTES_MAX, Document, Index, Manifest};
+pub(crate) use document::{Named, Names};
 
 use serde::{Deserialize, Deserializer};
 
