@@ -5,12 +5,15 @@
     reason = "a test that meets the unexpected panics"
 )]
 
+mod begin;
 mod command_line;
 mod cost;
 mod doors;
+mod drivers;
 mod journal;
 mod life;
 mod output;
 mod podman;
 mod post;
 mod rotation;
+mod terminal;
