@@ -42,8 +42,8 @@ pub fn signalfd(signals: &[i32]) -> io::Result<OwnedFd> {
 /// left open must not be held for a container's life. `close_range(2)`, Linux
 /// 5.9; where it lacks, they stay open.
 pub fn close_inherited() {
-    // SAFETY: called first in `main`, when no value of this program owns a
-    // descriptor above the standard streams.
+    // SAFETY: called first in `main`, or by who has dropped all that it had: no value of
+    // this program owns a descriptor above the standard streams.
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
 }
 

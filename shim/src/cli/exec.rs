@@ -1,13 +1,16 @@
 //! `teu exec`: another process in a running container, by the runtime.
 
 mod stay;
+mod terminal;
 
-use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
 
 use serde_json::{Value, json};
 
+use super::detach::Keys;
 use super::flags;
+use super::own_terminal::window_size;
 use super::user::{self, User};
 use crate::Error;
 use crate::container::exit::SIGNAL_STATUS_BASE;
@@ -31,6 +34,9 @@ pub(super) struct Arguments {
     /// Give it a terminal
     #[arg(short, long)]
     tty: bool,
+    /// Leave its terminal by these keys; "" for none
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    detach_keys: Keys,
     /// Set a variable; without =VALUE, pass the caller's on
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
@@ -82,7 +88,10 @@ pub(super) fn run(place: &Place, arguments: &Arguments) -> Result<u8, Error> {
         Some(text) => Some(user::of_container(init_pid(&folder)?, text)?),
         None => None,
     };
-    let process = change(process, arguments, variables, user.as_ref());
+    let mut process = change(process, arguments, variables, user.as_ref());
+    if let Some(size) = window_size().filter(|_| arguments.tty) {
+        process["consoleSize"] = json!({"height": size.ws_row, "width": size.ws_col});
+    }
     execute(place, &folder, &record, arguments, &process)
 }
 
@@ -198,27 +207,31 @@ fn execute(
     let mut command = runtime.command("exec");
     command.arg("--process").arg(&scratch.process);
     command.arg("--pid-file").arg(&scratch.pid);
-    if arguments.detach {
-        command.arg("--detach").stdout(Stdio::null());
-        command.stderr(Stdio::null());
-    }
-    if !arguments.interactive || arguments.detach {
-        command.stdin(Stdio::null());
-    }
-    command.arg(folder.id.as_str());
-    let ended = if arguments.detach {
-        let status = command.status().at("execute", &runtime.program)?;
-        stay::Ended {
-            status,
-            words: Vec::new(),
-        }
+    let ended = if arguments.tty && !arguments.detach {
+        let order = terminal::Order {
+            folder,
+            key: &key,
+            program: &runtime.program,
+            pid_file: &scratch.pid,
+            interactive: arguments.interactive,
+            keys: &arguments.detach_keys,
+        };
+        terminal::with(command, &order)?
     } else {
-        stay::with(command, &runtime.program, &scratch.pid)?
+        if !arguments.interactive || arguments.detach {
+            command.stdin(Stdio::null());
+        }
+        if arguments.detach {
+            detached(command, folder, &runtime.program)?
+        } else {
+            command.arg(folder.id.as_str());
+            stay::with(command, &runtime.program, &scratch.pid)?
+        }
     };
     let code = ended.status.code();
     let code = code.unwrap_or_else(|| SIGNAL_STATUS_BASE + signal_of(ended.status));
     // The process may itself have ended with this status: then the runtime logged no error.
-    if (code == STATUS_RUNTIME_ERROR || arguments.detach && code != 0)
+    if (code == STATUS_RUNTIME_ERROR || ended.refused)
         && let Some(message) = runtime.last_error()
     {
         // What it says to people is shorter than what it logs, where it says anything.
@@ -229,6 +242,18 @@ fn execute(
     }
     stay::show(&ended.words)?;
     Ok(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+/// The process goes on without us.
+fn detached(mut command: Command, folder: &Folder, program: &Path) -> Result<stay::Ended, Error> {
+    command.arg("--detach").arg(folder.id.as_str());
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let status = command.status().at("execute", program)?;
+    Ok(stay::Ended {
+        status,
+        words: Vec::new(),
+        refused: !status.success(),
+    })
 }
 
 fn signal_of(status: ExitStatus) -> i32 {

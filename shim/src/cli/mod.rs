@@ -11,6 +11,7 @@ mod inspect;
 mod kill;
 mod launch;
 mod logs;
+mod own_terminal;
 mod pass;
 mod plan;
 mod ps;

@@ -1,14 +1,15 @@
 //! Staying with a container: its output to ours, our input, signals and window
 //! size to it, its exit status as ours.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::isatty;
 
 use super::detach::Keys;
 use super::handle::Connection;
+use super::own_terminal::{RawTerminal, window_size, write_all};
 use crate::container::{Exit, Folder};
 use crate::error::At as _;
 use crate::runtime::STATUS_OWN_ERROR;
@@ -32,26 +33,6 @@ const SIGNALS: [i32; 9] = [
 ];
 /// Status of a `teu` whose own output has no reader any more: 128 + SIGPIPE.
 const STATUS_BROKEN_PIPE: u8 = 141;
-
-/// A terminal in raw mode; its old mode comes back with the end of the value.
-struct RawTerminal(Termios);
-
-impl RawTerminal {
-    fn enter() -> Result<Self, Error> {
-        let old = tcgetattr(rustix::stdio::stdin()).call("tcgetattr")?;
-        let mut raw = old.clone();
-        raw.make_raw();
-        tcsetattr(rustix::stdio::stdin(), OptionalActions::Drain, &raw).call("tcsetattr")?;
-        Ok(Self(old))
-    }
-}
-
-impl Drop for RawTerminal {
-    fn drop(&mut self) {
-        let _: rustix::io::Result<()> =
-            tcsetattr(rustix::stdio::stdin(), OptionalActions::Drain, &self.0);
-    }
-}
 
 /// A connection to a container's streams.
 pub(super) struct Session {
@@ -102,7 +83,7 @@ impl Session {
             control_ended: false,
             exit: None,
         };
-        if terminal && let Some(size) = window_size() {
+        if terminal && let Some(size) = size_request() {
             // Before the program starts and asks for it. It may have ended: that is told by the other answer.
             let _: Answer = session.connection.ask(size)?;
         }
@@ -283,33 +264,15 @@ impl Session {
     }
 
     fn send_window_size(&self) -> Result<(), Error> {
-        window_size().map_or(Ok(()), |size| self.connection.send(size))
+        size_request().map_or(Ok(()), |size| self.connection.send(size))
     }
 }
 
-/// The size of our own terminal's window.
-fn window_size() -> Option<Request> {
-    let sizes = [rustix::stdio::stdin(), rustix::stdio::stdout()].map(|fd| tcgetwinsize(fd).ok());
-    let size = sizes.into_iter().flatten().find(|size| size.ws_row > 0)?;
+/// Gives the container's terminal the size of ours.
+fn size_request() -> Option<Request> {
+    let size = window_size()?;
     Some(Request::Resize {
         rows: size.ws_row,
         columns: size.ws_col,
     })
-}
-
-/// Writes everything; `false`: nobody reads.
-pub(super) fn write_all(fd: BorrowedFd<'_>, mut data: &[u8]) -> Result<bool, Error> {
-    while !data.is_empty() {
-        match rustix::io::write(fd, data) {
-            Ok(n) => data = &data[n..],
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) => {
-                let mut ready = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
-                poll(&mut ready, None).call("poll")?;
-            }
-            Err(rustix::io::Errno::PIPE) => return Ok(false),
-            Err(err) => return Err(err).call("write"),
-        }
-    }
-    Ok(true)
 }

@@ -41,6 +41,8 @@ pub(super) struct Ended {
     pub(super) status: ExitStatus,
     /// What was said on standard error before there was a process.
     pub(super) words: Vec<u8>,
+    /// It is the runtime's status: there was no process.
+    pub(super) refused: bool,
 }
 
 /// Runs the runtime to its end, which writes `pid_file` once there is a process.
@@ -66,6 +68,7 @@ pub(super) fn with(mut command: Command, program: &Path, pid_file: &Path) -> Res
     Ok(Ended {
         status,
         words: stderr.words,
+        refused: false,
     })
 }
 
@@ -157,5 +160,5 @@ impl Stderr<'_> {
 
 /// Writes to standard error. That nobody reads it is no error.
 pub(super) fn show(bytes: &[u8]) -> Result<(), Error> {
-    crate::cli::session::write_all(rustix::stdio::stderr(), bytes).map(|_| ())
+    crate::cli::own_terminal::write_all(rustix::stdio::stderr(), bytes).map(|_| ())
 }
