@@ -11,7 +11,7 @@ use crate::execute::{Executor, Failure, RunError, Settings, StepError};
 use crate::images::{self, StoreImages};
 use crate::isolation::Isolation;
 use crate::output::{Built, OutputError, Outputs, Sending, Sent};
-use crate::plan::{self, Checked, Plan};
+use crate::plan::{self, Checked, Plan, Target};
 use crate::prepare::{DockerfilePlace, NamedPlace, Prepared, Source};
 use crate::progress::Progress;
 use crate::report::Problem;
@@ -20,6 +20,7 @@ use crate::schedule;
 use crate::storage::{Storage, StorageError};
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use teu_store::image::Platform;
 use teu_store::{DiffId, Reference, Store};
 
 /// Steps that run at once, beyond the number of processors: most of them wait for a network or a disk.
@@ -48,8 +49,10 @@ pub struct Request {
     pub cache_from: Vec<exchange::From>,
     /// Where steps' results go besides the store.
     pub cache_to: Vec<exchange::To>,
-    /// What shapes the plan.
+    /// What shapes the plan; its platform is the first of `platforms`.
     pub options: plan::Options,
+    /// What images are built for; at least one.
+    pub platforms: Vec<Platform>,
     /// What shapes its execution.
     pub settings: Settings,
     /// The latest time in the image.
@@ -89,6 +92,9 @@ pub enum BuildError {
     /// The user had enough.
     #[error("interrupted")]
     Interrupted,
+    /// There is nothing to build for.
+    #[error("no platform is given")]
+    NoPlatform,
     /// Two things are to be read from standard input.
     #[error("the context and the Dockerfile cannot both be read from standard input")]
     StdinTwice,
@@ -128,7 +134,23 @@ impl Request {
     pub fn plan(&self, prepared: &Prepared, progress: &Progress) -> Result<Plan, BuildError> {
         let file = self.parse(prepared)?;
         let mut images = self.images(progress);
-        plan::plan(&file, &prepared.options, &mut images).map_err(BuildError::Problem)
+        let mut whole: Option<Plan> = None;
+        for platform in &self.platforms {
+            let options = plan::Options {
+                platform: platform.clone(),
+                ..prepared.options.clone()
+            };
+            let planned = plan::plan(&file, &options, &mut images);
+            let mut planned = planned.map_err(BuildError::Problem)?;
+            if self.platforms.len() > 1 {
+                planned.name_platform();
+            }
+            match &mut whole {
+                None => whole = Some(planned),
+                Some(whole) => whole.join(planned),
+            }
+        }
+        whole.ok_or(BuildError::NoPlatform)
     }
 
     /// Applies the rules to the Dockerfile.
@@ -213,13 +235,25 @@ impl Request {
                 return Err(BuildError::NotReproducible(text));
             }
         }
-        let layers = executor.layers(plan.tree).to_vec();
-        let mut config = self.finished_config(&plan);
-        if self
-            .cache_to
+        let built = plan
+            .results
             .iter()
-            .any(|to| to.place == exchange::Place::Inline)
-        {
+            .map(|target| self.built(&plan, target, &executor))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.send(storage, &built, progress)
+    }
+
+    /// One image that came out.
+    fn built(
+        &self,
+        plan: &Plan,
+        target: &Target,
+        executor: &Executor<'_>,
+    ) -> Result<Built, BuildError> {
+        let layers = executor.layers(target.tree).to_vec();
+        let mut config = self.finished_config(target);
+        let is_inline = |to: &exchange::To| to.place == exchange::Place::Inline;
+        if self.cache_to.iter().any(is_inline) {
             let records = Records {
                 keys: executor.keys_of(&layers),
                 layers: Vec::new(),
@@ -227,13 +261,12 @@ impl Request {
             let value = serde_json::json!(records);
             config.other.insert(INLINE_FIELD.to_owned(), value);
         }
-        let built = Built {
-            platform: self.options.platform.clone(),
+        Ok(Built {
+            platform: target.platform.clone(),
             config,
-            predicates: self.predicates(&plan, storage, &layers)?,
+            predicates: self.predicates(plan, executor.storage, &layers)?,
             layers,
-        };
-        self.send(storage, &[built], progress)
+        })
     }
 
     /// What is said about the result, as far as it is asked for.
@@ -255,7 +288,8 @@ impl Request {
         }
         if let Some(detail) = self.attest.provenance {
             let material = |image: &plan::Image| {
-                let digest = self.store.find_image(&image.name).ok()?.manifest_digest();
+                let found = self.store.find_image_for(&image.name, &image.platform);
+                let digest = found.ok()?.manifest_digest();
                 Some(attest::Material {
                     name: image.name.clone(),
                     digest,
@@ -306,8 +340,8 @@ impl Request {
     }
 
     /// The configuration with the times that only now are needed: those of our own instructions.
-    fn finished_config(&self, plan: &Plan) -> teu_store::image::ImageConfig {
-        let mut config = plan.config.clone();
+    fn finished_config(&self, target: &Target) -> teu_store::image::ImageConfig {
+        let mut config = target.config.clone();
         let time = self.epoch.rfc3339();
         config.created = Some(time.clone());
         let ours = |comment: &Option<String>| comment.as_deref() == Some(plan::HISTORY_COMMENT);

@@ -4,6 +4,7 @@ use crate::plan;
 use crate::progress::{Progress, Style};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use teu_store::image::Platform;
 use teu_store::{Reference, Store};
 
 /// Why a base image is not to be had.
@@ -23,6 +24,16 @@ pub enum ImageError {
         program: PathBuf,
         /// Why not.
         source: std::io::Error,
+    },
+    /// It has one platform, and that is another.
+    #[error(
+        "the image in the store is for {is_for}, and {wanted} is wanted: pull that with teu-store pull --platform {wanted}"
+    )]
+    Platform {
+        /// For what it is.
+        is_for: String,
+        /// What was asked for.
+        wanted: String,
     },
     /// The program said no.
     #[error("copy it into the store{0}")]
@@ -95,19 +106,31 @@ impl plan::Images for StoreImages<'_> {
     fn image(
         &mut self,
         name: &str,
+        platform: &Platform,
     ) -> Result<plan::Image, Box<dyn std::error::Error + Send + Sync>> {
         let store = |error| ImageError::Store(Box::new(error));
-        let image = match self.store.find_image(name) {
+        let image = match self.store.find_image_for(name, platform) {
             Ok(image) => image,
             Err(teu_store::Error::NoSuchImage(_)) => {
                 let reference: Reference = name.parse().map_err(ImageError::Name)?;
-                self.pull(&reference)?;
-                self.store.image(&reference).map_err(store)?
+                self.pull(&reference, platform)?;
+                self.store.find_image_for(name, platform).map_err(store)?
             }
             Err(error) => return Err(store(error).into()),
         };
+        let is_for = (&image.config.os, &image.config.architecture);
+        let is_other = is_for != (&platform.os, &platform.architecture);
+        // Of this machine's own platform the linter speaks.
+        if is_other && !Platform::host().accepts(platform) {
+            let error = ImageError::Platform {
+                is_for: format!("{}/{}", is_for.0, is_for.1),
+                wanted: platform.to_string(),
+            };
+            return Err(error.into());
+        }
         Ok(plan::Image {
             name: name.to_owned(),
+            platform: platform.clone(),
             layers: image.config.rootfs.diff_ids.clone(),
             config: image.config,
         })
@@ -116,14 +139,22 @@ impl plan::Images for StoreImages<'_> {
 
 impl StoreImages<'_> {
     /// Pulls an image. On a terminal the puller shows its own progress, and its own errors.
-    fn pull(&self, reference: &Reference) -> Result<(), ImageError> {
-        self.progress.note(&format!("pulling {reference}"));
+    fn pull(&self, reference: &Reference, platform: &Platform) -> Result<(), ImageError> {
+        let is_own = *platform == Platform::host();
+        let which = match is_own {
+            true => String::new(),
+            false => format!(" for {platform}"),
+        };
+        self.progress.note(&format!("pulling {reference}{which}"));
         let terminal = self.progress.style() == Style::Terminal;
         let mut command = Command::new(self.puller);
         command
             .arg("--root")
             .arg(self.store.root_path())
             .arg("pull");
+        if !is_own {
+            command.args(["--platform", &platform.to_string()]);
+        }
         if terminal {
             command.stderr(Stdio::inherit());
         } else {

@@ -21,6 +21,7 @@ pub mod cli;
 pub mod context;
 pub mod copy;
 pub mod dockerfile;
+pub mod emulation;
 pub mod environment;
 pub mod epoch;
 pub mod exchange;

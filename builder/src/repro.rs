@@ -31,7 +31,11 @@ pub fn differences(
         // Writing to a string cannot fail.
         let _ = writeln!(text, "[{}] {}", step.place, step.text.trim());
         let image = |executor: &Executor<'_>| {
-            storage.put_image(plan.config.clone(), executor.layers(Tree::Step(index)), &[])
+            storage.put_image(
+                plan.results[0].config.clone(),
+                executor.layers(Tree::Step(index)),
+                &[],
+            )
         };
         let (before, after) = (image(first)?, image(second)?);
         let mut found = storage.store().diff(&before, &after, false)?;

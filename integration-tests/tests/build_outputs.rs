@@ -293,3 +293,150 @@ fn what_is_said_about_an_image() {
     assert_eq!(own, id);
     build(&scene, &["--attest", "type=what"]).fails(2, &["neither sbom nor provenance"]);
 }
+
+/// A scene in which `base` is an index over two platforms, whose digest comes with it.
+fn platforms(name: &str) -> (Scene, String) {
+    let scene = Scene::new(name);
+    scene.busybox("busybox");
+    for architecture in ["amd64", "arm64"] {
+        scene.write(format!("base/{architecture}"), architecture);
+    }
+    let text = "FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /arch\n";
+    scene.write("base/Dockerfile", text);
+    let index = for_both(&scene, &["-t", "base", "base"]).succeeds();
+    (scene, index)
+}
+
+fn for_both(scene: &Scene, arguments: &[&str]) -> Outcome {
+    let both = [
+        "build",
+        "--progress",
+        "plain",
+        "--platform",
+        "linux/amd64,linux/arm64",
+    ];
+    scene.run("teu-build", [&both[..], arguments].concat())
+}
+
+#[test]
+fn several_platforms_in_one_build() {
+    let (scene, index) = platforms("platforms");
+    // A base that is an index, a stage that runs here for both, and what it makes for each.
+    scene.write(
+        "context/Dockerfile",
+        "FROM --platform=$BUILDPLATFORM busybox AS tools\nRUN echo once > /once\nARG TARGETPLATFORM\nRUN echo for $TARGETPLATFORM > /made\nFROM base\nCOPY --from=tools /once /made /\n",
+    );
+    let built = for_both(
+        &scene,
+        &[
+            "-t",
+            "app",
+            "-o",
+            "type=oci,dest=layout,tar=false",
+            "-o",
+            "type=local,dest=out",
+            "context",
+        ],
+    )
+    .exits(0);
+    assert_ne!(built.stdout.trim(), index.trim());
+    for (line, count) in [
+        ("RUN echo once", 2),
+        ("CACHED", 1),
+        ("[linux/arm64 tools 2/2] RUN echo for", 1),
+    ] {
+        assert_eq!(
+            built.stderr.matches(line).count(),
+            count,
+            "{line:?} in {}",
+            built.stderr
+        );
+    }
+    let platforms = "[.manifests[].platform|.os+\"/\"+.architecture]";
+    assert_eq!(
+        raw(&scene, "oci:layout:latest", platforms),
+        "[\"linux/amd64\",\"linux/arm64\"]"
+    );
+    for architecture in ["amd64", "arm64"] {
+        let folder = format!("out/linux_{architecture}");
+        let text = scene.shell(&format!("cat {folder}/arch {folder}/made"));
+        assert_eq!(text, format!("{architecture}for linux/{architecture}"));
+        let inspected = scene.shell(&format!("skopeo inspect --override-arch {architecture} --config oci:layout:latest | jq -r .architecture"));
+        assert_eq!(inspected, architecture);
+    }
+}
+
+#[test]
+fn what_cannot_be_built_for_a_platform_is_said() {
+    let (scene, _) = platforms("no platform");
+    scene.write("context/Dockerfile", "FROM base\nRUN true\n");
+    for_both(&scene, &["context"]).fails(1, &["binfmt_misc", "linux/arm64", "2 | RUN true"]);
+    let single = [
+        "build",
+        "-q",
+        "--platform",
+        "linux/arm64",
+        "--build-context",
+        "base=docker-image://busybox",
+        "context",
+    ];
+    scene.run("teu-build", single).fails(
+        1,
+        &[
+            "the image in the store is for linux/amd64",
+            "linux/arm64 is wanted",
+        ],
+    );
+    scene
+        .run(
+            "teu-build",
+            ["build", "--platform", "windows/amd64", "context"],
+        )
+        .fails(2, &["windows"]);
+}
+
+#[test]
+fn foreign_programs_run_by_an_emulator() {
+    let scene = Scene::new("emulator");
+    // A program for arm64 that a shell can read, and a shell as the emulator of its own user namespace (Linux 6.7).
+    scene.shell(
+        r#"mkdir -p context/bin emulator && cp /bin/busybox emulator/sh
+        { printf '\177ELF\002\001\001\000\000\000\000\000\000\000\000\000\002\000\267\000'; printf '\n[ "$1" = -c ] && eval "$2"\n'; } > context/bin/sh
+        chmod 755 context/bin/sh"#,
+    );
+    scene.write(
+        "context/Dockerfile",
+        "FROM scratch\nCOPY bin /bin\nRUN echo emulated > /made\n",
+    );
+    let build = scene.command(
+        "teu-build",
+        [
+            "build",
+            "--progress",
+            "plain",
+            "--platform",
+            "linux/arm64",
+            "-o",
+            "out",
+            "context",
+        ],
+    );
+    let words: Vec<String> = std::iter::once(build.get_program())
+        .chain(build.get_args())
+        .map(|word| word.to_string_lossy().into_owned())
+        .filter(|word| word != "--cgroup-parent" && !word.starts_with("/teu-test"))
+        .collect();
+    let register = r#"mount -t binfmt_misc none /proc/sys/fs/binfmt_misc 2>/dev/null || exit 99
+        printf ':teu:M::\\x7fELF\\x02\\x01\\x01\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x02\\x00\\xb7\\x00::'"$PWD"'/emulator/sh:F' > /proc/sys/fs/binfmt_misc/register"#;
+    let script = format!("{register}\nexec {}", words.join(" "));
+    let outcome = scene.run("unshare", ["-Urm", "sh", "-euc", &script]);
+    teu_integration_tests::skip_unless!(
+        scene,
+        outcome.code() != 99,
+        "binfmt_misc of user namespaces needs Linux 6.7"
+    );
+    let outcome = outcome.exits(0);
+    let warning = "warning: RUN steps for linux/arm64 are emulated by ";
+    assert!(outcome.stderr.contains(warning), "{}", outcome.stderr);
+    assert_eq!(scene.shell("cat out/made"), "emulated");
+}

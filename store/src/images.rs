@@ -62,6 +62,28 @@ impl Store {
         self.find_by_id(name)
     }
 
+    /// The image of `name` for `platform`: of a name that means several images the one for it, if that is here. A name
+    /// that means a single image means that one, whatever it is for.
+    pub fn find_image_for(&self, name: &str, platform: &Platform) -> Result<Image, Error> {
+        let image = self.find_image(name)?;
+        let target = self.target(&image)?;
+        let Document::Index(index) = self.read_document(&target)? else {
+            return Ok(image);
+        };
+        let missing = || Error::NoSuchImage(name.to_owned());
+        let entry = index.select(platform).cloned().ok_or_else(missing)?;
+        if entry.digest == image.manifest_digest() {
+            return Ok(image);
+        }
+        if !self.has_blob(&entry.digest) {
+            return Err(missing());
+        }
+        match self.read_document(&entry)? {
+            Document::Manifest(manifest) => self.load(entry, *manifest, image.reference),
+            Document::Index(_) => Err(missing()),
+        }
+    }
+
     /// What the name that `image` was found by leads to, which may be an index; without a name the manifest.
     pub fn target(&self, image: &Image) -> Result<Descriptor, Error> {
         let record = image

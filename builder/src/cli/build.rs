@@ -37,6 +37,9 @@ pub(super) struct BuildArguments {
     /// Builds this stage instead of the last.
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
+    /// What the image is for, as OS/ARCHITECTURE[/VARIANT]; several make an index; repeatable [default: this machine].
+    #[arg(long = "platform", value_name = "PLATFORM", value_delimiter = ',', value_parser = platform)]
+    platforms: Vec<Platform>,
     /// Runs every step, whatever earlier builds made.
     #[arg(long)]
     no_cache: bool,
@@ -208,6 +211,7 @@ impl BuildArguments {
             None => DockerfilePlace::Default,
         };
         let outputs = self.outputs()?;
+        let platforms = distinct(&self.platforms);
         let attest = self.attest();
         let context = Place::parse(&self.context)
             .map_err(|error| bad("CONTEXT", &self.context, error.to_string()))?;
@@ -228,11 +232,12 @@ impl BuildArguments {
             options: Options {
                 build_args,
                 target: self.target,
-                platform: Platform::host(),
+                platform: platforms[0].clone(),
                 allow: self.language.allowed()?,
                 network: self.language.network(),
                 ..Options::default()
             },
+            platforms,
             settings: Settings {
                 runtime: self.runtime.unwrap_or_else(|| sibling("teu-runtime")),
                 cgroup_parent: self.cgroup_parent.unwrap_or_default(),
@@ -253,6 +258,33 @@ impl BuildArguments {
             puller: sibling("teu-store"),
         })
     }
+}
+
+/// `local` is this machine.
+fn platform(text: &str) -> Result<Platform, String> {
+    if text == "local" {
+        return Ok(Platform::host());
+    }
+    let parsed = text.parse::<Platform>();
+    let platform = parsed.map_err(|error| error.to_string())?;
+    if platform.os != Platform::host().os {
+        return Err(format!("images for {} cannot be built here", platform.os));
+    }
+    Ok(platform)
+}
+
+/// The platforms, each once; this machine's where none is given.
+fn distinct(given: &[Platform]) -> Vec<Platform> {
+    let mut platforms: Vec<Platform> = Vec::new();
+    for platform in given {
+        if !platforms.contains(platform) {
+            platforms.push(platform.clone());
+        }
+    }
+    if platforms.is_empty() {
+        platforms.push(Platform::host());
+    }
+    platforms
 }
 
 fn attestation(text: &str) -> Result<(String, Wanted), BadAttestation> {

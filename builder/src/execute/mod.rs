@@ -29,6 +29,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use teu_store::DiffId;
+use teu_store::image::Platform;
 
 /// What the command line says about executing steps.
 #[derive(Debug)]
@@ -150,6 +151,8 @@ pub struct Executor<'a> {
     log: Mutex<Vec<LoggedStep>>,
     /// Nothing is looked up and nothing remembered: what comes out is only compared.
     rehearsal: bool,
+    /// The platforms that were said to be emulated.
+    emulated: Mutex<Vec<Platform>>,
     /// Every key that was used, and what it stands for.
     used: Mutex<BTreeMap<Key, DiffId>>,
 }
@@ -185,6 +188,7 @@ impl<'a> Executor<'a> {
             results,
             log: Mutex::default(),
             used: Mutex::default(),
+            emulated: Mutex::default(),
             rehearsal: false,
         }
     }
@@ -222,14 +226,16 @@ impl<'a> Executor<'a> {
 
     /// Whether the step's layer is one of the result's.
     fn in_result(&self, index: usize) -> bool {
-        let mut tree = self.plan.tree;
-        while let Tree::Step(step) = tree {
-            if step == index {
-                return true;
+        self.plan.results.iter().any(|target| {
+            let mut tree = target.tree;
+            while let Tree::Step(step) = tree {
+                if step == index {
+                    return true;
+                }
+                tree = self.plan.steps[step].parent;
             }
-            tree = self.plan.steps[step].parent;
-        }
-        false
+            false
+        })
     }
 
     /// What became of the steps so far, by their numbers.

@@ -14,6 +14,7 @@ use super::container::{Runtime, ending};
 use super::mounts::Mounts;
 use super::rootfs::{self, MountError, Mounted, Stubs};
 use super::{Executor, StepError, config, upper};
+use crate::emulation::emulator;
 use crate::leftovers::STATES;
 use crate::plan::{Run, Step};
 use crate::progress::{Shown, Tail};
@@ -22,6 +23,7 @@ use crate::tree::{Root, TreeError};
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use teu_store::image::Platform;
 use teu_store::{DiffId, UpperPlace};
 
 /// Held by whoever has the terminal: one shell at a time.
@@ -69,6 +71,11 @@ pub enum RunError {
     /// The bundle.
     #[error("make the container's configuration")]
     Config(#[source] Box<teu_store::Error>),
+    /// Programs that nothing here can run.
+    #[error(
+        "this machine cannot run programs for {0}: binfmt_misc has no emulator for them that containers can use (flag F); install one, such as Debian's qemu-user-static with binfmt-support, or build the stage for $BUILDPLATFORM"
+    )]
+    NoEmulator(String),
     /// A secret that the command line does not give.
     #[error("the secret {0:?} is required: give it with --secret id={0},src=FILE")]
     NoSecret(String),
@@ -128,6 +135,9 @@ impl Executor<'_> {
         run: &Run,
         shown: &Shown<'_>,
     ) -> Result<DiffId, StepError> {
+        if let Some(platform) = &run.emulated {
+            self.emulate(platform)?;
+        }
         let parent = self.layers(step.parent);
         let mut place = self.place(index, parent)?;
         let below = self.view(step.parent)?;
@@ -158,6 +168,21 @@ impl Executor<'_> {
         let below = below.as_deref();
         self.storage
             .write_layer(|out| upper::write(out, &upper, below, before.as_ref(), self.epoch.0))
+    }
+
+    /// Makes sure that programs for another processor can run, and says that they run slowly.
+    fn emulate(&self, platform: &Platform) -> Result<(), RunError> {
+        let Some(emulator) = emulator(platform) else {
+            return Err(RunError::NoEmulator(platform.to_string()));
+        };
+        let mut told = self.emulated.lock().unwrap_or_else(PoisonError::into_inner);
+        if !told.contains(platform) {
+            told.push(platform.clone());
+            self.progress.note(&format!(
+                "warning: RUN steps for {platform} are emulated by {emulator}, and slow"
+            ));
+        }
+        Ok(())
     }
 
     fn execute(

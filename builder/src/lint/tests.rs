@@ -7,7 +7,11 @@ use teu_store::image::{ImageConfig, Platform};
 struct Bases;
 
 impl Images for Bases {
-    fn image(&mut self, name: &str) -> Result<Image, Box<dyn std::error::Error + Send + Sync>> {
+    fn image(
+        &mut self,
+        name: &str,
+        platform: &Platform,
+    ) -> Result<Image, Box<dyn std::error::Error + Send + Sync>> {
         let mut config = ImageConfig {
             architecture: if name == "foreign" { "arm64" } else { "amd64" }.into(),
             os: "linux".into(),
@@ -16,6 +20,7 @@ impl Images for Bases {
         config.config.env = vec!["FROM_BASE=1".into()];
         Ok(Image {
             name: name.to_owned(),
+            platform: platform.clone(),
             layers: Vec::new(),
             config,
         })

@@ -3,13 +3,14 @@
 use super::evaluate::{self, State};
 use super::outline::{Outline, description};
 use super::stages::{self, Stages};
-use super::{Image, Images, NamedContext, Options, Origin, Plan, Step, Tree};
+use super::{Image, Images, NamedContext, Options, Origin, Plan, Step, Target, Tree};
 use crate::dockerfile::instruction::Text;
 use crate::dockerfile::{Dockerfile, Result, Span, suggest};
 use crate::lint::{self, Linter, Warning};
 use crate::report::Problem;
 use std::collections::{HashMap, HashSet};
 use teu_store::Reference;
+use teu_store::image::Platform;
 
 /// Plans a build. Asks `images` for each image that a needed stage names, once a name.
 ///
@@ -88,8 +89,11 @@ fn plan_with(
     Ok(Plan {
         images: planner.images,
         steps: planner.steps,
-        tree: state.tree,
-        config: state.config,
+        results: vec![Target {
+            platform: state.platform,
+            tree: state.tree,
+            config: state.config,
+        }],
         warnings,
         lint: linter.warnings(),
         outline: Outline {
@@ -133,7 +137,7 @@ pub(super) struct Planner<'a> {
     pub(super) stages: &'a Stages<'a>,
     source: &'a mut dyn Images,
     images: Vec<Image>,
-    image_places: HashMap<String, usize>,
+    image_places: HashMap<(String, String), usize>,
     pub(super) steps: Vec<Step>,
     done: HashMap<usize, State>,
     /// Stages that wait for others: meeting one again is a circle.
@@ -166,11 +170,17 @@ impl Planner<'_> {
     }
 
     /// The file system that a base name means, with its configuration.
-    pub(super) fn image(&mut self, name: &str, span: &Span) -> Result<(Tree, Image)> {
-        if let Some(&place) = self.image_places.get(name) {
+    pub(super) fn image(
+        &mut self,
+        name: &str,
+        platform: &Platform,
+        span: &Span,
+    ) -> Result<(Tree, Image)> {
+        let key = (name.to_owned(), platform.to_string());
+        if let Some(&place) = self.image_places.get(&key) {
             return Ok((Tree::Image(place), self.images[place].clone()));
         }
-        let image = self.source.image(name).map_err(|error| {
+        let image = self.source.image(name, platform).map_err(|error| {
             let title = format!("the image `{name}` cannot be used");
             let near = suggest::nearest(name, self.stages.names());
             Problem::new(title, span.clone(), crate::build::chain(error.as_ref()))
@@ -178,7 +188,7 @@ impl Planner<'_> {
         })?;
         self.images.push(image.clone());
         let place = self.images.len() - 1;
-        self.image_places.insert(name.to_owned(), place);
+        self.image_places.insert(key, place);
         Ok((Tree::Image(place), image))
     }
 
@@ -199,7 +209,12 @@ impl Planner<'_> {
     }
 
     /// The files that `--from` means: of a stage, a named context or an image.
-    pub(super) fn source(&mut self, from: &Text, own: usize) -> Result<Origin> {
+    pub(super) fn source(
+        &mut self,
+        from: &Text,
+        own: usize,
+        platform: &Platform,
+    ) -> Result<Origin> {
         if from.raw.contains('$') {
             let problem = Problem::new(
                 "variables are not replaced in `from`",
@@ -222,9 +237,9 @@ impl Planner<'_> {
             None => match self.named_context(&name).cloned() {
                 Some(NamedContext::Files(place)) => Ok(Origin::Named(place)),
                 Some(NamedContext::Image(image)) => {
-                    Ok(Origin::Tree(self.image(&image, &from.span)?.0))
+                    Ok(Origin::Tree(self.image(&image, platform, &from.span)?.0))
                 }
-                None => Ok(Origin::Tree(self.image(&name, &from.span)?.0)),
+                None => Ok(Origin::Tree(self.image(&name, platform, &from.span)?.0)),
             },
         }
     }

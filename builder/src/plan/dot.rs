@@ -39,10 +39,20 @@ impl Plan {
         if self.steps.iter().any(Step::reads_context) {
             line(format_args!("  context [shape=folder];\n"));
         }
-        if let Some(tree) = node(self.tree) {
-            line(format_args!(
-                "  result [shape=ellipse];\n  result -> {tree};\n"
-            ));
+        for (index, target) in self.results.iter().enumerate() {
+            let name = match self.results.len() {
+                1 => "result".to_owned(),
+                _ => format!("result{index}"),
+            };
+            if let Some(tree) = node(target.tree) {
+                let label = match self.results.len() {
+                    1 => String::new(),
+                    _ => format!("label={} ", quoted(&target.platform.to_string())),
+                };
+                line(format_args!(
+                    "  {name} [{label}shape=ellipse];\n  {name} -> {tree};\n"
+                ));
+            }
         }
         text.push_str("}\n");
         text

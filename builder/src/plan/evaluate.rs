@@ -13,7 +13,7 @@ use crate::lint::{self, Warning};
 use crate::remote::without_passwords;
 use crate::report::Problem;
 use std::collections::{BTreeSet, HashMap};
-use teu_store::image::{History, ImageConfig, RootFs};
+use teu_store::image::{History, ImageConfig, Platform, RootFs};
 
 /// The search path of images that set none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -29,6 +29,8 @@ const TRIGGERS_MAX: usize = 1_000;
 pub(super) struct State {
     pub(super) tree: Tree,
     pub(super) config: ImageConfig,
+    /// For what the stage's programs are.
+    pub(super) platform: Platform,
     /// ENV and ARG together, in the order in which they were set.
     pub(super) variables: Environment,
     /// The ARGs declared so far; RUN's history names them.
@@ -67,7 +69,10 @@ pub(super) fn stage(planner: &mut Planner<'_>, index: usize) -> Result<State> {
         .as_ref()
         .and_then(|name| planner.named_context(&name.raw).cloned());
     let (state, body) = match replaced {
-        Some(context) => (of_context(planner, &context, &span)?, &[][..]),
+        Some(context) => {
+            let platform = stage.platform.clone();
+            (of_context(planner, &context, platform, &span)?, &[][..])
+        }
         None => (base(planner, index, &span)?, body),
     };
     let name = from
@@ -94,7 +99,8 @@ pub(super) fn stage(planner: &mut Planner<'_>, index: usize) -> Result<State> {
 
 /// Where the stage starts: another stage, nothing, or an image.
 fn base(planner: &mut Planner<'_>, index: usize, span: &Span) -> Result<State> {
-    let name = planner.stages.list[index].base.clone();
+    let stage = &planner.stages.list[index];
+    let (name, platform) = (stage.base.clone(), stage.platform.clone());
     if let Some(earlier) = planner.stages.earlier(&name, index) {
         let state = planner.stage(earlier, span)?;
         return Ok(State {
@@ -103,18 +109,18 @@ fn base(planner: &mut Planner<'_>, index: usize, span: &Span) -> Result<State> {
         });
     }
     if name == "scratch" {
-        let config = scratch(planner);
-        return Ok(start(Tree::Empty, config));
+        let config = scratch(&platform);
+        return Ok(start(Tree::Empty, config, platform));
     }
     if let Some(context) = planner.named_context(&name).cloned() {
-        return of_context(planner, &context, span);
+        return of_context(planner, &context, platform, span);
     }
-    of_image(planner, &name, span)
+    of_image(planner, &name, platform, span)
 }
 
-fn of_image(planner: &mut Planner<'_>, name: &str, span: &Span) -> Result<State> {
-    let (tree, image) = planner.image(name, span)?;
-    let (wanted, config) = (&planner.options.platform, image.config);
+fn of_image(planner: &mut Planner<'_>, name: &str, wanted: Platform, span: &Span) -> Result<State> {
+    let (tree, image) = planner.image(name, &wanted, span)?;
+    let config = image.config;
     if (&config.os, &config.architecture) != (&wanted.os, &wanted.architecture) {
         let detail = format!(
             "the base image {name} is for {}/{}, this build is for {}/{}",
@@ -128,13 +134,26 @@ fn of_image(planner: &mut Planner<'_>, name: &str, span: &Span) -> Result<State>
             help: None,
         });
     }
-    Ok(start(tree, config))
+    let platform = match &*config.architecture {
+        "" => wanted,
+        architecture => Platform {
+            architecture: architecture.to_owned(),
+            variant: config.variant.clone(),
+            ..wanted
+        },
+    };
+    Ok(start(tree, config, platform))
 }
 
 /// A stage that starts from, or is replaced by, what the command line gives.
-fn of_context(planner: &mut Planner<'_>, context: &NamedContext, span: &Span) -> Result<State> {
+fn of_context(
+    planner: &mut Planner<'_>,
+    context: &NamedContext,
+    platform: Platform,
+    span: &Span,
+) -> Result<State> {
     let place = match context {
-        NamedContext::Image(name) => return of_image(planner, name, span),
+        NamedContext::Image(name) => return of_image(planner, name, platform, span),
         NamedContext::Files(place) => *place,
     };
     let path = CopySource::Path {
@@ -159,8 +178,8 @@ fn of_context(planner: &mut Planner<'_>, context: &NamedContext, span: &Span) ->
         text: "FROM the named context".to_owned(),
         span: span.clone(),
     });
-    let config = scratch(planner);
-    let mut state = start(Tree::Step(planner.steps.len() - 1), config);
+    let config = scratch(&platform);
+    let mut state = start(Tree::Step(planner.steps.len() - 1), config, platform);
     state.config.history.push(History {
         created_by: Some("FROM a named context".to_owned()),
         comment: Some(super::HISTORY_COMMENT.to_owned()),
@@ -170,7 +189,7 @@ fn of_context(planner: &mut Planner<'_>, context: &NamedContext, span: &Span) ->
 }
 
 /// A stage with nothing done in it.
-fn start(tree: Tree, mut config: ImageConfig) -> State {
+fn start(tree: Tree, mut config: ImageConfig, platform: Platform) -> State {
     let mut variables = Environment::from_strings(&config.config.env);
     if variables.get("PATH").is_none() {
         variables.set("PATH", DEFAULT_PATH);
@@ -179,6 +198,7 @@ fn start(tree: Tree, mut config: ImageConfig) -> State {
     State {
         tree,
         config,
+        platform,
         variables,
         arguments: Vec::new(),
         cmd_set: false,
@@ -186,8 +206,7 @@ fn start(tree: Tree, mut config: ImageConfig) -> State {
     }
 }
 
-fn scratch(planner: &Planner<'_>) -> ImageConfig {
-    let platform = &planner.options.platform;
+fn scratch(platform: &Platform) -> ImageConfig {
     let mut config = ImageConfig {
         architecture: platform.architecture.clone(),
         os: platform.os.clone(),

@@ -8,11 +8,13 @@ use crate::dockerfile::instruction::{self, CommandLine, Source, Text, Transfer};
 use crate::dockerfile::parse::with_heredocs;
 use crate::dockerfile::word::{Lexer, Quotes};
 use crate::dockerfile::{Result, Span, Statement};
+use crate::emulation::is_native;
 use crate::lint::rules;
 use crate::modes::ModeChange;
 use crate::pattern::ignore::{self, Rules};
 use crate::remote;
 use crate::report::Problem;
+use teu_store::image::Platform;
 
 /// A command's words, and the script they execute, if it stands in the Dockerfile.
 type Command = (Vec<String>, Option<(String, String)>);
@@ -79,11 +81,19 @@ impl Evaluator<'_, '_> {
             user: self.state.config.config.user.clone(),
             network,
             insecure,
+            emulated: self.emulated(),
             mounts,
             script,
         };
         self.step(Operation::Run(Box::new(operation)), created_by, statement);
         Ok(())
+    }
+
+    /// For what the stage's programs are, unless this machine runs them by itself.
+    fn emulated(&self) -> Option<Platform> {
+        let platform = &self.state.platform;
+        let is_native = is_native(&self.planner.options.build_platform, platform);
+        (!is_native).then(|| platform.clone())
     }
 
     /// What RUN executes. A heredoc alone is the shell's input line by line, or a script of
@@ -206,7 +216,9 @@ impl Evaluator<'_, '_> {
     /// `COPY`.
     pub(super) fn copy(&mut self, copy: &instruction::Copy, statement: &Statement) -> Result<()> {
         let origin = match &copy.from {
-            Some(from) => self.planner.source(from, self.index)?,
+            Some(from) => self
+                .planner
+                .source(from, self.index, &self.state.platform)?,
             None => Origin::Context,
         };
         for source in copy.transfer.sources.iter().filter_map(Source::path) {

@@ -8,6 +8,7 @@
 //! filesystem.rs RUN, COPY, ADD, WORKDIR: steps
 //! mounts.rs     RUN --mount
 //! remote.rs     ADD of URLs and git repositories
+//! join.rs       the plans for several platforms -> one
 //! outline.rs    what a build can be given: arguments, secrets, agents
 //! ```
 //!
@@ -18,6 +19,7 @@ mod build;
 mod dot;
 mod evaluate;
 mod filesystem;
+mod join;
 mod metadata;
 mod mounts;
 mod outline;
@@ -49,6 +51,8 @@ pub struct Options {
     pub target: Option<String>,
     /// What the image is for.
     pub platform: Platform,
+    /// What steps run on: this machine.
+    pub build_platform: Platform,
     /// `--build-context`: what a name means instead of the image or stage of that name.
     pub contexts: Vec<(String, NamedContext)>,
     /// `--allow`.
@@ -65,6 +69,7 @@ impl Default for Options {
             build_args: Vec::new(),
             target: None,
             platform: Platform::host(),
+            build_platform: Platform::host(),
             contexts: Vec::new(),
             allow: Vec::new(),
             network: Network::default(),
@@ -93,11 +98,15 @@ pub enum Entitlement {
 
 /// Where base images come from; a map in tests, the store and registries otherwise.
 pub trait Images {
-    /// The image of a name, for the platform of the build.
+    /// The image of a name, for a platform.
     ///
     /// # Errors
     /// Whatever keeps it from being here.
-    fn image(&mut self, name: &str) -> Result<Image, Box<dyn std::error::Error + Send + Sync>>;
+    fn image(
+        &mut self,
+        name: &str,
+        platform: &Platform,
+    ) -> Result<Image, Box<dyn std::error::Error + Send + Sync>>;
 }
 
 /// An image that a build starts from or copies from.
@@ -105,6 +114,8 @@ pub trait Images {
 pub struct Image {
     /// Its name as the Dockerfile has it.
     pub name: String,
+    /// For what it was asked for.
+    pub platform: Platform,
     /// Its layers, bottom first.
     pub layers: Vec<DiffId>,
     /// Its configuration.
@@ -144,10 +155,8 @@ pub struct Plan {
     pub images: Vec<Image>,
     /// All steps; each needs only earlier ones.
     pub steps: Vec<Step>,
-    /// The file system of the result.
-    pub tree: Tree,
-    /// The configuration of the result; its layers are known only after the build.
-    pub config: ImageConfig,
+    /// What comes out, a platform each.
+    pub results: Vec<Target>,
     /// What the user should hear: build arguments that nothing declares.
     pub warnings: Vec<String>,
     /// What is allowed and probably a mistake.
@@ -156,6 +165,17 @@ pub struct Plan {
     /// What the build can be given.
     #[serde(skip)]
     pub outline: Outline,
+}
+
+/// One image that comes out.
+#[derive(Debug, Clone, Serialize)]
+pub struct Target {
+    /// What it is for.
+    pub platform: Platform,
+    /// Its file system.
+    pub tree: Tree,
+    /// Its configuration; its layers are known only after the build.
+    pub config: ImageConfig,
 }
 
 /// One change of a file system, which becomes one layer.
@@ -216,6 +236,9 @@ pub struct Run {
     pub network: Network,
     /// All capabilities, all devices, nothing filtered or hidden.
     pub insecure: bool,
+    /// For what its programs are, where this machine's processor does not run them by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub emulated: Option<Platform>,
     /// `--mount`, in order.
     pub mounts: Vec<Mount>,
     /// A heredoc that is a script of its own: its name below `/dev/pipes`, and its text.

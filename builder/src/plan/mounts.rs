@@ -96,7 +96,11 @@ impl Evaluator<'_, '_> {
             raw,
             span: fields.span.clone(),
         };
-        Ok(Some(self.planner.source(&text, self.index)?))
+        Ok(Some(self.planner.source(
+            &text,
+            self.index,
+            &self.state.platform,
+        )?))
     }
 
     fn bind(&mut self, fields: &mut Fields<'_>, target: Option<String>) -> Result<Mount> {

@@ -20,6 +20,8 @@ pub(super) struct Stage<'a> {
     pub(super) from: &'a From,
     /// The base's name with its variables replaced.
     pub(super) base: String,
+    /// For what it is: what `--platform` says, else what the build is for.
+    pub(super) platform: Platform,
     pub(super) from_statement: &'a Statement,
     pub(super) body: &'a [Statement],
 }
@@ -70,10 +72,10 @@ pub(super) fn split<'a>(file: &'a Dockerfile, options: &Options) -> Result<Stage
                     )
                     .into());
             }
-            check_platform(from, &lexer, &options.platform)?;
             list.push(Stage {
                 from,
                 base,
+                platform: platform_of(from, &lexer, &options.platform)?,
                 from_statement,
                 body: &after[..length],
             });
@@ -155,12 +157,13 @@ fn last_stage(file: &Dockerfile) -> Option<&str> {
 
 /// What needs no ARG before the first FROM. Build arguments of these names count instead.
 fn platform_variables(options: &Options, last_stage: Option<&str>) -> Environment {
-    let platform = &options.platform;
-    let variant = platform.variant.as_deref().unwrap_or_default();
-    let name = platform_name(platform);
     let mut variables = Environment::default();
-    for side in ["BUILD", "TARGET"] {
-        variables.set(&format!("{side}PLATFORM"), &name);
+    for (side, platform) in [
+        ("BUILD", &options.build_platform),
+        ("TARGET", &options.platform),
+    ] {
+        let variant = platform.variant.as_deref().unwrap_or_default();
+        variables.set(&format!("{side}PLATFORM"), &platform.to_string());
         variables.set(&format!("{side}OS"), &platform.os);
         variables.set(&format!("{side}ARCH"), &platform.architecture);
         variables.set(&format!("{side}VARIANT"), variant);
@@ -181,43 +184,23 @@ fn platform_variables(options: &Options, last_stage: Option<&str>) -> Environmen
     variables
 }
 
-fn platform_name(platform: &Platform) -> String {
-    let parts = [
-        Some(&platform.os),
-        Some(&platform.architecture),
-        platform.variant.as_ref(),
-    ];
-    parts
-        .into_iter()
-        .flatten()
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join("/")
-}
-
-/// `FROM --platform`: only the build's own can be built.
-fn check_platform(from: &From, lexer: &Lexer, own: &Platform) -> Result<()> {
+/// `FROM --platform`, else what the build is for.
+fn platform_of(from: &From, lexer: &Lexer, own: &Platform) -> Result<Platform> {
     let Some(text) = &from.platform else {
-        return Ok(());
+        return Ok(own.clone());
     };
     let wanted = expand(lexer, text)?;
-    let mut parts = wanted.split('/');
-    let (os, architecture, variant) = (parts.next(), parts.next(), parts.next());
-    let architecture = architecture.map(|name| match name {
-        "x86_64" | "x86-64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    });
-    let same_variant = variant.is_none() || variant == own.variant.as_deref();
-    if os == Some(own.os.as_str())
-        && architecture == Some(own.architecture.as_str())
-        && same_variant
-    {
-        return Ok(());
+    let unknown = |label: String| {
+        let title = format!("`{wanted}` is no platform");
+        Problem::new(title, text.span.clone(), label)
+    };
+    let platform = wanted
+        .parse::<Platform>()
+        .map_err(|_| unknown("want OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT".to_owned()))?;
+    if platform.os != own.os {
+        return Err(unknown(format!("only {} can be built here", own.os)).into());
     }
-    let title = format!("the platform `{wanted}` is unsupported by this version");
-    let label = format!("only {} can be built here", platform_name(own));
-    Err(Problem::new(title, text.span.clone(), label).into())
+    Ok(platform)
 }
 
 /// The value that the command line gives to a build argument.

@@ -8,10 +8,16 @@ use teu_store::image::RootFs;
 struct Known(HashMap<String, ImageConfig>);
 
 impl Images for Known {
-    fn image(&mut self, name: &str) -> Result<Image, Box<dyn std::error::Error + Send + Sync>> {
-        let config = self.0.get(name).cloned().ok_or("no such image")?;
+    fn image(
+        &mut self,
+        name: &str,
+        platform: &Platform,
+    ) -> Result<Image, Box<dyn std::error::Error + Send + Sync>> {
+        let mut config = self.0.get(name).cloned().ok_or("no such image")?;
+        config.architecture.clone_from(&platform.architecture);
         Ok(Image {
             name: name.to_owned(),
+            platform: platform.clone(),
             layers: Vec::new(),
             config,
         })
@@ -27,6 +33,7 @@ fn options() -> Options {
         os_features: Vec::new(),
     };
     Options {
+        build_platform: platform.clone(),
         platform,
         ..Options::default()
     }
@@ -105,7 +112,7 @@ fn only_needed_stages_are_planned_and_steps_follow_what_they_need() {
         [vec![], vec![0], vec![1], vec![0, 2]]
     );
     assert_eq!(plan.steps[3].place, "stage-3 2/2");
-    assert_eq!(plan.tree, Tree::Step(3));
+    assert_eq!(plan.results[0].tree, Tree::Step(3));
 }
 
 #[test]
@@ -132,14 +139,14 @@ fn arguments_before_and_after_from() {
     );
     assert_eq!(run.proxies, ["HTTP_PROXY=p"]);
     assert_eq!(
-        plan.config.config.env,
+        plan.results[0].config.config.env,
         ["PATH=/bin", "BASE=1", "X=w2-amd64-"]
     );
     assert_eq!(
         plan.warnings,
         ["the build argument NOBODY is declared by no ARG that the build uses"]
     );
-    let created_by = plan
+    let created_by = plan.results[0]
         .config
         .history
         .last()
@@ -159,7 +166,7 @@ fn metadata_becomes_configuration() {
         "FROM base\nLABEL a=1 b=\"x y\"\nEXPOSE 80 1-2/udp\nVOLUME /d\nUSER u:g\nWORKDIR /w\nWORKDIR sub/../s\nSTOPSIGNAL SIGINT\n",
         "HEALTHCHECK --interval=5s --retries=2 CMD x\nSHELL [\"/bin/bash\", \"-c\"]\nENTRYPOINT e\nONBUILD RUN z\nMAINTAINER m\n"
     ));
-    let config = &plan.config.config;
+    let config = &plan.results[0].config.config;
     assert_eq!(config.labels["b"], "x y");
     assert_eq!(
         config.exposed_ports.keys().collect::<Vec<_>>(),
@@ -179,8 +186,8 @@ fn metadata_becomes_configuration() {
     );
     assert_eq!(config.cmd, None, "the base's CMD was for another program");
     assert_eq!(config.on_build, ["RUN z"]);
-    assert_eq!(plan.config.author.as_deref(), Some("m"));
-    let layers = plan
+    assert_eq!(plan.results[0].config.author.as_deref(), Some("m"));
+    let layers = plan.results[0]
         .config
         .history
         .iter()
@@ -188,17 +195,17 @@ fn metadata_becomes_configuration() {
         .count();
     assert_eq!((layers, plan.steps.len()), (2, 2));
     let kept = planned("FROM base\nCMD [\"c\"]\nENTRYPOINT [\"e\"]\n");
-    assert_eq!(kept.config.config.cmd.as_deref().unwrap(), ["c"]);
+    assert_eq!(kept.results[0].config.config.cmd.as_deref().unwrap(), ["c"]);
 }
 
 #[test]
 fn scratch_starts_as_docker_has_it() {
     let plan = planned("FROM scratch\nCOPY a /\n");
     assert_eq!(
-        plan.config.config.env,
+        plan.results[0].config.config.env,
         ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
     );
-    assert_eq!(plan.config.config.working_dir, "/");
+    assert_eq!(plan.results[0].config.config.working_dir, "/");
     assert_eq!(plan.steps[0].parent, Tree::Empty);
 }
 
@@ -291,7 +298,7 @@ fn triggers_run_in_the_stage_that_is_based_on_the_image() {
     let plan = planned("FROM base AS tools\nRUN t\nFROM onbuild\nRUN $FIRED\n");
     assert_eq!(plan.steps[1].text, "COPY --from=tools /t /t");
     assert!(runs(&plan)[1].env.contains(&"FIRED=1".to_owned()));
-    assert!(plan.config.config.on_build.is_empty());
+    assert!(plan.results[0].config.config.on_build.is_empty());
 }
 
 #[test]
@@ -342,9 +349,9 @@ fn mistakes_show_their_place() {
 fn what_is_unsupported_is_said_at_its_place() {
     marks(&[
         (
-            "FROM --platform=linux/s390x base\n",
-            "--platform=linux/s390x",
-            "unsupported",
+            "FROM --platform=windows/amd64 base\n",
+            "--platform=windows/amd64",
+            "is no platform",
         ),
         (
             "FROM base\nRUN --device=a=b x\n",
@@ -391,7 +398,10 @@ fn sources_that_are_fetched() {
         (copies[2].origin, copies[3].origin),
         (Origin::Context, Origin::Remote)
     );
-    let shown = plan.config.history[0].created_by.as_deref().unwrap();
+    let shown = plan.results[0].config.history[0]
+        .created_by
+        .as_deref()
+        .unwrap();
     assert_eq!(shown, "ADD https://h/a.txt /x # buildkit");
     marks(&[
         ("FROM base\nCOPY https://h/a /b\n", "https://h/a", "use ADD"),
@@ -454,7 +464,7 @@ fn histories_are_buildkits() {
         "FROM base\nWORKDIR /w\nCOPY --chown=1:2 --chmod=755 a b <<X sub/\nx\nX\nHEALTHCHECK --interval=90s --retries=2 CMD x y\n",
         "ONBUILD RUN z\nEXPOSE 80/ 1-2/UDP\nCMD [\"a b\"]\n"
     ));
-    let shown: Vec<_> = plan
+    let shown: Vec<_> = plan.results[0]
         .config
         .history
         .iter()
@@ -529,4 +539,34 @@ fn plans_are_made_quickly() {
     );
     let doubled: String = (0..60).map(|_| "ARG A=x$A$A\n".to_owned()).collect();
     assert!(try_plan_with(&format!("FROM base\n{doubled}"), &options()).is_err());
+}
+
+#[test]
+fn platforms_in_one_plan() {
+    let source = "FROM --platform=$BUILDPLATFORM base AS tools\nARG TARGETARCH\nRUN make $TARGETARCH\nFROM base\nRUN native\nCOPY --from=tools /x /x\n";
+    let file = dockerfile::parse(source).unwrap();
+    let mut plans = ["linux/amd64", "linux/arm64"].map(|platform| {
+        let mut known = Known::default();
+        known.0.insert("base".into(), base_image());
+        let options = Options {
+            platform: platform.parse().unwrap(),
+            ..options()
+        };
+        let mut plan = plan(&file, &options, &mut known).unwrap();
+        plan.name_platform();
+        Some(plan)
+    });
+    let mut joined = plans[0].take().unwrap();
+    joined.join(plans[1].take().unwrap());
+    assert_eq!(joined.results.len(), 2);
+    assert_eq!(joined.results[1].config.architecture, "arm64");
+    assert_eq!(joined.steps[5].needs(), [3, 4]);
+    assert_eq!(joined.steps[4].place, "linux/arm64 tools 1/1");
+    let emulated: Vec<bool> = runs(&joined)
+        .iter()
+        .map(|run| run.emulated.is_some())
+        .collect();
+    assert_eq!(emulated, [false, false, true, false]);
+    let values = runs(&joined)[3].env.join(" ");
+    assert!(values.contains("TARGETARCH=arm64"), "{values}");
 }
