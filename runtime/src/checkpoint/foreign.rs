@@ -30,7 +30,7 @@ use crate::rootfs::root::RootDir;
 
 /// File systems that hold nothing of the host's files: what a container with
 /// `CAP_SYS_ADMIN` may have mounted itself.
-const OWN_KINDS: [&str; 9] = [
+pub(super) const OWN_KINDS: [&str; 9] = [
     "cgroup",
     "cgroup2",
     "devpts",
@@ -45,7 +45,7 @@ const OWN_KINDS: [&str; 9] = [
 /// Of these each mount is another file system: one of the host's is no new one.
 const NEW_EACH_TIME: [&str; 3] = ["devpts", "ramfs", "tmpfs"];
 
-/// The options of an overlay that name directories of the host.
+/// Their names.
 const LAYERS: [&str; 3] = ["lowerdir", "upperdir", "workdir"];
 
 /// A part of a file system.
@@ -208,7 +208,8 @@ fn filesystems(plan: &Plan) -> Vec<(PathBuf, Is)> {
     all
 }
 
-fn layers(options: &[(String, Option<String>)]) -> Vec<String> {
+/// The options of an overlay that name directories of the host.
+pub(super) fn layers(options: &[(String, Option<String>)]) -> Vec<String> {
     options
         .iter()
         .filter(|(key, _)| LAYERS.contains(&key.as_str()))
@@ -252,7 +253,7 @@ fn is_new(mount: &Mount, host: &HashSet<String>) -> bool {
 
 /// Whether a file system that holds files of the host's holds those that were
 /// asked for.
-fn same(mount: &Mount, source: &str, layers: &[String]) -> bool {
+pub(super) fn same(mount: &Mount, source: &str, layers: &[String]) -> bool {
     let shown = if source.is_empty() { "none" } else { source };
     let is_layer = |word: &&str| LAYERS.iter().any(|layer| word.starts_with(layer));
     OWN_KINDS.contains(&mount.kind.as_str())
@@ -300,7 +301,7 @@ fn unexplained<'a>(
     })
 }
 
-fn read(path: &str) -> Result<Vec<u8>, Error> {
+pub(super) fn read(path: &str) -> Result<Vec<u8>, Error> {
     crate::file::read_limited(Path::new(path), TABLE_BYTES_MAX)
 }
 

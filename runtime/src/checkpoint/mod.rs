@@ -35,6 +35,7 @@ mod protection;
 mod quote;
 mod restore;
 mod rpc;
+mod saved_mounts;
 mod streams;
 mod table;
 mod wire;

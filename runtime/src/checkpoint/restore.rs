@@ -14,7 +14,7 @@ use super::private::Elsewhere;
 use super::privileges::{self, Allowed, Refusal, Verdict};
 use super::rpc::{CgroupRoot, Kind, Notify, Options, Request, Version};
 use super::streams::{self, Inherited};
-use super::{EMPTY_NAMESPACES, Wishes, foreign, images, mounts, protection};
+use super::{EMPTY_NAMESPACES, Wishes, foreign, images, mounts, protection, saved_mounts};
 use crate::cgroup::{self, Home, systemd};
 use crate::container::create::{self, Prepared, run_runtime_hooks};
 use crate::error::Error;
@@ -274,6 +274,7 @@ impl Attempt<'_> {
         let from = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         move_mount(&root, "", CWD, &path, from).map_err(Error::on("mount root on", &path))?;
         let (images, work) = open_both(self.wishes)?;
+        saved_mounts::check(&images, &self.wishes.images, &self.prepared.init.rootfs)?;
         if let Some(group) = group_of_root(&self.prepared.spec.linux)
             && let Err(error) = images::let_in(&images, &self.wishes.images, group)
         {
