@@ -59,6 +59,40 @@ fn an_orphans_status_is_true_or_unknown() {
     teu(&scene, &["rm", "-f", "k", "l", "m"]).succeeds();
 }
 
+/// `--rm` is kept by who comes next: the name is free, and nothing is left. Who lives is not touched.
+#[test]
+fn what_was_to_go_with_its_end_goes_though_its_supervisor_died() {
+    let scene = scene("kill shim of --rm");
+    let flags = |name| ["-d", "--rm", "--name", name];
+    run(&scene, &flags("dead"), "sleep 300").succeeds();
+    run(&scene, &flags("alive"), "sleep 300").succeeds();
+    let pid = inspect(&scene, "dead")["state"]["pid"].as_i64().unwrap();
+    for name in ["dead", "alive"] {
+        kill_supervisor(&scene, name);
+        wait_for_state(&scene, name, "unsupervised");
+    }
+    let create = ["create", "--rm", "--network", "none", "--name", "unstarted"];
+    let program = ["--cgroup-parent", &scene.cgroup(), "busybox", "true"];
+    teu(&scene, &[&create[..], &program].concat()).succeeds();
+    kill_supervisor(&scene, "unstarted");
+    scene.shell(&format!("kill -9 {pid}"));
+    wait_for_state(&scene, "dead", "lost");
+    run(&scene, &flags("dead"), "sleep 300").succeeds();
+    let names = teu(&scene, &["ps", "-a", "--format", "json"]).succeeds();
+    let mut names: Vec<String> = names
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|container| container["name"].as_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["alive", "dead", "unstarted"]);
+    assert_eq!(state(&scene, "dead"), "running");
+    assert_eq!(state(&scene, "alive"), "unsupervised");
+    teu(&scene, &["stop", "-t", "0", "alive"]).succeeds();
+    teu(&scene, &["rm", "-f", "dead", "unstarted"]).succeeds();
+    assert_eq!(teu(&scene, &["ps", "-aq"]).succeeds(), "");
+}
+
 /// Nobody can start what it had made: it is neither waited for nor kept.
 #[test]
 fn a_supervisor_killed_before_the_start_leaves_nothing_to_wait_for() {

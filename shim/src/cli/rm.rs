@@ -7,9 +7,10 @@ use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::bundle::Store;
 use super::stop::stop;
 use crate::container::folder::sweep;
+use crate::container::lock::is_held;
 use crate::container::status::{Process, State, Status, observe};
 use crate::container::{Folder, Lock, Name, Place, Record};
-use crate::error::At as _;
+use crate::error::{At as _, warn};
 use crate::runtime::Runtime;
 use crate::{Error, network, siblings, volume};
 
@@ -42,7 +43,42 @@ pub(super) fn run(place: &Place, arguments: &Arguments) -> Result<u8, Error> {
         }
     });
     sweep(place)?;
+    collect(place)?;
     Ok(status)
+}
+
+/// Removes the containers that were to go with their end (`--rm`), and whose supervisor died
+/// before it could see to that. What one of them has against it is said, and keeps nobody
+/// from what was asked for.
+pub(super) fn collect(place: &Place) -> Result<(), Error> {
+    for folder in Folder::list(place)? {
+        // That somebody looks after it is found out at little cost, and so for most.
+        if !matches!(is_held(&folder.lock()), Ok(false)) || !is_left_over(&folder) {
+            continue;
+        }
+        let removed = match Lock::take(&folder.lock()) {
+            Ok(Some(lock)) if is_left_over(&folder) => remove_held(place, &folder, lock),
+            Ok(_) => Ok(()),
+            Err(err) => Err(err),
+        };
+        match removed {
+            Err(err) if folder.path.exists() => warn("teu", &err),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether it was to be removed once it has ended, and has: one that was never started may still be.
+/// That nobody looks after it is the caller's to know.
+fn is_left_over(folder: &Folder) -> bool {
+    let was_started_and_is_gone = || {
+        let state: Result<Option<State>, Error> = folder.read_json("state.json");
+        let gone = |state: State| state.starting && state.living_init().is_none();
+        state.is_ok_and(|state| state.is_some_and(gone))
+    };
+    folder.record().is_ok_and(|record| record.remove)
+        && (folder.exit().exists() || was_started_and_is_gone())
 }
 
 fn remove(place: &Place, folder: &Folder, force: bool) -> Result<(), Error> {

@@ -9,7 +9,7 @@ use super::flags::ENV_FILE_BYTES_MAX;
 use super::handle::Connection;
 use super::launch;
 use super::plan::{Caller, Plan, plan};
-use super::rm::remove_held;
+use super::rm::{collect, remove_held};
 use super::session::Session;
 use crate::Error;
 use crate::container::folder::sweep;
@@ -236,6 +236,7 @@ fn reserve(
         Plugins::find()?; // before anything is made or pulled
     }
     sweep(place)?;
+    collect(place)?; // one of them may have the name
     for _ in 0..NAME_TRIES {
         let name = arguments.name.clone().map_or_else(Name::generate, Ok)?;
         let mut plan = plan(place, ContainerId::random()?, name, arguments, &caller)?;
