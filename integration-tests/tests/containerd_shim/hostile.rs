@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use super::task::{Shim, ask, connect, context, create_request};
+use super::client::{Shim, ask, connect, context, create_request};
 use super::{Start, finish, shut_down, socket};
 use containerd_shim_protos::api::{ConnectRequest, DeleteRequest, KillRequest, StartRequest};
 use teu_integration_tests::Scene;

@@ -12,6 +12,7 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use teu_integration_tests::Scene;
 
 mod bootstrap;
+mod client;
 mod containerd2;
 mod hostile;
 mod sandbox;
@@ -98,12 +99,12 @@ fn socket(address: &str) -> PathBuf {
 /// Tells the shim at `address` to leave, and waits until its socket is gone.
 fn shut_down(scene: &Scene, address: &str, id: &str) {
     use containerd_shim_protos::api::ShutdownRequest;
-    let client = task::connect(address);
+    let client = client::connect(address);
     let request = ShutdownRequest {
         id: id.to_owned(),
         ..ShutdownRequest::default()
     };
-    client.shutdown(task::context(), &request).unwrap();
+    client.shutdown(client::context(), &request).unwrap();
     wait_until_gone(scene, &socket(address));
 }
 

@@ -1,6 +1,6 @@
 //! The sandbox service, by the crate's client.
 
-use super::task::{Shim, ask, connect, context, create_request};
+use super::client::{Shim, ask, connect, context, create_request};
 use containerd_shim_protos::Client;
 use containerd_shim_protos::api::{DeleteRequest, KillRequest, StartRequest, WaitRequest};
 use containerd_shim_protos::protobuf::MessageField;
