@@ -4,14 +4,14 @@ use crate::attest::{self, Predicate};
 use crate::cache::StepCache;
 use crate::cancel::Cancel;
 use crate::context::{ContextError, Place};
-use crate::dockerfile::{self, DOCKERFILE_BYTES_MAX, Dockerfile};
+use crate::dockerfile::{self, Dockerfile};
 use crate::epoch::Epoch;
 use crate::exchange::{self, Exchange, INLINE_FIELD, Records};
 use crate::execute::{Executor, Failure, RunError, Settings, StepError};
 use crate::images::{self, StoreImages};
 use crate::isolation::Isolation;
 use crate::output::{Built, OutputError, Outputs, Sending, Sent};
-use crate::plan::{self, Checked, Plan, Target};
+use crate::plan::{self, Checked, Images as _, Plan, Target};
 use crate::prepare::{DockerfilePlace, NamedPlace, Prepared, Source};
 use crate::progress::Progress;
 use crate::report::Problem;
@@ -73,9 +73,33 @@ pub enum BuildError {
         /// Why not.
         source: std::io::Error,
     },
-    /// The Dockerfile is longer than [`DOCKERFILE_BYTES_MAX`].
-    #[error("the Dockerfile {0:?} has more than {DOCKERFILE_BYTES_MAX} bytes")]
-    TooLong(String),
+    /// The Dockerfile, or the plan, is longer than any is.
+    #[error("{name:?} has more than {bytes_max} bytes")]
+    TooLong {
+        /// As the user gave it.
+        name: String,
+        /// What it may have.
+        bytes_max: u64,
+    },
+    /// What is to be executed instead of a Dockerfile.
+    #[error("execute the plan {name:?}")]
+    Plan {
+        /// As the user gave it.
+        name: String,
+        /// Why not.
+        source: plan::BadPlan,
+    },
+    /// An image of a plan that now is another one.
+    #[error("the plan was made for another image {0:?} than its name means now")]
+    OtherImage(String),
+    /// An image of a plan that is not to be had.
+    #[error("take the image {name:?} of the plan")]
+    NoImage {
+        /// Its name.
+        name: String,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Something in the Dockerfile; shown with its lines.
     #[error("{0}")]
     Problem(Box<Problem>),
@@ -132,6 +156,10 @@ impl Request {
     /// # Errors
     /// What is wrong with the Dockerfile.
     pub fn plan(&self, prepared: &Prepared, progress: &Progress) -> Result<Plan, BuildError> {
+        if let Some(given) = &prepared.given {
+            self.find_images(given, &prepared.storage, progress)?;
+            return Ok(given.clone());
+        }
         let file = self.parse(prepared)?;
         let mut images = self.images(progress);
         let mut whole: Option<Plan> = None;
@@ -151,6 +179,33 @@ impl Request {
             }
         }
         whole.ok_or(BuildError::NoPlatform)
+    }
+
+    /// Makes sure that the layers of a plan's images are here, pulling what is missing.
+    fn find_images(
+        &self,
+        plan: &Plan,
+        storage: &Storage,
+        progress: &Progress,
+    ) -> Result<(), BuildError> {
+        for image in &plan.images {
+            let mut is_here = true;
+            for layer in &image.layers {
+                is_here &= storage.has_layer(layer)?;
+            }
+            if is_here {
+                continue;
+            }
+            let found = self.images(progress).image(&image.name, &image.platform);
+            let found = found.map_err(|source| BuildError::NoImage {
+                name: image.name.clone(),
+                source,
+            })?;
+            if found.layers != image.layers {
+                return Err(BuildError::OtherImage(image.name.clone()));
+            }
+        }
+        Ok(())
     }
 
     /// Applies the rules to the Dockerfile.

@@ -1,9 +1,9 @@
 //! `--chmod`: octal, or symbolic as chmod(1) has it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A change of permission bits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ModeChange {
     /// These bits, whatever was there.
@@ -13,7 +13,7 @@ pub enum ModeChange {
 }
 
 /// `who` `operator` `permissions`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clause {
     /// Whose bits change, as a mask of `0o7777`.
     who: u32,

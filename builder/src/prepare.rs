@@ -6,7 +6,7 @@ use crate::context::{self, Context, ContextError, Opener, Place};
 use crate::dockerfile::DOCKERFILE_BYTES_MAX;
 use crate::images;
 use crate::leftovers;
-use crate::plan::{self, NamedContext};
+use crate::plan::{self, NamedContext, PLAN_BYTES_MAX, Plan};
 use crate::storage::Storage;
 use crate::tree::Root;
 use std::io::Read;
@@ -28,14 +28,34 @@ pub enum DockerfilePlace {
     Path(PathBuf),
     /// On standard input.
     Stdin,
+    /// There is none, but a plan at this path of the host; none is standard input.
+    Plan(Option<PathBuf>),
 }
 
 impl DockerfilePlace {
+    /// Whether it is no Dockerfile.
+    pub fn is_plan(&self) -> bool {
+        matches!(self, Self::Plan(_))
+    }
+
+    /// Whether it is read from standard input.
+    fn is_stdin(&self) -> bool {
+        matches!(self, Self::Stdin | Self::Plan(None))
+    }
+
+    /// Most bytes of it.
+    fn bytes_max(&self) -> u64 {
+        match self {
+            Self::Plan(_) => PLAN_BYTES_MAX,
+            Self::Default | Self::Path(_) | Self::Stdin => DOCKERFILE_BYTES_MAX,
+        }
+    }
+
     /// The name for messages and records.
     pub fn shown(&self, context: &Place) -> String {
         match (self, context) {
-            (Self::Stdin, _) => "-".to_owned(),
-            (Self::Path(path), _) => path.display().to_string(),
+            (Self::Stdin | Self::Plan(None), _) => "-".to_owned(),
+            (Self::Path(path) | Self::Plan(Some(path)), _) => path.display().to_string(),
             (Self::Default, Place::Directory(context)) => {
                 default_file(context).display().to_string()
             }
@@ -60,6 +80,8 @@ pub enum NamedPlace {
 pub struct Prepared {
     /// The Dockerfile.
     pub source: Source,
+    /// The plan that is executed instead of a Dockerfile's.
+    pub(crate) given: Option<Plan>,
     pub(crate) context: Context,
     pub(crate) named: Vec<Context>,
     pub(crate) options: plan::Options,
@@ -112,7 +134,7 @@ impl Request {
     pub fn open(&self, cancel: &Cancel) -> Result<Prepared, BuildError> {
         leftovers::put_away(&self.store);
         let storage = Storage::begin(&self.store)?;
-        let (files, source) = self.open_context(&storage, cancel)?;
+        let (files, mut source) = self.open_context(&storage, cancel)?;
         let cache = storage.cache_folder();
         let context = match (files, &self.context) {
             (None, Place::Directory(path)) => {
@@ -132,10 +154,18 @@ impl Request {
             ignore: context.rules.clone(),
             ..self.options.clone()
         };
+        let mut given = None;
+        if self.dockerfile.is_plan() {
+            let name = source.name.clone();
+            let read = plan::read(&source.text, &options, named.len());
+            let (plan, text) = read.map_err(|why| BuildError::Plan { name, source: why })?;
+            (given, source.text) = (Some(plan), text);
+        }
         Ok(Prepared {
             context,
             named,
             source,
+            given,
             options,
             imported: self.layouts()?,
             storage,
@@ -151,7 +181,7 @@ impl Request {
         if let Place::Directory(_) = &self.context {
             return Ok((None, self.local_source()?));
         }
-        let stdin = self.context == Place::Stdin && self.dockerfile == DockerfilePlace::Stdin;
+        let stdin = self.context == Place::Stdin && self.dockerfile.is_stdin();
         if stdin {
             return Err(BuildError::StdinTwice);
         }
@@ -159,7 +189,7 @@ impl Request {
         match opened? {
             context::Opened::Files(root) => {
                 let source = match &self.dockerfile {
-                    DockerfilePlace::Stdin => self.local_source()?,
+                    DockerfilePlace::Stdin | DockerfilePlace::Plan(_) => self.local_source()?,
                     DockerfilePlace::Default => source_in(&root, default_name_in(&root)?)?,
                     DockerfilePlace::Path(path) => source_in(&root, &path.to_string_lossy())?,
                 };
@@ -171,7 +201,9 @@ impl Request {
                         name: self.context.shown(),
                         text,
                     },
-                    DockerfilePlace::Stdin | DockerfilePlace::Path(_) => self.local_source()?,
+                    DockerfilePlace::Stdin
+                    | DockerfilePlace::Path(_)
+                    | DockerfilePlace::Plan(_) => self.local_source()?,
                 };
                 Ok((Some(storage.empty()?), source))
             }
@@ -245,8 +277,10 @@ impl Request {
     /// The Dockerfile's path on this host; `None` for standard input.
     fn dockerfile_path(&self) -> Option<PathBuf> {
         match (&self.dockerfile, &self.context) {
-            (DockerfilePlace::Stdin, _) => None,
-            (DockerfilePlace::Path(path), _) => Some(path.clone()),
+            (DockerfilePlace::Stdin | DockerfilePlace::Plan(None), _) => None,
+            (DockerfilePlace::Path(path) | DockerfilePlace::Plan(Some(path)), _) => {
+                Some(path.clone())
+            }
             (DockerfilePlace::Default, Place::Directory(context)) => Some(default_file(context)),
             (DockerfilePlace::Default, _) => None,
         }
@@ -263,8 +297,11 @@ impl Request {
             source,
         };
         match &path {
-            Some(path) => read_source(&name, std::fs::File::open(path).map_err(fail)?),
-            None => read_source(&name, std::io::stdin().lock()),
+            Some(path) => {
+                let file = std::fs::File::open(path).map_err(fail)?;
+                read_source(&name, file, self.dockerfile.bytes_max())
+            }
+            None => read_source(&name, std::io::stdin().lock(), self.dockerfile.bytes_max()),
         }
     }
 }
@@ -307,19 +344,22 @@ fn source_in(root: &Root, name: &str) -> Result<Source, BuildError> {
             name: name.to_owned(),
             source: error.source.into(),
         })?;
-    read_source(name, file)
+    read_source(name, file, DOCKERFILE_BYTES_MAX)
 }
 
-fn read_source(name: &str, file: impl Read) -> Result<Source, BuildError> {
+fn read_source(name: &str, file: impl Read, bytes_max: u64) -> Result<Source, BuildError> {
     let mut text = String::new();
-    file.take(DOCKERFILE_BYTES_MAX + 1)
+    file.take(bytes_max + 1)
         .read_to_string(&mut text)
         .map_err(|source| BuildError::Read {
             name: name.to_owned(),
             source,
         })?;
-    if text.len() as u64 > DOCKERFILE_BYTES_MAX {
-        return Err(BuildError::TooLong(name.to_owned()));
+    if text.len() as u64 > bytes_max {
+        return Err(BuildError::TooLong {
+            name: name.to_owned(),
+            bytes_max,
+        });
     }
     Ok(Source {
         name: name.to_owned(),

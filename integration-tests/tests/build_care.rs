@@ -241,3 +241,48 @@ fn a_shell_in_what_a_failed_step_left() {
     let left = scene.shell("ls -A data/store/tmp data/store/roots | grep -v : | grep . || true");
     assert_eq!(left, "");
 }
+
+#[test]
+fn a_plan_is_executed_as_its_dockerfile_is() {
+    let dockerfile = "FROM busybox AS s\nARG A=1\nRUN --mount=type=cache,target=/c --mount=type=bind,target=/x echo $A > /made && cp /x/a.txt /copied\nFROM scratch\nWORKDIR /w\nCOPY --from=s --chmod=u=rwX,go= /made /copied ./\nCOPY <<E /inline\ntext\nE\nENV B=2\nCMD [\"x\"]\n";
+    let scene = scene("plans", dockerfile);
+    let id = care(&scene, &["build", "-q", "context"]);
+    let plan = care(&scene, &["plan", "context"]);
+    scene.write("plan.json", &plan);
+    scene.write("context/Dockerfile", "not read\n");
+    let again = [
+        "build",
+        "-q",
+        "--no-cache",
+        "--plan",
+        "plan.json",
+        "context",
+    ];
+    assert_eq!(care(&scene, &again), id);
+    let piped = ["build", "-q", "--plan", "-", "context"];
+    assert_eq!(
+        scene
+            .run_with_input("teu-build", piped, plan.as_bytes())
+            .succeeds(),
+        id
+    );
+    let printed = care(&scene, &["plan", "--plan", "plan.json", "context"]);
+    assert_eq!(printed, plan);
+    // What it says of a step that fails, and what it may not ask for.
+    scene.write("plan.json", plan.replace("&& cp", "&& false && cp"));
+    let place = "2 | RUN --mount=type=cache";
+    scene
+        .run("teu-build", again)
+        .fails(1, &["plan.json:2:1", "exit status 1", &place[4..]]);
+    scene.write(
+        "plan.json",
+        plan.replace("\"insecure\": false", "\"insecure\": true"),
+    );
+    scene
+        .run("teu-build", again)
+        .fails(1, &["execute the plan", "--allow security.insecure"]);
+    scene.write("plan.json", "{}");
+    scene
+        .run("teu-build", again)
+        .fails(1, &["it is no plan", "missing field"]);
+}

@@ -31,6 +31,9 @@ pub(super) struct BuildArguments {
     /// The Dockerfile, - for standard input [default: CONTEXT/Dockerfile].
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Executes a plan that `teu-build plan` printed, instead of a Dockerfile; - for standard input.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "target", "platforms", "call", "check"])]
+    plan: Option<PathBuf>,
     /// A value for an ARG; without =VALUE the variable of this name in our environment.
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     build_args: Vec<String>,
@@ -205,10 +208,12 @@ impl BuildArguments {
             .iter()
             .map(|name| tag(name))
             .collect::<Result<_, _>>()?;
-        let dockerfile = match &self.file {
-            Some(path) if path == Path::new("-") => DockerfilePlace::Stdin,
-            Some(path) => DockerfilePlace::Path(path.clone()),
-            None => DockerfilePlace::Default,
+        let dockerfile = match (&self.plan, &self.file) {
+            (Some(path), _) if path == Path::new("-") => DockerfilePlace::Plan(None),
+            (Some(path), _) => DockerfilePlace::Plan(Some(path.clone())),
+            (None, Some(path)) if path == Path::new("-") => DockerfilePlace::Stdin,
+            (None, Some(path)) => DockerfilePlace::Path(path.clone()),
+            (None, None) => DockerfilePlace::Default,
         };
         let outputs = self.outputs()?;
         let platforms = distinct(&self.platforms);

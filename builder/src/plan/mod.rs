@@ -9,6 +9,7 @@
 //! mounts.rs     RUN --mount
 //! remote.rs     ADD of URLs and git repositories
 //! join.rs       the plans for several platforms -> one
+//! read.rs       a plan from outside, checked
 //! outline.rs    what a build can be given: arguments, secrets, agents
 //! ```
 //!
@@ -23,19 +24,21 @@ mod join;
 mod metadata;
 mod mounts;
 mod outline;
+mod read;
 mod remote;
 mod stages;
 
 pub use build::{Checked, check, plan};
 pub use mounts::bytes;
 pub use outline::{Known, Outline, description};
+pub use read::{BadPlan, PLAN_BYTES_MAX, read};
 
 use crate::dockerfile::Span;
 use crate::lint::Warning;
 use crate::modes::ModeChange;
 use crate::pattern::ignore::Rules;
 use crate::remote::{GitSource, HttpSource};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use teu_store::digest::DiffId;
 use teu_store::image::{ImageConfig, Platform};
 
@@ -110,7 +113,7 @@ pub trait Images {
 }
 
 /// An image that a build starts from or copies from.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Image {
     /// Its name as the Dockerfile has it.
     pub name: String,
@@ -123,7 +126,7 @@ pub struct Image {
 }
 
 /// A file system at some point of the build.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tree {
     /// `FROM scratch`.
@@ -135,7 +138,7 @@ pub enum Tree {
 }
 
 /// Where copied or mounted files come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// The build context.
@@ -149,7 +152,7 @@ pub enum Origin {
 }
 
 /// A whole build.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plan {
     /// The images it needs.
     pub images: Vec<Image>,
@@ -168,7 +171,7 @@ pub struct Plan {
 }
 
 /// One image that comes out.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Target {
     /// What it is for.
     pub platform: Platform,
@@ -179,7 +182,7 @@ pub struct Target {
 }
 
 /// One change of a file system, which becomes one layer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Step {
     /// The file system before it.
     pub parent: Tree,
@@ -195,7 +198,7 @@ pub struct Step {
 }
 
 /// What a step does.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
     /// Execute a program.
@@ -207,7 +210,7 @@ pub enum Operation {
 }
 
 /// `WORKDIR`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Directory {
     /// Absolute and clean.
     pub path: String,
@@ -216,7 +219,7 @@ pub struct Directory {
 }
 
 /// `RUN`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Run {
     /// Program and arguments.
     pub args: Vec<String>,
@@ -237,7 +240,7 @@ pub struct Run {
     /// All capabilities, all devices, nothing filtered or hidden.
     pub insecure: bool,
     /// For what its programs are, where this machine's processor does not run them by itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub emulated: Option<Platform>,
     /// `--mount`, in order.
     pub mounts: Vec<Mount>,
@@ -246,7 +249,7 @@ pub struct Run {
 }
 
 /// `RUN --network`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Network {
     /// The host's.
@@ -257,7 +260,7 @@ pub enum Network {
 }
 
 /// `RUN --mount`.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
     /// Where it appears; absolute.
     pub target: String,
@@ -266,7 +269,7 @@ pub struct Mount {
 }
 
 /// The types of `RUN --mount`.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MountKind {
     /// Files of the context, a stage or an image; what is written there is thrown away.
@@ -335,7 +338,7 @@ pub enum MountKind {
 }
 
 /// `--mount=type=cache,sharing=`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sharing {
     /// All use it at once.
@@ -347,7 +350,7 @@ pub enum Sharing {
 }
 
 /// `COPY` or `ADD`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Copy {
     /// Where the paths lead.
     pub origin: Origin,
@@ -370,7 +373,7 @@ pub struct Copy {
 }
 
 /// One source of a [`struct@Copy`].
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CopySource {
     /// A path or pattern, absolute in its origin, and with `--parents` the part to keep.

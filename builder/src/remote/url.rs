@@ -1,12 +1,12 @@
 //! Sources by name: `https://host/file`, `https://host/repo.git#ref:dir`, `git@host:repo.git?branch=x`.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Schemes that only git speaks.
 const GIT_SCHEMES: [&str; 2] = ["git://", "ssh://"];
 
 /// A file behind a URL.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpSource {
     /// Where; never with a password.
     pub url: String,
@@ -20,7 +20,7 @@ pub struct HttpSource {
 }
 
 /// A git repository, and what of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GitSource {
     /// Where; never with a password.
     pub remote: String,
@@ -42,7 +42,7 @@ pub struct GitSource {
 }
 
 /// The times of checked out files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Times {
     /// When they were checked out.
