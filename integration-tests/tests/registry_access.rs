@@ -158,6 +158,43 @@ fn a_log_in_by_token_is_checked_at_the_token_server() {
     login("secret").succeeds();
 }
 
+/// S29: that content is here already gives nobody a right to it, nor a repository what another one has.
+#[test]
+fn what_is_here_already_opens_no_door() {
+    let scene = Scene::new("cached content");
+    let registry = Registry::tls(&scene, "alice", "secret");
+    scene.busybox("busybox");
+    let (one, two) = (
+        registry.name("private/one:1"),
+        registry.name("private/two:1"),
+    );
+    let access = ["--cert-dir", "authority", "--authfile", "auth.json"];
+    let run = |words: &[&str]| store(&scene, &[&words[..1], &access, &words[1..]].concat());
+    scene.shell("echo '{}' > auth.json");
+    let creds = ["--creds", "alice:secret"];
+    run(&[&["push", "-q"], &creds[..], &["busybox", &one]].concat()).succeeds();
+    store(&scene, &["config", "busybox", "other", "-e", "A=1"]).succeeds();
+    run(&[&["push", "-q"], &creds[..], &["other", &two]].concat()).succeeds();
+    run(&[&["pull", "-q"], &creds[..], &[&one]].concat()).succeeds();
+    let other = run(&[&["pull", "-q"], &creds[..], &[&two]].concat()).succeeds();
+    // All of it is in the store now, and the registry still decides.
+    for backend in ["erofs", "directory"] {
+        let pull = |name: &str| run(&["pull", "-q", "--backend", backend, name]);
+        pull(&one).fails(1, &["wants a log-in"]);
+        pull(&two).fails(1, &["wants a log-in"]);
+    }
+    let copied = format!("docker://{one}");
+    run(&["copy", "-q", &copied, "oci:out"]).fails(1, &["wants a log-in"]);
+    run(&["inspect", &copied]).fails(1, &["wants a log-in"]);
+    // The other repository's manifest is none of this one's.
+    let strange = format!("{}@{}", registry.name("private/one"), digest(&other));
+    run(&[&["pull", "-q"], &creds[..], &[&strange]].concat()).fails(1, &["private/one"]);
+    assert_eq!(
+        store(&scene, &["inspect", "--format", "{id}", &strange]).code(),
+        1
+    );
+}
+
 #[test]
 fn tags_and_repositories_are_listed() {
     let scene = Scene::new("list-tags and search");
