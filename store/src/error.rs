@@ -205,6 +205,14 @@ pub enum Error {
     BadReference(#[from] BadReference),
 }
 
+impl Error {
+    /// Whether the disk has no room, or the user may have no more of it.
+    pub(crate) fn is_full_disk(&self) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, Error::Io { source, .. } if full.contains(&source.kind()))
+    }
+}
+
 /// Adds to an error of the system what was attempted on what.
 pub(crate) trait Context<T> {
     /// `action` is a verb: `open`, `rename`.

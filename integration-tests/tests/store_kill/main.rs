@@ -12,6 +12,7 @@
 )]
 
 mod beside;
+mod full;
 #[path = "../peers/mod.rs"]
 mod peers;
 
@@ -245,16 +246,19 @@ fn a_killed_pull() {
     pull("directory", Victim::killed_everywhere);
 }
 
+fn gc(backend: &'static str, rounds: Rounds) {
+    let victim = Victim::new("gc", backend);
+    let prepare = || {
+        victim.does(&["import", "-q", "oci", "x"]);
+        victim.does(&["untag", "x"]);
+    };
+    rounds(&victim, &prepare, &["gc"], "x");
+}
+
 #[test]
 fn a_killed_gc() {
-    for backend in ["erofs", "directory"] {
-        let victim = Victim::new("gc", backend);
-        let prepare = || {
-            victim.does(&["import", "-q", "oci", "x"]);
-            victim.does(&["untag", "x"]);
-        };
-        victim.killed_everywhere(&prepare, &["gc"], "x");
-    }
+    gc("erofs", Victim::killed_everywhere);
+    gc("directory", Victim::killed_everywhere);
 }
 
 #[test]
@@ -270,6 +274,7 @@ fn a_full_disk() {
         import(backend, Victim::full_everywhere);
     }
     pull("erofs", Victim::full_everywhere);
+    gc("directory", Victim::full_everywhere);
 }
 
 #[test]

@@ -31,8 +31,8 @@ const STRAY_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Who asks what is in use.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Own<'a> {
-    /// The collector: its own folder below `tmp/` counts for nothing, and those of the dead are removed.
-    Collector(&'a Path),
+    /// The collector: its own folder below `tmp/`, if it has one, counts for nothing, and those of the dead are removed.
+    Collector(Option<&'a Path>),
     /// Somebody who only looks.
     Looker,
 }
@@ -45,7 +45,7 @@ struct Layers {
 
 impl Own<'_> {
     fn is(self, path: &Path) -> bool {
-        matches!(self, Own::Collector(own) if own == path)
+        matches!(self, Own::Collector(Some(own)) if own == path)
     }
 
     fn removes(self) -> bool {
@@ -57,7 +57,7 @@ impl Own<'_> {
         let Own::Collector(own) = self else {
             return Ok(());
         };
-        if identity::own().is_root {
+        if let Some(own) = own.filter(|_| identity::own().is_root) {
             let target = own.join(store::unique_name("trash")?);
             return store::rename_directory(path, &target, RenameFlags::empty())
                 .context("move away", path);

@@ -32,6 +32,7 @@ use crate::error::{Context, Error};
 use crate::identity;
 use crate::lock::{Lock, Mode};
 use crate::store::{OWNED, Store};
+use crate::transaction::Transaction;
 
 use announced::Announced;
 use mark::Own;
@@ -62,17 +63,22 @@ impl Store {
         self.drop_views()?;
         let _alone = Lock::acquire(&self.lock_path("collect"), Mode::Exclusive)?;
         // Taken before the lock, because taking it needs that lock; the trash goes when it is dropped, without the lock.
-        let trash = self.begin()?;
+        let trash = match self.begin() {
+            // The disk has no room for a folder, and is about to get some.
+            Err(error) if error.is_full_disk() => None,
+            other => Some(other?),
+        };
+        let trash = trash.as_ref().map(Transaction::scratch);
         let (announced, kept) = {
             let _gc = self.gc_lock(Mode::Exclusive)?;
             let announced = Announced::ask(self)?;
-            (announced, self.kept(Own::Collector(trash.scratch()))?)
+            (announced, self.kept(Own::Collector(trash))?)
         };
         let sweep = Sweep {
             store: self,
             kept,
             announced,
-            trash: trash.scratch(),
+            trash,
             removed: Removed::default(),
             is_lent: identity::own().is_lent,
         };
@@ -128,7 +134,7 @@ mod tests {
     use crate::image::ImageConfig;
 
     use crate::tar::{Attributes, Writer};
-    use crate::{Backend, Layer, Reference, Transaction};
+    use crate::{Backend, Layer, Reference};
 
     fn layer(work: &Transaction, content: &str) -> Layer {
         let mut tar = Writer::new(work.layer_writer().unwrap());

@@ -14,6 +14,7 @@ use super::announced::Announced;
 use super::kept::Kept;
 use super::{FOLDERS, Removed, is_owned, named};
 use crate::digest::{Algorithm, Digest};
+use crate::dirs;
 use crate::error::{Context, Error};
 use crate::lock::Mode;
 use crate::store::{self, OWNED, Store};
@@ -30,8 +31,8 @@ pub(super) struct Sweep<'s> {
     pub(super) store: &'s Store,
     pub(super) kept: Kept,
     pub(super) announced: Announced,
-    /// Directories go here, and from here when nobody is kept waiting.
-    pub(super) trash: &'s Path,
+    /// Directories go here, and from here when nobody is kept waiting; where there is no room for it, at once.
+    pub(super) trash: Option<&'s Path>,
     pub(super) removed: Removed,
     /// Whether files of subordinate ids are within reach.
     pub(super) is_lent: bool,
@@ -105,7 +106,10 @@ impl Sweep<'_> {
         };
         self.removed.files += 1;
         if metadata.is_dir() {
-            let target = self.trash.join(store::unique_name("trash")?);
+            let Some(trash) = self.trash else {
+                return dirs::remove(path).map(|()| None).context("remove", path);
+            };
+            let target = trash.join(store::unique_name("trash")?);
             return store::rename_directory(path, &target, RenameFlags::empty())
                 .map(|()| None)
                 .context("move away", path);
