@@ -313,6 +313,41 @@ fn a_layout_takes_several_copies_at_once() {
     );
 }
 
+/// What a killed copy has left in a layout the next one removes; what a living one holds stays.
+#[test]
+fn what_killed_copies_leave_goes_with_the_next() {
+    let scene = Scene::new("killed copies into a layout");
+    scene.busybox("busybox");
+    // Killed before it said that it is a layout, and later.
+    scene.shell("mkdir layout && echo x > layout/.unfinished-1-dead");
+    let copy = |to: &str| {
+        scene
+            .run("teu-store", ["copy", "-q", "busybox", to])
+            .succeeds()
+    };
+    copy("oci:layout:one");
+    let left = || scene.shell("cd layout && find . -name '.unfinished*'");
+    assert_eq!(left(), "");
+    scene.shell("cd layout && echo x > .unfinished-1-dead && echo x > .unfinished-2-alive && ln -s /etc/passwd .unfinished-3-link");
+    let holder = "flock layout/.unfinished-2-alive sh -c 'touch held; while test -e held; do sleep 0.02; done'";
+    let mut alive = scene.command("sh", ["-c", holder]).spawn().unwrap();
+    scene.wait_until("it is held", || scene.path("held").exists());
+    copy("oci:layout:two");
+    assert_eq!(
+        scene.shell("cd layout && ls -A | grep unfinished | sort"),
+        ".unfinished-2-alive\n.unfinished-3-link"
+    );
+    std::fs::remove_file(scene.path("held")).unwrap();
+    alive.wait().unwrap();
+    copy("oci:layout:two");
+    assert_eq!(
+        scene.shell("cd layout && ls -A | grep unfinished"),
+        ".unfinished-3-link"
+    );
+    let before = scene.shell("jq -r '.manifests | length' layout/index.json");
+    assert_eq!(before, "2");
+}
+
 /// Debian's dockerd with everything of its own in the scene; ended when dropped.
 struct Docker<'a> {
     scene: &'a Scene,

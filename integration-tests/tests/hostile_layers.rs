@@ -4,31 +4,44 @@
 //! What must hold: the sentinel is as before, and the answer is an error with a
 //! message or a correct result, never a panic, a signal or a hang.
 //!
-//! Known attacks, and the tests that hold them (`store/src` where no suite is named):
+//! Known attacks (S1 to S30), verdicts where good peers disagree, and the tests that hold them, each on both back-ends
+//! as far as it touches one. Without a suite named: `store/src`.
 //!
 //! | attack | test |
 //! |---|---|
-//! | S1 names that climb, writes through links | `names_that_climb_out`, `writes_through_links` here; `ingest/tests/hostile.rs` |
-//! | S2 hard links to the outside | `hard_links_to_the_outside` |
-//! | S3 directories made outside before the error | `writes_through_links` |
-//! | S4 mode or owner changed through a link | `writes_through_links`, `ingest/tests/hostile.rs` |
-//! | S6 a root that is a link | `roots_that_are_something_else` |
-//! | S7, S8 sizes that disagree, smuggled members | `sizes_that_disagree`, `pax_size_wins_over_the_header`, `oracles/` |
-//! | S9 malformed records | `records_that_are_no_records`, `malformed_records_are_errors` |
-//! | S10, S12 claims and bombs | `a_bomb_of_directories_is_refused`, `a_bomb_is_taken_in_bounded_memory`, `tree/budget.rs` |
-//! | S11 packed streams that lie | `compressed_blobs_and_their_lies`, `unknown_kinds_and_truncated_archives` |
-//! | S13, S14, S26 documents | `image/document.rs`, `fuzzing.rs` |
-//! | S15 digests that are paths | `digest.rs` |
+//! | S1 names that climb, writes through links | `names_that_climb_out`, `writes_through_links` here; `hostile_members` in `ingest/tests/hostile.rs` |
+//! | S2 hard links to the outside | `hard_links_to_the_outside` here, `hostile_members` |
+//! | S3 directories made outside before the error | `writes_through_links` here, `hostile_members` |
+//! | S4 mode or owner changed through a link | `writes_through_links` here, `hostile_members` |
+//! | S5 links that race with an unpacking | suite `hostile_races`: `links_that_race_with_an_unpacking`, `…_a_packing` |
+//! | S6 a root that is a link | `roots_that_are_something_else` here, `hostile_members` |
+//! | S7, S8 sizes that disagree, smuggled members | `sizes_that_disagree` here, `pax_size_wins_over_the_header` in `ingest/tests/hostile.rs`, `oracles/` |
+//! | S9 malformed records | `records_that_are_no_records` here, `malformed_records_are_errors` in `tar/pax.rs` |
+//! | S10, S12 claims and bombs | `a_bomb_of_directories_is_refused`, `a_bomb_is_taken_in_bounded_memory` here; `tree/budget.rs`; suite `store_memory` |
+//! | S11 packed streams that lie | `an_archive_that_unpacks_to_nothing_is_refused` here; `packings_of_nothing`, `compressed_blobs_and_their_lies` in `ingest/tests/hostile.rs`; `ingest/blob.rs` (windows) |
+//! | S13, S14, S26 documents | `image/document.rs`, `fuzzing.rs`, suite `registry_faults` |
+//! | S15 digests that are paths | `digest.rs`, suite `registry_faults` |
 //! | S16, S17, S18, S27 registries | `registry/scenes/`, suite `registry_faults` |
-//! | S19 layouts with links | `archive/place.rs` |
-//! | S20 names at their limits | `names_at_their_limits`, `deep_paths` |
-//! | S21 descriptors that stay open | `malformed_layers_leave_nothing_open` |
-//! | S22 volumes and working directories that climb | `places_of_the_configuration_stay_inside` |
+//! | S19 layouts with links | `only_regular_files_of_the_layout_are_read` in `archive/place.rs` |
+//! | S20 names at their limits | `names_at_their_limits`, `layers_may_lie_as_deep_as_the_limit` here; `deep_paths`, `attributes_that_steer_or_do_not_fit` in `ingest/tests/hostile.rs` |
+//! | S21 descriptors that stay open | `malformed_layers_leave_nothing_open` in `ingest/tests/hostile.rs` |
+//! | S22 volumes and working directories that climb | `places_of_the_configuration_stay_inside` here |
 //! | S23 passwd that is no file | `bundle/user.rs` |
-//! | S24 whiteouts of nothing | `whiteouts_of_nothing`, `tree/stack.rs` |
-//! | S25 attributes and devices of overlays | `overlay_attributes_are_not_smuggled`, `identity.rs` |
-//! | S28 removal that follows links | `dirs/remove.rs` |
-//! | S30 other file systems as layers | `a_layer_of_another_kind_is_refused` |
+//! | S24 whiteouts of nothing | `whiteouts_of_nothing` here, `tree/stack.rs` |
+//! | S25 attributes and devices of overlays | `overlay_attributes_are_not_smuggled` here, `attributes_that_steer_or_do_not_fit`, `identity.rs` |
+//! | S28 removal that follows links | suite `hostile_races`: `links_that_race_with_a_removal`; `dirs/remove.rs` |
+//! | S29 content that is here opens no door | suite `registry_access`: `what_is_here_already_opens_no_door`; `packed.rs` |
+//! | S30 other file systems as layers | `a_layer_of_another_kind_is_refused` here |
+//!
+//! | verdict | test |
+//! |---|---|
+//! | of members of one name the last counts | `the_last_of_one_name_counts` here, `hostile_members` |
+//! | links are resolved inside the root | `writes_through_links` here, `hostile_members` |
+//! | a global PAX header may hold comments alone | `a_global_header_may_comment` here, `hostile_members` |
+//! | a size other than the descriptor's is refused | `compressed_blobs_and_their_lies`, suite `registry_faults` |
+//! | `.wh.`, `.wh..`, `.wh...` are refused | `whiteouts_of_nothing` here |
+//! | ids above 2^32-2 are refused | `unknown_kinds_and_truncated_archives` here |
+//! | 2,000 directories deep, 255 bytes, no UTF-8: taken byte by byte, soon | `names_at_their_limits` here, `deep_paths` |
 #![allow(
     clippy::unwrap_used,
     reason = "a test that meets the unexpected panics"
@@ -303,9 +316,17 @@ fn unknown_kinds_and_truncated_archives() {
         bytes.truncate(2000);
         bytes
     });
-    judge("owners beyond 32 bits", Verdict::Refused, |_| {
+    for (key, id) in [("uid", "4294967296"), ("gid", "4294967295"), ("uid", "-1")] {
+        judge("owners that are none", Verdict::Refused, |_| {
+            archive(&[Member {
+                pax: &[(key, id.as_bytes())],
+                ..file(b"f", b"x")
+            }])
+        });
+    }
+    judge("the last owner", Verdict::Accepted, |_| {
         archive(&[Member {
-            pax: &[("uid", b"4294967296")],
+            pax: &[("uid", b"4294967294"), ("gid", b"4294967294")],
             ..file(b"f", b"x")
         }])
     });
@@ -336,6 +357,61 @@ fn names_at_their_limits() {
     judge("bytes that are no text", Verdict::Accepted, |_| {
         archive(&[file(b"\xff\xfe\n\\\"\x1b[31m", b"x")])
     });
+}
+
+#[test]
+fn a_global_header_may_comment() {
+    let global = |content: &'static [u8]| {
+        archive(&[
+            Member {
+                kind: b'g',
+                ..file(b"pax_global_header", content)
+            },
+            file(b"f", b"x"),
+        ])
+    };
+    judge("a comment for all", Verdict::Accepted, |_| {
+        global(b"13 comment=x\n")
+    });
+    for content in [&b"9 path=a\n"[..], b"9 size=1\n", b"8 uid=7\n"] {
+        judge("a name for all", Verdict::Refused, |_| global(content));
+    }
+}
+
+/// As an overlay would show it: what comes later replaces what came before, whatever its kind.
+#[test]
+fn the_last_of_one_name_counts() {
+    for backend in BACKENDS {
+        let scene = Scene::new(&format!("one name twice on {backend}"));
+        let layer = archive(&[
+            file(b"a", b"first"),
+            file(b"a", b"second"),
+            file(b"b", b"a file"),
+            link(b'2', b"b", b"a"),
+            link(b'2', b"c", b"a"),
+            file(b"c", b"a file"),
+        ]);
+        scene.write("layer.tar", layer);
+        let run = |words: &[&str]| {
+            let words = [&["--backend", backend], words].concat();
+            scene.run("teu-store", words).succeeds()
+        };
+        run(&["import", "-q", "layer.tar", "twice"]);
+        run(&["unpack", "twice", "bundle"]);
+        let said =
+            scene.shell("cd bundle/rootfs && cat a && echo && readlink b && cat c && test ! -L c");
+        assert_eq!(said, "second\na\na file", "{backend}");
+        // What it is mounted as, is the same.
+        let mounted = scene.run(
+            "teu-store",
+            ["--backend", backend, "mount", "twice", "view"],
+        );
+        if mounted.status.success() {
+            let said = scene.shell("cd view && cat a && echo && readlink b && cat c");
+            run(&["umount", "view"]);
+            assert_eq!(said, "second\na\na file", "{backend}");
+        }
+    }
 }
 
 /// Overlay attributes and the whiteout device of a layer never reach a lower directory.
@@ -398,6 +474,28 @@ fn a_bomb_of_directories_is_refused() {
             .collect();
         archive(&members)
     });
+}
+
+/// A million packed members with nothing in them are an error, and soon.
+#[test]
+fn an_archive_that_unpacks_to_nothing_is_refused() {
+    let scene = Scene::new("nothing");
+    scene.shell(
+        "gzip -n </dev/null >one && for _ in $(seq 1000); do cat one; done >many && for _ in $(seq 1000); do cat many; done >all.tar.gz",
+    );
+    let refused = scene.run_within(LIMIT, "teu-store", ["import", "all.tar.gz", "nothing"]);
+    let _ = refused.fails(1, &["unpacks to nothing"]);
+    let piped = scene.run(
+        "sh",
+        [
+            "-c",
+            &format!(
+                "{} --root data/store import - nothing < all.tar.gz",
+                teu_integration_tests::binary("teu-store").display()
+            ),
+        ],
+    );
+    let _ = piped.fails(1, &["unpacks to nothing"]);
 }
 
 /// Whatever walks a tree does not run out of stack on its deepest one.

@@ -108,6 +108,7 @@ impl Import<'_> {
         let metadata = file.metadata().map_err(|error| self.unreadable(error))?;
         let again = file.try_clone().map_err(|error| self.unreadable(error))?;
         let (packing, peeked) = detect::unpack(again).map_err(|error| self.unreadable(error))?;
+        self.check_packing(packing, &peeked.start)?;
         let format = self.format(&peeked.start)?;
         if packing == Packing::Plain && metadata.is_file() && format != Format::Rootfs {
             return self.archive(file, format);
@@ -121,9 +122,18 @@ impl Import<'_> {
     }
 
     fn stream(&self, stream: impl Read + Send, total: u64) -> Result<Vec<Imported>, Error> {
-        let (_, peeked) = detect::unpack(stream).map_err(|error| self.unreadable(error))?;
+        let (packing, peeked) = detect::unpack(stream).map_err(|error| self.unreadable(error))?;
+        self.check_packing(packing, &peeked.start)?;
         let format = self.format(&peeked.start)?;
         self.unpacked(peeked.whole, format, total)
+    }
+
+    /// What is packed has something in it: an empty archive has its end mark at least.
+    fn check_packing(&self, packing: Packing, start: &[u8]) -> Result<(), Error> {
+        match packing != Packing::Plain && start.is_empty() {
+            true => Err(self.wrong("it unpacks to nothing")),
+            false => Ok(()),
+        }
     }
 
     fn format(&self, start: &[u8]) -> Result<Format, Error> {

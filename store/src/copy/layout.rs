@@ -10,15 +10,24 @@ use crate::image::{DOCUMENT_BYTES_MAX, Descriptor, Index, media_type};
 use crate::reference::Reference;
 use crate::store::unique_name;
 use crate::transfer::Error;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File};
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 /// A layout's list of images.
 const INDEX: &str = "index.json";
+/// How the names of files begin that have no name of their own yet.
+const UNFINISHED: &str = ".unfinished";
+/// Neither a link is followed nor a fifo waited for (open(2)).
+const NO_LINK: i32 = OFlags::NOFOLLOW
+    .union(OFlags::NONBLOCK)
+    .bits()
+    .cast_signed();
 
 /// An OCI layout as a directory. Images that are there stay; the one of the same name is replaced.
 pub(super) struct ToLayoutDirectory {
@@ -33,16 +42,57 @@ impl ToLayoutDirectory {
         let marker = path.join(MARKER);
         if !marker.exists() {
             let mut entries = fs::read_dir(path).map_err(in_file("list", path))?;
-            if entries.next().is_some() {
+            let is_other = |entry: io::Result<fs::DirEntry>| {
+                entry.is_ok_and(|entry| !is_unfinished(&entry.file_name()))
+            };
+            // Another copy may have made it a layout meanwhile.
+            if entries.any(is_other) && !marker.exists() {
                 let source = io::Error::other("it is no OCI layout, and it is not empty");
                 return Err(in_file("copy to", path)(source));
             }
-            fs::write(&marker, MARKER_TEXT).map_err(in_file("write", &marker))?;
         }
-        Ok(Self {
+        let layout = Self {
             path: path.to_owned(),
             name,
-        })
+        };
+        layout.remove_dead()?;
+        if !marker.exists() {
+            layout.replace(&marker, &mut MARKER_TEXT.as_bytes())?;
+        }
+        Ok(layout)
+    }
+
+    /// Removes what killed copies have left: files that nobody holds the lock of.
+    fn remove_dead(&self) -> Result<(), Error> {
+        let entries = fs::read_dir(&self.path).map_err(in_file("list", &self.path))?;
+        for entry in entries
+            .flatten()
+            .filter(|entry| is_unfinished(&entry.file_name()))
+        {
+            let path = entry.path();
+            let options = OpenOptions::new()
+                .read(true)
+                .custom_flags(NO_LINK)
+                .open(&path);
+            let is_dead = options.is_ok_and(|file| try_lock(&file).is_ok());
+            if is_dead {
+                fs::remove_file(&path).map_err(in_file("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A new file, which is ours as long as it is open.
+    fn unfinished(&self) -> Result<(PathBuf, File), Error> {
+        loop {
+            let path = self.path.join(unique_name(UNFINISHED)?);
+            let file = File::create_new(&path).map_err(in_file("create", &path))?;
+            let is_named = || file.metadata().is_ok_and(|metadata| metadata.nlink() > 0);
+            // Another copy may have taken it for a dead one's before it was locked.
+            if try_lock(&file).is_ok() && is_named() {
+                return Ok((path, file));
+            }
+        }
     }
 
     fn put(&self, digest: &Digest, content: &mut dyn io::Read) -> Result<(), Error> {
@@ -53,11 +103,8 @@ impl ToLayoutDirectory {
 
     /// A file that appears when it is whole.
     fn replace(&self, target: &Path, content: &mut dyn io::Read) -> Result<(), Error> {
-        let unfinished = self.path.join(unique_name(".unfinished")?);
-        let written = File::create_new(&unfinished).and_then(|mut file| {
-            io::copy(content, &mut file)?;
-            file.sync_data()
-        });
+        let (unfinished, mut file) = self.unfinished()?;
+        let written = io::copy(content, &mut file).and_then(|_| file.sync_data());
         written
             .and_then(|()| fs::rename(&unfinished, target))
             .map_err(|source| {
@@ -200,6 +247,15 @@ impl Destination for ToLayoutTar {
         let mut tar = self.tar.lock().unwrap_or_else(PoisonError::into_inner);
         tar.small(INDEX, &to_json(&index)?)
     }
+}
+
+fn is_unfinished(name: &OsStr) -> bool {
+    let name = name.to_str().and_then(|name| name.strip_prefix(UNFINISHED));
+    name.is_some_and(|rest| rest.starts_with('-'))
+}
+
+fn try_lock(file: &File) -> rustix::io::Result<()> {
+    flock(file, FlockOperation::NonBlockingLockExclusive)
 }
 
 fn empty_index() -> Index {

@@ -74,6 +74,14 @@ impl Transaction {
             layer: blob.digest.to_string(),
             source,
         })?;
+        if keep && received.size == 0 {
+            // An empty archive has its end mark at least.
+            let nothing = io::Error::new(io::ErrorKind::InvalidData, "it unpacks to nothing");
+            return Err(Error::Read {
+                what: format!("layer {}", blob.digest),
+                source: nothing,
+            });
+        }
         let diff_id = DiffId(received.digest);
         if let Some(expected) = expected.filter(|expected| **expected != diff_id) {
             let what = format!("the content of layer {}", blob.digest);

@@ -1,5 +1,6 @@
-//! A thousand generated archives, and three others who say what is in them: Python's tarfile, member by member; GNU tar,
-//! by what it extracts; and the kernel, by what it shows of the index that was made of the archive.
+//! A thousand generated archives, and others who say what is in them: Python's tarfile, member by member; GNU tar, by
+//! what it extracts; mkfs.erofs, by the file system that it makes of that; the kernel, by what it shows of the index that
+//! was made of the archive; and fsck.erofs, which reads that index, where it is new enough to know blocks of 512 bytes (1.6).
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -115,12 +116,98 @@ fn extracted(path: &Path, memory: &Path) -> std::path::PathBuf {
     folder
 }
 
+/// What mkfs.erofs makes of a directory, as the kernel shows it.
+fn made_by_mkfs(folder: &Path, image: &Path) -> rustix::fd::OwnedFd {
+    let mut mkfs = Command::new("mkfs.erofs");
+    mkfs.args(["--quiet", "--preserve-mtime"])
+        .arg(image)
+        .arg(folder);
+    let output = mkfs.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "mkfs.erofs {folder:?}: {said}");
+    mount::erofs(image, &[]).unwrap()
+}
+
+/// What fsck.erofs has against an index.
+fn faults(index: &Path, tar: &Path) -> Option<String> {
+    let mut fsck = Command::new("fsck.erofs");
+    let device = format!("--device={}", tar.display());
+    let output = fsck.args([&device, "--extract"]).arg(index).output();
+    let output = output.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (!output.status.success()).then_some(said)
+}
+
+/// Whether a program of erofs-utils is here.
+fn has(program: &str) -> bool {
+    Command::new(program).arg("-V").output().is_ok()
+}
+
+/// The programs of erofs-utils, and how many archives each has judged.
+struct Tools {
+    has_mkfs: bool,
+    has_fsck: bool,
+    made: usize,
+    checked: usize,
+}
+
+impl Tools {
+    fn new() -> Tools {
+        let (has_mkfs, has_fsck) = (has("mkfs.erofs"), has("fsck.erofs"));
+        let (made, checked) = (0, 0);
+        Tools {
+            has_mkfs,
+            has_fsck,
+            made,
+            checked,
+        }
+    }
+
+    /// The archive `path` of content `tree`, which GNU tar extracted to `gnu`, and its index.
+    fn judge(&mut self, number: usize, path: &Path, tree: &Tree, gnu: &Path, index: &Path) {
+        if self.has_mkfs {
+            let image = path.with_extension("mkfs");
+            let tar = File::open(path).unwrap();
+            let found = difference(tree, &tar, made_by_mkfs(gnu, &image));
+            assert_eq!(found, None, "archive {number}, as mkfs.erofs makes it");
+            fs::remove_file(image).unwrap();
+            self.made += 1;
+        }
+        if !self.has_fsck {
+            return;
+        }
+        if let Some(fault) = faults(index, path) {
+            // An old one reads no such superblock at all.
+            let is_old = number == 0 && fault.contains("failed to read superblock");
+            assert!(is_old, "archive {number}, as fsck.erofs reads it: {fault}");
+            self.has_fsck = false;
+            return;
+        }
+        self.checked += 1;
+    }
+
+    /// Says what was judged.
+    fn count(&self) {
+        let Tools { made, checked, .. } = self;
+        eprintln!("{COUNT} archives: {made} by mkfs.erofs, {checked} by fsck.erofs");
+        for (count, program) in [
+            (
+                made,
+                "mkfs.erofs: it is missing, or EROFS cannot be mounted",
+            ),
+            (checked, "fsck.erofs: it is missing, or older than 1.6"),
+        ] {
+            if *count == 0 {
+                eprintln!("SKIPPED {program}");
+            }
+        }
+    }
+}
+
 #[test]
-fn a_thousand_archives_are_what_three_others_say() {
+fn a_thousand_archives_are_what_others_say() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!(
-            "SKIPPED a_thousand_archives_are_what_three_others_say: owners and devices need root"
-        );
+        eprintln!("SKIPPED a_thousand_archives_are_what_others_say: owners and devices need root");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -128,11 +215,12 @@ fn a_thousand_archives_are_what_three_others_say() {
     let memory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
     let memory = memory.unwrap();
     let Some(expected) = archives(folder.path()) else {
-        eprintln!("SKIPPED a_thousand_archives_are_what_three_others_say: no python3");
+        eprintln!("SKIPPED a_thousand_archives_are_what_others_say: no python3");
         return;
     };
     assert_eq!(expected.len(), COUNT);
     let mut is_mounted = true;
+    let mut tools = Tools::new();
     for (number, python) in expected.iter().enumerate() {
         let path = folder.path().join(format!("{number}.tar"));
         let tar = File::open(&path).unwrap();
@@ -159,21 +247,27 @@ fn a_thousand_archives_are_what_three_others_say() {
             .unwrap();
         erofs::write(&tree, &[&tar], [0; 16], &mut out).unwrap();
         match mount::erofs(&index, &[&path]) {
-            Ok(root) => assert_eq!(
-                difference(&tree, &tar, &root),
-                None,
-                "archive {number}, as the kernel shows its index"
-            ),
+            Ok(root) => {
+                let found = difference(&tree, &tar, &root);
+                assert_eq!(
+                    found, None,
+                    "archive {number}, as the kernel shows its index"
+                );
+            }
             Err(err) => {
                 assert!(number == 0 || !is_mounted, "archive {number}: {err}");
                 is_mounted = false;
             }
         }
+        if is_mounted {
+            tools.judge(number, &path, &tree, &gnu, &index);
+        }
         for gone in [gnu, own, index] {
             dirs::remove(&gone).unwrap();
         }
     }
+    tools.count();
     if !is_mounted {
-        eprintln!("SKIPPED a_thousand_archives_are_what_three_others_say: EROFS cannot be mounted");
+        eprintln!("SKIPPED a_thousand_archives_are_what_others_say: EROFS cannot be mounted");
     }
 }

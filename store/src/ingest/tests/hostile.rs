@@ -160,6 +160,48 @@ fn compressed_blobs_and_their_lies() {
     }
 }
 
+// security.md, S11: a million gzip members with nothing in them, alone and before a layer; frames of zstd to skip.
+#[test]
+fn packings_of_nothing() {
+    for backend in BACKENDS {
+        let Some(scratch) = Scratch::new("packings_of_nothing", backend) else {
+            continue;
+        };
+        let gzip = |content: &[u8]| {
+            let mut encoder =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(content).unwrap();
+            encoder.finish().unwrap()
+        };
+        let tar = archive(&[("a", b'0', "", b"x")]);
+        let skipped = b"\x50\x2a\x4d\x18\x04\x00\x00\x00skip".repeat(1000);
+        let members = gzip(b"").repeat(1_000_000);
+        let rows = [
+            ("gzip", members.clone(), false),
+            ("gzip", [&members[..], &gzip(&tar)].concat(), true),
+            ("zstd", skipped.clone(), false),
+            ("zstd", zstd::encode_all(&b""[..], 3).unwrap(), false),
+            (
+                "zstd",
+                [skipped, zstd::encode_all(&tar[..], 3).unwrap()].concat(),
+                true,
+            ),
+        ];
+        let work = scratch.store.begin().unwrap();
+        for (number, (kind, blob, is_good)) in rows.into_iter().enumerate() {
+            let kind = format!("application/vnd.oci.image.layer.v1.tar+{kind}");
+            let descriptor =
+                crate::image::Descriptor::new(kind, Digest::of(&blob), blob.len() as u64);
+            let begin = std::time::Instant::now();
+            let taken = work.ingest_layer(&blob[..], &descriptor, None, &mut |_| {});
+            assert_eq!(taken.is_ok(), is_good, "row {number}: {taken:?}");
+            assert_eq!(scratch.store.has_blob(&descriptor.digest), is_good);
+            // Unoptimized, and beside other tests.
+            assert!(begin.elapsed().as_secs() < 30, "row {number}");
+        }
+    }
+}
+
 // security.md, section 1.6: 2,000 directories of 255 bytes that are no UTF-8, in bounded time, on every thread's stack.
 #[test]
 fn deep_paths() {

@@ -1,5 +1,5 @@
 //! `registries.conf` of podman, skopeo and buildah (containers-registries.conf(5),
-//! version 2 of its format): mirrors, other places, insecure and blocked registries.
+//! version 2 of its format, and what version 1 could say): mirrors, other places, insecure and blocked registries.
 
 use super::{Endpoint, PlaceError, Plan, Serves, read_file};
 use crate::registry::Error;
@@ -39,6 +39,47 @@ struct Mirror {
 #[serde(default)]
 struct Text {
     registry: Vec<Registry>,
+    /// The lists of version 1.
+    registries: Option<Lists>,
+}
+
+/// `[registries.insecure]` and so on. Where unqualified names are looked up (`search`) makes no difference here.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Lists {
+    insecure: List,
+    block: List,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct List {
+    registries: Vec<String>,
+}
+
+impl Lists {
+    /// The same in the words of version 2.
+    fn into_registries(self) -> Vec<Registry> {
+        let mut found: Vec<Registry> = Vec::new();
+        let insecure = self
+            .insecure
+            .registries
+            .into_iter()
+            .map(|name| (name, false));
+        let blocked = self.block.registries.into_iter().map(|name| (name, true));
+        for (location, blocked) in insecure.chain(blocked) {
+            match found.iter_mut().find(|other| other.location == location) {
+                Some(other) => other.blocked |= blocked,
+                None => found.push(Registry {
+                    location,
+                    insecure: !blocked,
+                    blocked,
+                    ..Registry::default()
+                }),
+            }
+        }
+        found
+    }
 }
 
 impl Registry {
@@ -116,8 +157,17 @@ fn parse(text: &str, path: &Path) -> Result<Vec<Registry>, PlaceError> {
         path: path.to_owned(),
         why,
     };
-    let parsed: Text =
+    let mut parsed: Text =
         toml::from_str(text).map_err(|error| wrong(error.to_string().trim().replace('\n', " ")))?;
+    if let Some(lists) = parsed.registries.take() {
+        // As containers-registries.conf(5) has it.
+        if !parsed.registry.is_empty() {
+            return Err(wrong(
+                "it mixes versions 1 ([registries.…]) and 2 ([[registry]])".into(),
+            ));
+        }
+        parsed.registry = lists.into_registries();
+    }
     for registry in &parsed.registry {
         if registry.prefix().is_empty() {
             return Err(wrong(
@@ -271,8 +321,21 @@ mod tests {
     }
 
     #[test]
+    fn the_lists_of_version_1() {
+        let text = "[registries.search]\nregistries = ['quay.test']\n[registries.insecure]\nregistries = ['in.test:5000', 'both.test']\n[registries.block]\nregistries = ['both.test', 'evil.test']";
+        let known = parse(text, Path::new("x")).unwrap();
+        let asked = |host: &str| plan(&known, host, "a").map(|plan| plan.home.insecure);
+        assert!(asked("in.test:5000").unwrap());
+        assert!(!asked("quay.test").unwrap());
+        for host in ["both.test", "evil.test"] {
+            assert!(matches!(asked(host), Err(Error::Blocked { .. })), "{host}");
+        }
+    }
+
+    #[test]
     fn wrong_files_are_named() {
         for text in [
+            "[registries.block]\nregistries = ['a.test']\n[[registry]]\nlocation = 'b.test'",
             "[[registry]]\ninsecure = true",
             "[[registry]]\nlocation = 7",
             "x =",
