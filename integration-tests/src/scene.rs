@@ -194,6 +194,22 @@ impl Scene {
         run_limited(self.command(program, args), b"", TIME_LIMIT)
     }
 
+    /// [`Scene::run`] by a caller that ignores and blocks all signals that can be: as
+    /// under nohup(1), or in the background of a shell, but more.
+    ///
+    /// # Panics
+    /// When it cannot be started or does not end in time.
+    pub fn run_deaf<S: AsRef<OsStr>>(
+        &self,
+        program: &str,
+        args: impl IntoIterator<Item = S>,
+    ) -> Outcome {
+        let command = self.command(program, args);
+        let mut deaf = self.command("env", ["--ignore-signal", "--block-signal"]);
+        deaf.arg(command.get_program()).args(command.get_args());
+        run_limited(deaf, b"", TIME_LIMIT)
+    }
+
     /// [`Scene::run`] with this text on standard input.
     ///
     /// # Panics

@@ -286,3 +286,18 @@ fn a_plan_is_executed_as_its_dockerfile_is() {
         .run("teu-build", again)
         .fails(1, &["it is no plan", "missing field"]);
 }
+
+/// With SIGCHLD ignored the end of a step is not told, unless it is asked for.
+#[test]
+fn a_caller_that_hears_no_signals_gets_its_build() {
+    let scene = scene(
+        "deaf",
+        "FROM busybox\nRUN { grep -E '^Sig(Blk|Ign)' /proc/self/status; :; }\n",
+    );
+    let words = ["build", "--progress", "plain", "context"];
+    let outcome = scene.run_deaf("teu-build", words);
+    let said = &outcome.exits(0).stderr;
+    for line in ["SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000"] {
+        assert!(said.contains(line), "{said}");
+    }
+}

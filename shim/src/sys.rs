@@ -47,6 +47,13 @@ pub fn close_inherited() {
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
 }
 
+/// Lets children that have ended wait to be asked how, whatever the caller does with
+/// its own: with SIGCHLD ignored, which `execve(2)` leaves so, the kernel forgets them.
+pub fn keep_ended_children() {
+    // SAFETY: constants, with which the call cannot fail.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// Size of a record that a signalfd yields, in bytes. `signalfd(2)`.
 const SIGNALFD_RECORD_BYTES: usize = 128;
 

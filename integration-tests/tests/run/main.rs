@@ -17,6 +17,7 @@ mod flags;
 mod lifecycle;
 mod logs;
 mod output;
+mod signals;
 mod sockets;
 mod supervision;
 mod terminal;

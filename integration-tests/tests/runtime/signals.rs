@@ -18,13 +18,7 @@ const NONE: &str = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000";
 
 /// `teu-runtime`, called by one who hears no signal.
 fn deaf(container: &Container<'_>, words: &[&str]) -> Outcome {
-    let runtime = container.scene.command("teu-runtime", words);
-    let program = runtime.get_program().to_str().unwrap().to_owned();
-    let args = runtime
-        .get_args()
-        .map(|arg| arg.to_str().unwrap().to_owned());
-    let words = DEAF.map(str::to_owned).into_iter().chain([program]);
-    container.scene.run("env", words.chain(args))
+    container.scene.run_deaf("teu-runtime", words)
 }
 
 fn read(path: &Path) -> String {
