@@ -7,7 +7,7 @@
 
 mod peers;
 
-use peers::{Registry, TokenServer, stored};
+use peers::{IDENTITY, Registry, TokenServer, stored};
 use std::os::unix::fs::PermissionsExt as _;
 use teu_integration_tests::command::Outcome;
 use teu_integration_tests::{Scene, is_root, skip_unless};
@@ -156,6 +156,23 @@ fn a_log_in_by_token_is_checked_at_the_token_server() {
     };
     login("wrong").fails(1, &["refuses the credentials"]);
     login("secret").succeeds();
+    // An identity token is kept in place of the password, and good for all that follows.
+    let kept = scene.shell("jq -c '.auths[]' auth.json");
+    assert!(
+        kept.contains(&format!("\"identitytoken\":\"{IDENTITY}\"")),
+        "{kept}"
+    );
+    let auth = scene.shell("jq -r '.auths[].auth' auth.json | base64 -d");
+    assert_eq!(auth, "alice:");
+    scene.busybox("busybox");
+    let name = registry.name("team/app:1");
+    let access = ["--authfile", "auth.json"];
+    let run = |words: &[&str]| store(&scene, &[&words[..1], &access, &words[1..]].concat());
+    run(&["push", "-q", "busybox", &name]).succeeds();
+    run(&["pull", "-q", &name]).succeeds();
+    // One that the server takes no more is said to be one.
+    scene.shell(&format!("sed -i s/{IDENTITY}/0ld/ auth.json"));
+    run(&["pull", "-q", &name]).fails(1, &["the stored identity token"]);
 }
 
 /// S29: that content is here already gives nobody a right to it, nor a repository what another one has.

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "not every suite uses every peer")]
 
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 use teu_integration_tests::Scene;
@@ -211,12 +211,19 @@ impl TokenServer {
     }
 }
 
+/// What the token server gives in place of a password, to who asks for it.
+pub(crate) const IDENTITY: &str = "1d3nt1ty";
+
 fn answer(mut stream: &TcpStream, password: &str, pull: &str, push: &str) -> std::io::Result<()> {
-    let mut authorization = None;
+    let (mut authorization, mut length, mut wants_identity) = (None, 0, false);
     let mut reader = BufReader::new(stream);
     loop {
         let mut line = String::new();
         reader.read_line(&mut line)?;
+        wants_identity |= line.starts_with("GET ") && line.contains("offline_token=true");
+        if let Some(text) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
+            length = text.trim().parse().unwrap();
+        }
         if line.trim().is_empty() {
             break;
         }
@@ -226,15 +233,24 @@ fn answer(mut stream: &TcpStream, password: &str, pull: &str, push: &str) -> std
             authorization = Some(value.trim().to_owned());
         }
     }
+    let mut form = vec![0; length];
+    reader.read_exact(&mut form)?;
+    let is_refresh = String::from_utf8_lossy(&form).contains(&format!("refresh_token={IDENTITY}"));
     let (status, token) = match authorization
         .as_deref()
         .map(|value| value.strip_prefix("Basic "))
     {
+        None if is_refresh => ("200 OK", push),
+        None if length > 0 => ("401 Unauthorized", ""),
         None => ("200 OK", pull),
         Some(Some(given)) if given == password => ("200 OK", push),
         Some(_) => ("401 Unauthorized", ""),
     };
-    let body = json!({"token": token, "expires_in": 300}).to_string();
+    let mut body = json!({"token": token, "expires_in": 300});
+    if wants_identity && !token.is_empty() {
+        body["refresh_token"] = json!(IDENTITY);
+    }
+    let body = body.to_string();
     write!(
         stream,
         "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",

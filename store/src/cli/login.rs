@@ -73,11 +73,12 @@ fn finish(host: &str, user: &str, password: &str, options: &Options) -> Outcome 
         ..options.clone()
     };
     let name = host.split('/').next().unwrap_or(host);
-    let was_asked = Client::log_in(name, &given)?;
-    let kept = store_login(options.authfile.as_deref(), host, user, password)?;
+    let logged_in = Client::log_in(name, &given)?;
+    let (authfile, identity) = (options.authfile.as_deref(), logged_in.identity.as_deref());
+    let kept = store_login(authfile, host, user, password, identity)?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "logged in to {host} as {user}, kept in {kept}")?;
-    if !was_asked {
+    if !logged_in.was_asked {
         writeln!(
             std::io::stderr(),
             "{host} lets everybody in: the password was not checked"

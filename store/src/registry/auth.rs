@@ -13,6 +13,7 @@ use super::credentials::Credentials;
 use super::error::{self, Error, Transport};
 use super::http::{self, Call, Http, Payload};
 use super::{realm, retry};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use ureq::Body;
@@ -26,6 +27,9 @@ const TOKEN_LIFE_DEFAULT: Duration = Duration::from_secs(60);
 
 /// A token is renewed this long before its end: requests take time.
 const TOKEN_LIFE_MARGIN: Duration = Duration::from_secs(10);
+
+/// What we call ourselves where a token server asks.
+const CLIENT: &str = "teu-store";
 
 /// What is sent as `Authorization`.
 #[derive(Clone)]
@@ -46,6 +50,9 @@ pub(super) struct Authorization {
     /// Hosts of token servers that the user accepts by name.
     allowed_realms: Vec<String>,
     granted: Mutex<Option<Granted>>,
+    /// Whether an identity token is asked for in place of the password, and what came of it.
+    wants_identity: AtomicBool,
+    identity: Mutex<Option<String>>,
 }
 
 impl Authorization {
@@ -63,7 +70,20 @@ impl Authorization {
             credentials,
             allowed_realms,
             granted: Mutex::new(None),
+            wants_identity: AtomicBool::new(false),
+            identity: Mutex::new(None),
         }
+    }
+
+    /// From now on token servers are asked for an identity token, too (docker's `offline_token`).
+    pub(super) fn want_identity(&self) {
+        self.wants_identity.store(true, Ordering::Relaxed);
+    }
+
+    /// The identity token that a token server gave.
+    pub(super) fn identity(&self) -> Option<String> {
+        let identity = self.identity.lock();
+        identity.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether the registry has asked who we are.
@@ -183,6 +203,10 @@ impl Authorization {
             host: http::authority(&realm),
             why: "sends no token that can be used".into(),
         })?;
+        if let Some(identity) = parse_identity(&body) {
+            let mut kept = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+            *kept = Some(identity);
+        }
         let end = asked
             + life
                 .saturating_sub(TOKEN_LIFE_MARGIN)
@@ -211,8 +235,13 @@ impl Authorization {
             }
             other => {
                 let basic = other.as_ref().and_then(Credentials::basic_header);
+                let user = match other {
+                    Some(Credentials::Password { user, .. }) => Some(user.as_str()),
+                    _ => None,
+                };
+                let identity = user.filter(|_| self.wants_identity.load(Ordering::Relaxed));
                 (
-                    token_address(realm, bearer, scopes)?,
+                    token_address(realm, bearer, scopes, identity)?,
                     Call::new(Method::GET, "get a token"),
                     basic,
                 )
@@ -264,12 +293,23 @@ fn merge_scopes(needed: &[String], challenged: Option<&str>) -> Vec<String> {
     scopes
 }
 
-/// The realm with the query that asks for a token.
-fn token_address(realm: &Uri, bearer: &Bearer, scopes: &[String]) -> Result<Uri, Error> {
+/// The realm with the query that asks for a token; with the user's name, for an identity token, too.
+fn token_address(
+    realm: &Uri,
+    bearer: &Bearer,
+    scopes: &[String],
+    identity: Option<&str>,
+) -> Result<Uri, Error> {
     let mut text = realm.to_string();
     let mut separator = if realm.query().is_some() { '&' } else { '?' };
     let service = bearer.service.iter().map(|service| ("service", service));
-    for (name, value) in service.chain(scopes.iter().map(|scope| ("scope", scope))) {
+    let service = service.map(|(name, value)| (name, value.as_str()));
+    let scopes = scopes.iter().map(|scope| ("scope", scope.as_str()));
+    let offline = identity.into_iter().flat_map(|user| {
+        let client = ("client_id", CLIENT);
+        [("account", user), client, ("offline_token", "true")]
+    });
+    for (name, value) in service.chain(scopes).chain(offline) {
         text.push(separator);
         text.push_str(&format!("{name}={}", http::query_value(value)));
         separator = '&';
@@ -282,7 +322,7 @@ fn refresh_form(token: &str, bearer: &Bearer, scopes: &[String]) -> String {
     let service = bearer.service.clone().unwrap_or_default();
     let fields = [
         ("grant_type", "refresh_token"),
-        ("client_id", "teu-store"),
+        ("client_id", CLIENT),
         ("service", &service),
         ("scope", &scopes.join(" ")),
         ("refresh_token", token),
@@ -292,6 +332,14 @@ fn refresh_form(token: &str, bearer: &Bearer, scopes: &[String]) -> String {
         .map(|(name, value)| format!("{name}={}", http::query_value(value)))
         .collect();
     pairs.join("&")
+}
+
+/// The identity token of an answer (RFC 6749, section 5.1: `refresh_token`).
+fn parse_identity(body: &[u8]) -> Option<String> {
+    let json: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let token = json["refresh_token"].as_str()?;
+    let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    is_token.then(|| token.to_owned())
 }
 
 /// The token of an answer, and how long it lasts.
@@ -340,16 +388,43 @@ mod tests {
         let scopes = ["repository:library/alpine:pull".to_owned()];
         let realm = "https://auth.docker.io/token".parse().unwrap();
         assert_eq!(
-            token_address(&realm, &bearer, &scopes).unwrap().to_string(),
+            token_address(&realm, &bearer, &scopes, None)
+                .unwrap()
+                .to_string(),
             "https://auth.docker.io/token?service=registry.docker.io&scope=repository%3Alibrary%2Falpine%3Apull"
         );
         let realm = "https://x.test/t?a=b".parse().unwrap();
         assert!(
-            token_address(&realm, &bearer, &[])
+            token_address(&realm, &bearer, &[], None)
                 .unwrap()
                 .to_string()
                 .ends_with("?a=b&service=registry.docker.io")
         );
+    }
+
+    #[test]
+    fn an_identity_token_is_asked_for_and_found() {
+        let realm: Uri = "https://auth.test/token".parse().unwrap();
+        let bearer = Bearer::default();
+        let asked = token_address(&realm, &bearer, &[], Some("a b")).unwrap();
+        let query = asked.query().unwrap();
+        assert!(
+            query.starts_with("account=a%20b&client_id=teu-store"),
+            "{query}"
+        );
+        assert!(query.ends_with("&offline_token=true"), "{query}");
+        let found = |body: &str| parse_identity(body.as_bytes());
+        assert_eq!(
+            found(r#"{"token": "t", "refresh_token": "r"}"#).as_deref(),
+            Some("r")
+        );
+        for none in [
+            r#"{"token": "t"}"#,
+            r#"{"refresh_token": "a b"}"#,
+            r#"{"refresh_token": ""}"#,
+        ] {
+            assert_eq!(found(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -251,9 +251,9 @@ impl Client {
         &self.authorization.host
     }
 
-    /// Whether the registry has asked who we are.
-    pub(super) fn was_asked(&self) -> bool {
-        self.authorization.was_asked()
+    /// What the registry asks of us, and gets.
+    pub(super) fn authorization(&self) -> &Authorization {
+        &self.authorization
     }
 
     /// Whether layers that are stored elsewhere are fetched from there.

@@ -25,6 +25,9 @@ const HELPER_BYTES_MAX: u64 = 1 << 20;
 /// The key docker keeps Docker Hub's password under.
 pub(super) const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
+/// The user of an identity token, where a credential helper keeps it.
+pub(super) const TOKEN_USER: &str = "<token>";
+
 /// What to show a registry or its token server. Never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
@@ -296,7 +299,7 @@ fn ask_helper(helper: &str, registry: &str) -> Result<Option<Credentials>, Crede
             let answer: Answer =
                 serde_json::from_slice(&bytes).map_err(|error| failed(error.into()))?;
             Ok(Some(match answer.username.as_str() {
-                "<token>" => Credentials::IdentityToken(answer.secret),
+                TOKEN_USER => Credentials::IdentityToken(answer.secret),
                 _ => Credentials::Password {
                     user: answer.username,
                     password: answer.secret,

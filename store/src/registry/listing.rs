@@ -22,6 +22,15 @@ const ENTRIES_MAX: usize = 500_000;
 /// Longest name that is taken over, in bytes; tags have 128 at most, repositories 255.
 const NAME_BYTES_MAX: usize = 255;
 
+/// How a registry let us in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggedIn {
+    /// Whether it asked who we are.
+    pub was_asked: bool,
+    /// What may be kept in place of the password.
+    pub identity: Option<String>,
+}
+
 impl Client {
     /// All tags of the repository, in the registry's order; `enough` says when no more are wanted.
     ///
@@ -70,18 +79,23 @@ impl Client {
         Ok(found)
     }
 
-    /// Checks that the registry lets us in; whether it asked who we are.
+    /// Checks that the registry lets us in. A token server is asked for an identity token, too, which may be kept in
+    /// place of the password.
     ///
     /// # Errors
     /// As for every request; credentials that it refuses.
-    pub fn log_in(host: &str, options: &Options) -> Result<bool, Error> {
+    pub fn log_in(host: &str, options: &Options) -> Result<LoggedIn, Error> {
         let client = Self::to_registry(host, Vec::new(), options)?;
+        client.authorization().want_identity();
         let uri = client.address_of("")?;
         let call = Call::new(Method::GET, "log in");
         retry::run(&client.http.limits, || {
             client.expect(&uri, &call, &[200], "registry API at its address")
         })?;
-        Ok(client.was_asked())
+        Ok(LoggedIn {
+            was_asked: client.authorization().was_asked(),
+            identity: client.authorization().identity(),
+        })
     }
 
     /// What refers to the manifest of `digest`: of any kind, or of `artifact_type` alone.

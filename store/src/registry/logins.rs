@@ -1,8 +1,8 @@
 //! Writing down who we are: what `docker login` and `podman login` write, so that they read it, too.
 
 use super::credentials::{
-    AuthFile, CredentialsError, DOCKER_HUB_KEY, named_file, normal_key, read, run_helper,
-    usual_files,
+    AuthFile, CredentialsError, DOCKER_HUB_KEY, TOKEN_USER, named_file, normal_key, read,
+    run_helper, usual_files,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -34,7 +34,8 @@ impl std::fmt::Display for Kept {
 ///
 /// `authfile` names the file; else it is `REGISTRY_AUTH_FILE`, else the first of
 /// the usual ones that can hold it. Where the file names a credential helper for
-/// the registry, that gets the password. A file is replaced whole.
+/// the registry, that gets the password. Where the token server gave an `identity` token for it, that is
+/// kept instead, as `docker login` does. A file is replaced whole.
 ///
 /// # Errors
 /// Those of the file or of the helper.
@@ -43,6 +44,7 @@ pub fn store(
     registry: &str,
     user: &str,
     password: &str,
+    identity: Option<&str>,
 ) -> Result<Kept, CredentialsError> {
     let path = match named_file(authfile) {
         Some(path) => path,
@@ -59,8 +61,10 @@ pub fn store(
     let file: AuthFile = serde_json::from_value(Value::Object(document.clone()))
         .map_err(|error| failed(error.into()))?;
     if let Some(helper) = file.helper(registry) {
+        // Helpers know an identity token by this name.
+        let user = identity.map_or(user, |_| TOKEN_USER);
         let message = json!({
-            "ServerURL": server(registry), "Username": user, "Secret": password,
+            "ServerURL": server(registry), "Username": user, "Secret": identity.unwrap_or(password),
         });
         tell_helper(helper, "store", registry, &message.to_string())?;
         return Ok(Kept::Helper(helper.to_owned()));
@@ -72,8 +76,13 @@ pub fn store(
         return Err(failed(io::Error::other("its auths is no object")));
     };
     auths.retain(|key, _| normal_key(key) != registry);
-    let auth = BASE64.encode(format!("{user}:{password}"));
-    auths.insert(key(&path, registry), json!({ "auth": auth }));
+    let entry = match identity {
+        None => json!({ "auth": BASE64.encode(format!("{user}:{password}")) }),
+        Some(token) => {
+            json!({ "auth": BASE64.encode(format!("{user}:")), "identitytoken": token })
+        }
+    };
+    auths.insert(key(&path, registry), entry);
     write_document(&path, &document).map_err(failed)?;
     Ok(Kept::File(path))
 }
@@ -232,9 +241,10 @@ mod tests {
         let path = folder.path().join("sub/config.json");
         fs::create_dir(folder.path().join("sub")).unwrap();
         fs::write(&path, r#"{"auths": {"https://r.test/v1/": {"auth": "eDp5"}, "other.test": {"auth": "eDp5"}}, "HttpHeaders": {"A": "b"}}"#).unwrap();
-        let kept = store(Some(&path), "r.test", "alice", "pass:word").unwrap();
+        let kept = store(Some(&path), "r.test", "alice", "pass:word", None).unwrap();
         assert_eq!(kept, Kept::File(path.clone()));
-        store(Some(&path), "docker.io", "bob", "secret").unwrap();
+        store(Some(&path), "docker.io", "bob", "secret", None).unwrap();
+        store(Some(&path), "token.test", "bob", "secret", Some("t")).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let text = fs::read_to_string(&path).unwrap();
@@ -243,6 +253,10 @@ mod tests {
         let find = |registry: &str| credentials::find(Some(&path), registry, "a/b").unwrap();
         assert_eq!(find("r.test"), Credentials::from_pair("alice:pass:word"));
         assert_eq!(find("docker.io"), Credentials::from_pair("bob:secret"));
+        assert_eq!(
+            find("token.test"),
+            Some(Credentials::IdentityToken("t".into()))
+        );
         assert_eq!(erase(Some(&path), Some("r.test")).unwrap().len(), 1);
         assert_eq!(erase(Some(&path), Some("r.test")).unwrap(), []);
         assert_eq!(find("r.test"), None);
@@ -256,10 +270,10 @@ mod tests {
     fn a_new_file_is_podmans_unless_it_is_called_as_dockers() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/auth.json");
-        store(Some(&path), "docker.io", "a", "b").unwrap();
+        store(Some(&path), "docker.io", "a", "b", None).unwrap();
         assert!(fs::read_to_string(&path).unwrap().contains("\"docker.io\""));
         fs::write(&path, "not json").unwrap();
-        assert!(store(Some(&path), "r.test", "a", "b").is_err());
+        assert!(store(Some(&path), "r.test", "a", "b", None).is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "not json");
     }
 }

@@ -39,6 +39,7 @@ pub use credentials::{Credentials, CredentialsError};
 pub use download::BlobReader;
 pub use error::{Error, Transport};
 pub use limits::Limits;
+pub use listing::LoggedIn;
 pub use logins::{Kept, erase as erase_login, store as store_login};
 pub use places::{Files, PlaceError};
 pub use realm::BadRealm;
