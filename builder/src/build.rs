@@ -279,7 +279,7 @@ impl Request {
         }
         cache.exchange.finish(&warn);
         self.show_lint(&plan, prepared, progress);
-        let isolation = self.settings.isolation;
+        let isolation = self.settings.isolation.isolation;
         done.map_err(|failure| step_error(&plan, failure, isolation))?;
         if self.verify_repro {
             let second = prepare().rehearsing();

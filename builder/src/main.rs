@@ -8,7 +8,7 @@ use teu_builder::build::{BuildError, chain};
 use teu_builder::call::{self, Call, Form};
 use teu_builder::cancel::Cancel;
 use teu_builder::cli::{BuildTask, Cli, PlanFormat, ReportFormat, Task};
-use teu_builder::isolation::{self, Isolation, doctor};
+use teu_builder::isolation::{self, Entered, Isolation, doctor};
 use teu_builder::output::{Sent, metadata};
 use teu_builder::prepare::{Prepared, Source};
 use teu_builder::progress::Progress;
@@ -31,13 +31,16 @@ fn main() -> ExitCode {
     let needs_isolation = cli.needs_isolation();
     leftovers::end_abandoned(cli.settle(), &runtime);
     // Before any thread is made: it holds for all of them.
-    let isolation = match isolation::enter() {
-        Ok((isolation, _)) => isolation,
+    let entered = match isolation::enter() {
+        Ok(entered) => entered,
         Err(error) if needs_isolation => return fail(&error),
         // Whoever only looks sees what can be seen without.
-        Err(_) => Isolation::Root,
+        Err(_) => Entered {
+            isolation: Isolation::Root,
+            shares_procfs: false,
+        },
     };
-    let task = match cli.task(isolation) {
+    let task = match cli.task(entered) {
         Ok(task) => task,
         Err(error) => return fail(&error),
     };

@@ -152,16 +152,18 @@ fn a_killed_build_of_a_user_is_put_away() {
         "needs root, setpriv, newuidmap and user namespaces"
     );
     let user = |script: &str| user_with(&scene, "lent", script);
+    // A number of its own: what another run of this test left is not ours.
+    let sleep = format!("sleep {}", 100_000 + std::process::id());
     // The step's process belongs to a subordinate id, which no other namespace of the user has power over.
     scene.write(
         "context/Dockerfile",
-        "FROM base\nRUN mkdir /x && chown app /x\nUSER app\nRUN touch /x/y && sleep 47117\n",
+        format!("FROM base\nRUN mkdir /x && chown app /x\nUSER app\nRUN touch /x/y && {sleep}\n"),
     );
     user("teu-store import -q ../base.tar base").succeeds();
-    let runs = || scene.shell("pgrep -f '^sleep 47117' || true");
-    for (signal, code) in [("KILL", 137), ("INT", 130)] {
+    let runs = || scene.shell(&format!("pgrep -f '^{sleep}' || true"));
+    for (signal, code) in [("INT", 130), ("KILL", 137)] {
         let script = format!(
-            "teu-build -q ../context & pid=$!; until pgrep -f '^sleep 47117' > /dev/null; do sleep 0.05; done; kill -{signal} $pid; wait $pid"
+            "teu-build -q ../context & pid=$!; until pgrep -f '^{sleep}' > /dev/null; do sleep 0.05; done; kill -{signal} $pid; wait $pid"
         );
         // What a shell starts in the background would ignore the signal.
         let script = format!(
@@ -268,4 +270,37 @@ fn a_container_without_privileges_says_so() {
     }
     let said = std::fs::read_to_string(scene.path("out/said")).unwrap();
     assert!(said.contains("seccomp"), "{said}");
+}
+
+#[test]
+fn where_proc_is_masked_steps_share_it() {
+    let scene = Scene::new("masked proc");
+    skip_unless!(
+        scene,
+        prepare(&scene),
+        "needs root, setpriv, newuidmap and user namespaces"
+    );
+    user_with(&scene, "none", "teu-store import -q ../base.tar base").succeeds();
+    scene.write(
+        "context/Dockerfile",
+        "FROM base\nRUN echo $$ > /pid && head -c 3 /proc/self/status && cat /proc/self/attr/none 2>/dev/null; [ -r /proc/uptime ]\n",
+    );
+    // As container engines do it; without this the step has its own.
+    for (mask, shares) in [("mount --bind /dev/null /proc/interrupts", true), (":", false)] {
+        let script = format!(
+            "{mask} && mount --bind passwd /etc/passwd && mount --bind none /etc/subuid &&
+            exec setpriv --reuid {USER} --regid {USER} --clear-groups --inh-caps=-all sh script"
+        );
+        let here = scene.path("").display().to_string();
+        scene.write(
+            "script",
+            format!("cd {here}home; export HOME={here}home PATH={here}:$PATH; unset XDG_DATA_HOME; teu-build --no-cache --progress plain ../context\n"),
+        );
+        let outcome = scene.run("unshare", ["-m", "sh", "-ec", &script]).exits(0);
+        let said = outcome
+            .stderr
+            .contains("steps see the processes around the build");
+        assert_eq!(said, shares, "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("Nam"), "{}", outcome.stderr);
+    }
 }

@@ -9,7 +9,7 @@ use crate::environment::Environment;
 use crate::epoch::Epoch;
 use crate::exchange;
 use crate::execute::{SecretSource, Settings};
-use crate::isolation::Isolation;
+use crate::isolation::Entered;
 use crate::output::{self, Kind, Output, Outputs};
 use crate::plan::Options;
 use crate::prepare::DockerfilePlace;
@@ -196,7 +196,7 @@ impl BuildArguments {
         Ok(Outputs { list, annotations })
     }
 
-    pub(super) fn request(self, store: Store, isolation: Isolation) -> Result<Request, CliError> {
+    pub(super) fn request(self, store: Store, isolation: Entered) -> Result<Request, CliError> {
         let build_args = build_args(&self.build_args, |name| std::env::var(name).ok());
         let epoch = build_args
             .iter()

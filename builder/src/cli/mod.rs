@@ -7,7 +7,7 @@ mod language;
 use crate::build::Request;
 use crate::call::{Call, Form};
 use crate::epoch::BadEpoch;
-use crate::isolation::Isolation;
+use crate::isolation::Entered;
 use crate::output::BadOutput;
 use crate::progress::Style;
 use build::BuildArguments;
@@ -235,7 +235,7 @@ impl Cli {
     ///
     /// # Errors
     /// Whatever [`CliError`] lists.
-    pub fn task(self, isolation: Isolation) -> Result<Task, CliError> {
+    pub fn task(self, isolation: Entered) -> Result<Task, CliError> {
         let root = self.store_path();
         let mut store = Store::open(root).map_err(|error| CliError::Store(Box::new(error)))?;
         match self.backend {
@@ -264,7 +264,7 @@ impl Cli {
 fn build_task(
     arguments: BuildArguments,
     store: Store,
-    isolation: Isolation,
+    isolation: Entered,
 ) -> Result<BuildTask, CliError> {
     Ok(BuildTask {
         style: arguments.style(),

@@ -43,6 +43,9 @@ pub(super) fn write(
         &executor.settings.limits,
         cgroup(executor.settings, id),
     );
+    if executor.settings.isolation.shares_procfs {
+        request.mounts.push(host_procfs());
+    }
     if let Purpose::Shell { terminal } = purpose {
         request.args = vec![shell_of(run)];
         request.terminal = terminal;
@@ -60,7 +63,8 @@ fn shell_of(run: &Run) -> String {
 
 /// The step's cgroup. A user may make one only where it was lent one.
 fn cgroup(settings: &Settings, id: &str) -> Option<String> {
-    let is_without = settings.isolation.is_rootless() && settings.cgroup_parent.is_empty();
+    let is_without =
+        settings.isolation.isolation.is_rootless() && settings.cgroup_parent.is_empty();
     (!is_without).then(|| format!("{}/{id}", settings.cgroup_parent))
 }
 
@@ -95,6 +99,16 @@ fn request(run: &Run, mounts: &Mounts, limits: &Limits, cgroup: Option<String>) 
         privileged: run.insecure,
         rlimits: limits.ulimits.clone(),
         ..Request::default()
+    }
+}
+
+/// The procfs that is here, with all that covers parts of it.
+fn host_procfs() -> Mount {
+    Mount {
+        destination: "/proc".to_owned(),
+        kind: Some("bind".to_owned()),
+        source: Some("/proc".to_owned()),
+        options: ["rbind", "rprivate"].map(str::to_owned).to_vec(),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::cancel::Cancel;
 use crate::context::Context;
 use crate::copy::CopyError;
 use crate::epoch::Epoch;
-use crate::isolation::Isolation;
+use crate::isolation::Entered;
 use crate::plan::{Operation, Plan, Step, Tree};
 use crate::progress::{Ending, Progress, Shown};
 use crate::storage::{Storage, StorageError};
@@ -39,7 +39,7 @@ pub struct Settings {
     /// The cgroup below which steps run; empty is the top, and in a user's own namespace none.
     pub cgroup_parent: String,
     /// What keeps steps apart from the host.
-    pub isolation: Isolation,
+    pub isolation: Entered,
     /// Secrets by id.
     pub secrets: Vec<(String, SecretSource)>,
     /// Sockets of ssh agents by id.

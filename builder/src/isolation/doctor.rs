@@ -53,13 +53,13 @@ impl Report {
         self.tried.iter().find(|(_, tried)| tried.entered.works)
     }
 
-    /// Whether builds work here.
+    /// Whether builds work here; that steps share a procfs, or have no limits, does not stop them.
     pub fn is_well(&self) -> bool {
         let works = |finding: &Option<Finding>| finding.as_ref().is_some_and(|one| one.works);
         self.runtime.works
             && self
                 .chosen()
-                .is_some_and(|(_, tried)| works(&tried.overlay) && works(&tried.procfs))
+                .is_some_and(|(_, tried)| works(&tried.overlay))
     }
 
     /// All findings by name; those of the chosen isolation behind the isolations.

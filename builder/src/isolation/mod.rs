@@ -90,32 +90,53 @@ impl Refused {
 #[error("steps cannot be kept apart from the host; `teu-build doctor` says what is missing")]
 pub struct NoIsolation(#[source] pub Refused);
 
-/// Enters the best isolation there is. Must be called before any thread is made, and once. What was better and is not
-/// possible comes with it.
+/// What was entered.
+#[derive(Debug)]
+pub struct Entered {
+    /// What keeps steps apart.
+    pub isolation: Isolation,
+    /// Whether steps see the processes around the build: the kernel lets them have no procfs of their own.
+    pub shares_procfs: bool,
+}
+
+impl std::fmt::Display for Entered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.isolation)?;
+        match self.shares_procfs {
+            true => f.write_str("; steps see the processes around the build, because parts of /proc are masked here"),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Enters the best isolation there is. Must be called before any thread is made, and once.
 ///
 /// # Errors
 /// There is none.
-pub fn enter() -> Result<(Isolation, Vec<Refused>), NoIsolation> {
-    let mut refused = Vec::new();
-    if geteuid().is_root() {
-        match enter_as(Isolation::Root) {
-            Ok(()) => return Ok((Isolation::Root, refused)),
-            Err(why) => refused.push(why),
-        }
+pub fn enter() -> Result<Entered, NoIsolation> {
+    let isolation = enter_best()?;
+    Ok(Entered {
+        isolation,
+        shares_procfs: probe::must_share_procfs(),
+    })
+}
+
+fn enter_best() -> Result<Isolation, NoIsolation> {
+    if geteuid().is_root() && enter_as(Isolation::Root).is_ok() {
+        return Ok(Isolation::Root);
     }
     let own = ids::own();
     let helper = ids::to_lend().and_then(|lent| Helper::start(&lent));
     make_user_namespace().map_err(NoIsolation)?;
     let isolation = match helper.and_then(Helper::map) {
         Ok(()) => Isolation::SubordinateIds,
-        Err(why) => {
-            refused.push(why);
+        Err(_) => {
             ids::map_one(own).map_err(NoIsolation)?;
             Isolation::OneId
         }
     };
     own_mounts().map_err(NoIsolation)?;
-    Ok((isolation, refused))
+    Ok(isolation)
 }
 
 /// Enters this one, or says why not; then this process is spoilt.

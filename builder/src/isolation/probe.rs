@@ -17,6 +17,22 @@ pub const PROBE: &str = "isolation-probe";
 /// The probe within a probe: a procfs in a new process namespace.
 const PROCFS: &str = "procfs";
 
+/// The probe that ends well where a step can have a procfs of its own.
+const OWN_PROCFS: &str = "own-procfs";
+
+/// Whether steps must use the procfs that is here, because the kernel shows no other: it does not where something covers
+/// parts of this one, as container engines do. For a process that has entered its isolation.
+pub(super) fn must_share_procfs() -> bool {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mut places = table.lines().filter_map(|line| line.split(' ').nth(4));
+    if !places.any(|place| place.starts_with("/proc/")) {
+        return false;
+    }
+    let mut command = Command::new("/proc/self/exe");
+    command.args([PROBE, OWN_PROCFS]).stdin(Stdio::null());
+    !command.status().is_ok_and(|status| status.success())
+}
+
 /// What was found out about something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Finding {
@@ -80,7 +96,7 @@ pub(super) fn try_out(isolation: Isolation, store: &Path) -> Tried {
     })
 }
 
-/// What a probe does: `isolation-probe ISOLATION STORE`, or `isolation-probe procfs`.
+/// What a probe does: `isolation-probe ISOLATION STORE`, `isolation-probe procfs` or `isolation-probe own-procfs`.
 pub fn probe(arguments: &[String]) -> ExitCode {
     let (Some(name), store) = (arguments.first(), arguments.get(1)) else {
         return ExitCode::FAILURE;
@@ -89,6 +105,12 @@ pub fn probe(arguments: &[String]) -> ExitCode {
         return match mount_procfs() {
             Ok(()) => ExitCode::SUCCESS,
             Err(errno) => ExitCode::from(u8::try_from(errno.raw_os_error()).unwrap_or(u8::MAX)),
+        };
+    }
+    if name == OWN_PROCFS {
+        return match procfs().works {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
         };
     }
     let isolation = Isolation::ALL.into_iter().find(|one| one.name() == name);
@@ -205,7 +227,7 @@ fn procfs() -> Finding {
         Ok(Some(0)) => Finding::yes("with the step's own processes alone"),
         Ok(Some(errno)) => Finding::no(
             format!("mount a procfs: {}", std::io::Error::from_raw_os_error(errno)),
-            Some("parts of /proc are masked here, as container engines do, and then the kernel shows no other: --security-opt systempaths=unconfined (Kubernetes: procMount: Unmasked)".to_owned()),
+            Some("steps see the processes around the build: parts of /proc are masked here, as container engines do, and then the kernel shows no other; --security-opt systempaths=unconfined (Kubernetes: procMount: Unmasked) lets them have their own".to_owned()),
         ),
         other => Finding::no(format!("mount a procfs: {other:?}"), None),
     }
