@@ -10,7 +10,7 @@ use std::str::FromStr;
 pub enum Location {
     /// `docker://NAME`: a registry.
     Registry(Reference),
-    /// `oci:PATH[:REF]`: an OCI layout as a directory.
+    /// `oci:PATH[:REF]`: an OCI layout as a directory; REF is a name in its index, or `@DIGEST` of any document in it.
     OciDir(PathBuf, Option<String>),
     /// `oci-archive:PATH[:REF]`: a tar of an OCI layout.
     OciArchive(PathBuf, Option<String>),

@@ -7,7 +7,9 @@ use crate::archive::layout::{self, Layout};
 use crate::archive::members::Members;
 use crate::archive::place::Place;
 use crate::digest::{DiffId, Digest};
-use crate::image::{Descriptor, Document, ImageConfig, Manifest, Platform, media_type};
+use crate::image::{
+    DOCUMENT_BYTES_MAX, Descriptor, Document, ImageConfig, Manifest, Platform, media_type,
+};
 use crate::progress::Progress;
 use crate::reference::{DEFAULT_TAG, Reference};
 use crate::registry::{Access, Client};
@@ -117,6 +119,9 @@ impl Source {
     fn layout(place: Place, from: &Location, name: Option<&str>) -> Result<Self, Error> {
         let what = from.to_string();
         let listed = layout::images(&place, &what)?;
+        if let Some(digest) = name.and_then(|name| name.strip_prefix('@')) {
+            return Self::in_layout(place, digest, &what);
+        }
         let names: Vec<Vec<String>> = listed.iter().map(|one| one.names.clone()).collect();
         let at = choose(&names, name, &what)?;
         // How that layout lists it is not how another one does.
@@ -124,6 +129,31 @@ impl Source {
             annotations: BTreeMap::new(),
             ..listed[at].target.clone()
         };
+        let bytes = intake::checked(&Layout(&place), &target)?;
+        Ok(Self {
+            kind: Kind::Layout(place),
+            target,
+            bytes,
+        })
+    }
+
+    /// The document of that digest, wherever the layout's index leads to it from.
+    fn in_layout(place: Place, digest: &str, what: &str) -> Result<Self, Error> {
+        let wrong = |why: String| Error::Archive {
+            what: what.to_owned(),
+            why,
+        };
+        let digest: Digest = digest
+            .parse()
+            .map_err(|_| wrong(format!("{digest:?} is no digest")))?;
+        let path = format!("blobs/{}/{}", digest.algorithm().name(), digest.hex());
+        if !place.has(&path) {
+            return Err(wrong(format!("it holds no {digest}")));
+        }
+        let bytes = place.read(&path, DOCUMENT_BYTES_MAX)?;
+        let size = bytes.len() as u64;
+        let document = images::parse_announced(&digest, None, &bytes)?;
+        let target = Descriptor::new(document.media_type(), digest, size);
         let bytes = intake::checked(&Layout(&place), &target)?;
         Ok(Self {
             kind: Kind::Layout(place),
