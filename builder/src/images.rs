@@ -43,7 +43,7 @@ pub enum ImageError {
     Pull(String),
 }
 
-/// Copies an image out of an OCI layout, `PATH[:TAG]` or `PATH@DIGEST`, into the store.
+/// Copies an image out of an OCI layout, `PATH[:TAG][@DIGEST]`, into the store.
 ///
 /// # Errors
 /// The layout has no such image, or cannot be read.
@@ -53,8 +53,14 @@ pub fn copy_layout(
     layout: &str,
     name: &str,
 ) -> Result<(), ImageError> {
-    // A tag stands behind the last element of the path.
-    let place = layout.replacen('@', ":@", 1);
+    // A digest says all that a tag could.
+    let place = match layout.split_once('@') {
+        Some((place, digest)) => {
+            let path = place.split(':').next().unwrap_or(place);
+            format!("{path}:@{digest}")
+        }
+        None => layout.to_owned(),
+    };
     let mut command = Command::new(program);
     command.arg("--root").arg(store.root_path()).args([
         "copy",

@@ -301,3 +301,86 @@ fn a_caller_that_hears_no_signals_gets_its_build() {
         assert!(said.contains(line), "{said}");
     }
 }
+
+#[test]
+fn steps_trust_certificates_that_no_image_has() {
+    let scene = Scene::new("certificates");
+    scene.busybox("busybox");
+    let certificate =
+        |word: &str| format!("-----BEGIN CERTIFICATE-----\n{word}\n-----END CERTIFICATE-----\n");
+    scene.write("ours.pem", certificate("b3Vycw=="));
+    scene.write("context/certs", certificate("dGhlaXJz"));
+    let base = "FROM busybox\nCOPY --chmod=640 certs /etc/ssl/certs/ca-certificates.crt\nRUN ln -s certs/ca-certificates.crt /etc/ssl/cert.pem && chmod 751 /etc/ssl && chown 5:6 /etc/ssl\n";
+    let build = |more: &str, arguments: &[&str]| {
+        scene.write("context/Dockerfile", format!("{base}{more}"));
+        let all = [&["build", "--progress", "plain"], arguments, &["context"]].concat();
+        scene.run("teu-build", all)
+    };
+    let trusting = ["--ca-bundle", "ours.pem"];
+    let sees = "RUN for file in /etc/ssl/certs/ca-certificates.crt /etc/ssl/cert.pem $SSL_CERT_FILE $CURL_CA_BUNDLE; do grep b3Vycw $file || exit 1; done; stat -c %a:%u:%g /etc/ssl > /was\n";
+    let id = build(sees, &[&trusting[..], &["-o", "out", "--load"]].concat())
+        .exits(0)
+        .stdout;
+    assert_eq!(
+        scene.shell("cat out/etc/ssl/cert.pem"),
+        scene.shell("cat context/certs")
+    );
+    assert_eq!(
+        scene.shell("cat out/was; grep -rl b3Vycw out data/store/tars || true"),
+        "751:5:6"
+    );
+    // Nothing of it is in the key.
+    let again = build(sees, &[]).exits(0);
+    assert_eq!(again.stdout, id);
+    assert_eq!(
+        again.stderr.matches("CACHED").count(),
+        3,
+        "{}",
+        again.stderr
+    );
+    // A step may install certificates, and own variables count; what would take ours along is refused.
+    let _ = build("ENV SSL_CERT_FILE=/own\nRUN [ $SSL_CERT_FILE = /own ] && echo new > /n && mv -f /n /etc/ssl/certs/ca-certificates.crt\n", &trusting).exits(0);
+    build("RUN echo more >> /etc/ssl/cert.pem\n", &trusting)
+        .fails(1, &["/etc/ssl/certs/ca-certificates.crt", "--ca-bundle"]);
+    build(sees, &["--ca-bundle", "context/Dockerfile"]).fails(1, &["no certificate in PEM"]);
+}
+
+#[test]
+fn an_image_of_a_layout_is_named_by_its_digest() {
+    let scene = scene("layouts", "FROM busybox\nCOPY a.txt /\n");
+    care(
+        &scene,
+        &[
+            "build",
+            "-q",
+            "-o",
+            "type=oci,dest=layout,tar=false,name=x:1",
+            "context",
+        ],
+    );
+    let digest = scene.shell("jq -r '.manifests[0].digest' layout/index.json");
+    scene.write(
+        "other/Dockerfile",
+        "FROM it\nRUN [ $(cat /a.txt) = a ] && grep '127.0.0.1.here' /etc/hosts\n",
+    );
+    let build = |place: &str| {
+        let context = format!("it=oci-layout://layout{place}");
+        scene.run(
+            "teu-build",
+            [
+                "build",
+                "-q",
+                "--build-context",
+                &context,
+                "--add-host",
+                "here:host-gateway",
+                "other",
+            ],
+        )
+    };
+    build(&format!("@{digest}")).succeeds();
+    build(&format!(":1@{digest}")).succeeds();
+    let other = format!("sha256:{}", "0".repeat(64));
+    build(&format!("@{other}")).fails(1, &["it holds no sha256:000"]);
+    build("@sha256:0").fails(1, &["PATH[:TAG][@DIGEST]"]);
+}

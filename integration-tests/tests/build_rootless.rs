@@ -286,7 +286,10 @@ fn where_proc_is_masked_steps_share_it() {
         "FROM base\nRUN echo $$ > /pid && head -c 3 /proc/self/status && cat /proc/self/attr/none 2>/dev/null; [ -r /proc/uptime ]\n",
     );
     // As container engines do it; without this the step has its own.
-    for (mask, shares) in [("mount --bind /dev/null /proc/interrupts", true), (":", false)] {
+    for (mask, shares) in [
+        ("mount --bind /dev/null /proc/interrupts", true),
+        (":", false),
+    ] {
         let script = format!(
             "{mask} && mount --bind passwd /etc/passwd && mount --bind none /etc/subuid &&
             exec setpriv --reuid {USER} --regid {USER} --clear-groups --inh-caps=-all sh script"

@@ -250,6 +250,7 @@ impl BuildArguments {
                 secrets,
                 agents: self.language.agents()?,
                 limits: self.language.limits()?,
+                ca_bundle: self.language.ca_bundle()?,
                 no_cache: self.no_cache,
                 on_failure_shell: self.on_failure == Some(OnFailure::Shell),
                 dockerfile: dockerfile.shown(&context),

@@ -9,12 +9,16 @@ use crate::prepare::NamedPlace;
 use clap::ValueEnum;
 use rustix::process::{Resource, getrlimit};
 use serde_json::{Map, Value, json};
-use std::net::IpAddr;
+use std::io::Read as _;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+
+/// Largest `--ca-bundle`, in bytes; all public authorities together have 250 KB.
+const CA_BUNDLE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct LanguageArguments {
-    /// What a name means in FROM, COPY --from and RUN --mount: a directory, docker-image://NAME, `oci-layout://PATH[:TAG]`, a git repository or the URL of an archive; repeatable.
+    /// What a name means in FROM, COPY --from and RUN --mount: a directory, docker-image://NAME, `oci-layout://PATH[:TAG][@DIGEST]`, a git repository or the URL of an archive; repeatable.
     #[arg(long = "build-context", value_name = "NAME=PLACE")]
     build_contexts: Vec<String>,
     /// An agent for RUN --mount=type=ssh, and for git: default, or ID=SOCKET; repeatable.
@@ -26,9 +30,12 @@ pub(super) struct LanguageArguments {
     /// The network of RUN steps that ask for none.
     #[arg(long, value_enum, default_value_t = NetworkName::Default)]
     network: NetworkName,
-    /// A further line of /etc/hosts in RUN steps; repeatable.
+    /// A further line of /etc/hosts in RUN steps; `host-gateway` as address is this machine; repeatable.
     #[arg(long = "add-host", value_name = "NAME:ADDRESS")]
     hosts: Vec<String>,
+    /// Certificates, PEM in one file, that RUN steps trust instead of those of their image; neither image nor cache key has them.
+    #[arg(long, value_name = "FILE")]
+    ca_bundle: Option<PathBuf>,
     /// Size of /dev/shm in RUN steps, such as 64m.
     #[arg(long, value_name = "BYTES")]
     shm_size: Option<String>,
@@ -128,6 +135,28 @@ impl LanguageArguments {
         self.agents.iter().map(agent).collect()
     }
 
+    /// What `--ca-bundle` holds.
+    pub(super) fn ca_bundle(&self) -> Result<Option<Vec<u8>>, CliError> {
+        let Some(path) = &self.ca_bundle else {
+            return Ok(None);
+        };
+        let fail = |why: String| bad("--ca-bundle", &path.display().to_string(), why);
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(path).map_err(|error| fail(error.to_string()))?;
+        let read = file.take(CA_BUNDLE_BYTES_MAX + 1).read_to_end(&mut bytes);
+        read.map_err(|error| fail(error.to_string()))?;
+        if bytes.len() as u64 > CA_BUNDLE_BYTES_MAX {
+            return Err(fail(format!(
+                "it has more than {CA_BUNDLE_BYTES_MAX} bytes"
+            )));
+        }
+        let mark = b"-----BEGIN CERTIFICATE-----";
+        if !bytes.windows(mark.len()).any(|window| window == mark) {
+            return Err(fail("it holds no certificate in PEM".to_owned()));
+        }
+        Ok(Some(bytes))
+    }
+
     pub(super) fn limits(&self) -> Result<Limits, CliError> {
         Ok(Limits {
             hosts: self
@@ -203,10 +232,10 @@ fn named(text: &str) -> Result<(String, NamedPlace), CliError> {
     let place = if let Some(image) = place.strip_prefix("docker-image://") {
         NamedPlace::Image(image.to_owned())
     } else if let Some(layout) = place.strip_prefix("oci-layout://") {
-        if layout.contains('@') {
-            return Err(fail(
-                "an OCI layout's image is named by its tag: want oci-layout://PATH[:TAG]",
-            ));
+        if let Some((_, digest)) = layout.split_once('@')
+            && digest.parse::<teu_store::Digest>().is_err()
+        {
+            return Err(fail("want oci-layout://PATH[:TAG][@DIGEST]"));
         }
         NamedPlace::Layout(layout.to_owned())
     } else {
@@ -227,6 +256,10 @@ fn host(text: &str) -> Result<(String, IpAddr), CliError> {
     let word = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
     if name.is_empty() || !name.chars().all(word) {
         return Err(fail());
+    }
+    // Steps are on this machine's own network.
+    if address == "host-gateway" {
+        return Ok((name.to_owned(), Ipv4Addr::LOCALHOST.into()));
     }
     Ok((name.to_owned(), address.parse().map_err(|_| fail())?))
 }
@@ -287,6 +320,10 @@ mod tests {
     #[test]
     fn values_of_flags() {
         assert_eq!(host("a.b:1.2.3.4").unwrap().1, IpAddr::from([1, 2, 3, 4]));
+        assert_eq!(
+            host("h:host-gateway").unwrap().1,
+            IpAddr::from([127, 0, 0, 1])
+        );
         assert!(host("a=[::1]").is_ok() && host("a").is_err() && host("a b:1.2.3.4").is_err());
         assert_eq!(ulimit("nofile=64:128").unwrap(), ("nofile".into(), 64, 128));
         assert!(ulimit("nofile=2:1").is_err() && ulimit("what=1").is_err());

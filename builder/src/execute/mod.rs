@@ -11,6 +11,7 @@ mod key;
 mod mounts;
 pub(crate) mod rootfs;
 mod run;
+mod trust;
 mod upper;
 
 pub use run::RunError;
@@ -44,6 +45,8 @@ pub struct Settings {
     pub secrets: Vec<(String, SecretSource)>,
     /// Sockets of ssh agents by id.
     pub agents: Vec<(String, PathBuf)>,
+    /// Certificates that RUN steps trust instead of their image's.
+    pub ca_bundle: Option<Vec<u8>>,
     /// Limits and names of all RUN steps.
     pub limits: Limits,
     /// Run every step, whatever is remembered.

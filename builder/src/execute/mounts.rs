@@ -8,7 +8,7 @@ use super::agent::Forwarded;
 use super::fill::copy_tree;
 use super::rootfs::{self, Mounted};
 use super::run::{RunError, failed, make_folder};
-use super::{Executor, SecretSource, StepError};
+use super::{Executor, SecretSource, StepError, trust};
 use crate::cache::CacheMount;
 use crate::plan::{Mount, MountKind, Origin, Run, Sharing};
 use crate::tree::Root;
@@ -85,6 +85,9 @@ impl Mounts {
                 writable: false,
             });
         }
+        if let Some(bundle) = &executor.settings.ca_bundle {
+            mounts.trust(bundle, run, memory)?;
+        }
         if let Some(ready) = hosts(&executor.settings.limits.hosts, memory)? {
             mounts.list.push(ready);
         }
@@ -92,6 +95,25 @@ impl Mounts {
             mounts.one(executor, mount, index, &folders)?;
         }
         Ok(mounts)
+    }
+
+    /// Shows the certificates of the command line to programs that a variable tells of them.
+    fn trust(&mut self, bundle: &[u8], run: &Run, memory: &Path) -> Result<(), RunError> {
+        let path = memory.join("ca-bundle.pem");
+        write_private(&path, bundle, 0o644)?;
+        self.list.push(Ready {
+            target: trust::TARGET.to_owned(),
+            source: Ok(path),
+            writable: false,
+        });
+        let is_set = |name: &str| {
+            let mut names = run.env.iter().filter_map(|text| text.split_once('='));
+            names.any(|(own, _)| own == name)
+        };
+        let unset = trust::VARIABLES.into_iter().filter(|name| !is_set(name));
+        self.env
+            .extend(unset.map(|name| (name.to_owned(), trust::TARGET.to_owned())));
+        Ok(())
     }
 
     fn one(

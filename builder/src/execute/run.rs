@@ -13,6 +13,7 @@ use super::config::Purpose;
 use super::container::{Runtime, ending};
 use super::mounts::Mounts;
 use super::rootfs::{self, MountError, Mounted, Stubs};
+use super::trust::Trusted;
 use super::{Executor, StepError, config, upper};
 use crate::emulation::emulator;
 use crate::leftovers::STATES;
@@ -76,6 +77,11 @@ pub enum RunError {
         "this machine cannot run programs for {0}: binfmt_misc has no emulator for them that containers can use (flag F); install one, such as Debian's qemu-user-static with binfmt-support, or build the stage for $BUILDPLATFORM"
     )]
     NoEmulator(String),
+    /// A step whose layer would hold certificates of the command line.
+    #[error(
+        "the step writes into {0:?}, where --ca-bundle has its certificates, and would take them along: write a new file and rename it, as update-ca-certificates does"
+    )]
+    WroteBundle(PathBuf),
     /// A secret that the command line does not give.
     #[error("the secret {0:?} is required: give it with --secret id={0},src=FILE")]
     NoSecret(String),
@@ -139,8 +145,8 @@ impl Executor<'_> {
             self.emulate(platform)?;
         }
         let parent = self.layers(step.parent);
-        let mut place = self.place(index, parent)?;
         let below = self.view(step.parent)?;
+        let (mut place, trusted) = self.place(index, parent, below.as_deref())?;
         let memory = place
             .memory
             .as_ref()
@@ -165,6 +171,9 @@ impl Executor<'_> {
         drop((mounts, merged));
         place.rootfs = None;
         stubs.remove(&upper)?;
+        if let Some(trusted) = trusted {
+            trusted.check(&upper)?;
+        }
         let below = below.as_deref();
         self.storage
             .write_layer(|out| upper::write(out, &upper, below, before.as_ref(), self.epoch.0))
@@ -257,9 +266,14 @@ impl Executor<'_> {
     }
 
     /// Makes the folders and mounts the root file system.
-    fn place(&self, index: usize, parent: &[DiffId]) -> Result<Place, StepError> {
+    fn place(
+        &self,
+        index: usize,
+        parent: &[DiffId],
+        below: Option<&Root>,
+    ) -> Result<(Place, Option<Trusted<'_>>), StepError> {
         let folder = make_folder(self.storage.scratch().join(format!("run-{index}")))?;
-        let lowers = self.storage.lowers(parent)?;
+        let mut lowers = self.storage.lowers(parent)?;
         let memory = rootfs::tmpfs(&make_folder(folder.join("memory"))?).map_err(RunError::from)?;
         let changes = match lowers.upper {
             UpperPlace::Directory => folder.clone(),
@@ -272,6 +286,15 @@ impl Executor<'_> {
         let bundle = make_folder(memory.path().join("bundle"))?;
         let target = make_folder(bundle.join("rootfs"))?;
         copy_attributes(lowers.paths.first(), &upper)?;
+        let trusted = match (&self.settings.ca_bundle, below) {
+            (Some(bundle), Some(below)) => {
+                Trusted::cover(bundle, below, make_folder(memory.path().join("trusted"))?)?
+            }
+            _ => None,
+        };
+        if let Some(trusted) = &trusted {
+            lowers.paths.insert(0, trusted.lower.clone());
+        }
         let mut place = Place {
             rootfs: None,
             memory: Some(memory),
@@ -282,7 +305,7 @@ impl Executor<'_> {
         place.rootfs = Some(
             rootfs::overlay(&lowers.paths, &place.upper, &work, &target).map_err(RunError::from)?,
         );
-        Ok(place)
+        Ok((place, trusted))
     }
 }
 
