@@ -2,8 +2,8 @@
 
 use super::post::{ID, same};
 use std::time::Duration;
-use teu_integration_tests::Scene;
 use teu_integration_tests::command::{TIME_LIMIT, run_limited};
+use teu_integration_tests::{Scene, skip_unless};
 
 #[test]
 fn a_container_waits_for_its_callers_word() {
@@ -45,6 +45,34 @@ fn a_runtime_does_not_outlive_its_monitor() {
         });
         assert!(!post.path(&format!("exits/{ID}")).exists());
     });
+}
+
+/// Whether this process may ask the kernel to spare it. `capabilities(7)`: CAP_SYS_RESOURCE is bit 24.
+fn may_be_spared() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    u64::from_str_radix(effective.unwrap().trim(), 16).unwrap() >> 24 & 1 == 1
+}
+
+#[test]
+fn who_watches_is_spared_when_memory_runs_out_and_who_is_watched_is_not() {
+    let scene = Scene::new("conmon's out-of-memory score");
+    skip_unless!(scene, may_be_spared(), "CAP_SYS_RESOURCE is lacking");
+    let score = |pid: &str| {
+        let score = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj"));
+        score.unwrap().trim().to_owned()
+    };
+    let own = score("self");
+    let seen = same(&scene, |post| {
+        post.program("echo up; while [ ! -e $HOME_OF_TEST/enough ]; do sleep 0.05; done");
+        post.start("-l @/log").succeeds();
+        post.wait_for("log", "up");
+        let scores = [&post.read("monitor"), &post.read("pid")].map(|pid| score(pid.trim()));
+        post.write("enough", "");
+        post.wait();
+        scores
+    });
+    assert_eq!(seen, ["-1000".to_owned(), own]);
 }
 
 #[test]
