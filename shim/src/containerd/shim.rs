@@ -27,8 +27,9 @@ use crate::error::{At as _, warn};
 use crate::supervisor::poller::Poller;
 use crate::supervisor::{event_loop::SIGNALS, socket};
 
-/// How long events may still be delivered after containerd said that it needs this shim no more.
-const FAREWELL_LIMIT: Duration = Duration::from_secs(10);
+/// How long events may still be delivered after containerd said that it needs this shim no more. One
+/// that has just begun says so before it takes events, and its clients come back later still.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(60);
 /// How long nothing must happen before memory is given back.
 const REST_AFTER: Duration = Duration::from_secs(1);
 /// How long the listener rests when this process has no descriptors left.

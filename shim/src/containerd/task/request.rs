@@ -52,6 +52,26 @@ pub enum Request {
     Shutdown(ShutdownRequest),
 }
 
+impl Request {
+    /// Whether containerd asks this for a client alone. The rest it asks of itself, too, when it
+    /// begins and looks for what it had.
+    #[must_use]
+    pub fn is_a_clients(&self) -> bool {
+        matches!(
+            self,
+            Self::Create(_)
+                | Self::Start(_)
+                | Self::Exec(_)
+                | Self::Pause(_)
+                | Self::Resume(_)
+                | Self::Checkpoint(_)
+                | Self::Update(_)
+                | Self::ResizePty(_)
+                | Self::CloseIo(_)
+        )
+    }
+}
+
 /// Parses the message of `method`.
 ///
 /// # Errors

@@ -111,6 +111,9 @@ impl Service {
 
     /// Takes a call. Its answer is put to [`Service::answers`], now or later.
     pub fn handle(&mut self, reply: Reply, request: Request) {
+        if request.is_a_clients() {
+            self.publisher.hear_client(std::time::Instant::now());
+        }
         match request {
             Request::State(asked) => self.reply(reply, |service| service.state(&asked)),
             Request::Create(asked) => self.create(reply, asked),
