@@ -38,6 +38,7 @@ mod partial;
 mod probe;
 mod processors;
 mod put;
+mod readahead;
 mod refs;
 mod report;
 mod roots;

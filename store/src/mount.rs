@@ -1,15 +1,21 @@
 //! Mounts by descriptor (fsopen(2), fsmount(2), move_mount(2)); nothing here resolves an untrusted path.
 
+use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, statfs};
+use rustix::fs::{Advice, CWD, fadvise, statfs};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
     fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
     open_tree, unmount,
 };
+
+/// How much of an image is read before it is asked for, in bytes: all of it but for layers of some ten thousand files,
+/// few programs look at all of which.
+const READ_AHEAD_BYTES: u64 = 8 << 20;
 
 /// Mounts EROFS image `image` over the tars `devices`, read-only, attached nowhere. A regular file needs no loop device
 /// from Linux 6.12 on.
@@ -17,7 +23,20 @@ use rustix::mount::{
 /// `directio` keeps the page cache from holding the tar as well as the view of it; kernels that do not know
 /// the option, or file systems that cannot, do without.
 pub(crate) fn erofs(image: &Path, devices: &[&Path]) -> io::Result<OwnedFd> {
+    read_ahead(image);
     erofs_with(image, devices, true).or_else(|_| erofs_with(image, devices, false))
+}
+
+/// Has the kernel read an image before it is asked for: what EROFS needs of it, it reads page by page, and waits for each.
+fn read_ahead(image: &Path) {
+    if let Ok(file) = File::open(image) {
+        let _ = fadvise(
+            &file,
+            0,
+            NonZeroU64::new(READ_AHEAD_BYTES),
+            Advice::WillNeed,
+        );
+    }
 }
 
 fn erofs_with(image: &Path, devices: &[&Path], directio: bool) -> io::Result<OwnedFd> {

@@ -15,6 +15,7 @@ use crate::images::Image;
 use crate::lock::{Lock, Mode};
 use crate::mount;
 use crate::probe::Backend;
+use crate::readahead::Known;
 use crate::store::{self, Store};
 
 impl Store {
@@ -29,16 +30,19 @@ impl Store {
             return Ok(lowers);
         }
         let _mounting = Lock::acquire(&self.lock_path("mounts"), Mode::Exclusive)?;
+        let mut known = None;
         if let (Some(image), Some(chain)) = (corrections, ChainId::of(layers)) {
             let tars: Vec<PathBuf> = layers.iter().map(|layer| self.tar_path(layer)).collect();
-            lowers.push(self.make_view(&self.corrections_view(&chain), &image, &tars)?);
+            let view = self.corrections_view(&chain);
+            lowers.push(self.make_view(&view, &image, &tars, &mut known)?);
         }
         for layer in distinct(layers) {
-            lowers.push(self.make_view(
-                &self.layer_view(layer),
-                &self.index_path(layer),
-                &[self.tar_path(layer)],
-            )?);
+            let (index, tar) = (self.index_path(layer), self.tar_path(layer));
+            let view = self.layer_view(layer);
+            lowers.push(self.make_view(&view, &index, &[tar], &mut known)?);
+        }
+        if let Some(known) = known {
+            known.adjust_new(self.root_path());
         }
         Ok(lowers)
     }
@@ -54,7 +58,14 @@ impl Store {
             && self.is_settled(&chain)?)
     }
 
-    fn make_view(&self, target: &Path, image: &Path, tars: &[PathBuf]) -> Result<PathBuf, Error> {
+    /// Mounts a view unless it is there. Before the first, `known` is set to the mounts that there are.
+    fn make_view(
+        &self,
+        target: &Path,
+        image: &Path,
+        tars: &[PathBuf],
+        known: &mut Option<Known>,
+    ) -> Result<PathBuf, Error> {
         match mount::is_erofs(target) {
             Ok(true) => return Ok(target.to_owned()),
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
@@ -64,6 +75,7 @@ impl Store {
         }
         let directory = File::open(target).context("open", target)?;
         let tars: Vec<&Path> = tars.iter().map(PathBuf::as_path).collect();
+        known.get_or_insert_with(Known::look);
         let view = mount::erofs(image, &tars).context("mount", image)?;
         mount::attach(view.as_fd(), directory.as_fd()).context("mount on", target)?;
         Ok(target.to_owned())

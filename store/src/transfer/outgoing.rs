@@ -3,7 +3,7 @@
 //! What came from elsewhere leaves byte-exact, so that its digests stay. A layer
 //! that was built here is kept as its tar; it leaves as gzip, made once and
 //! always the same, and the manifest that names the gzip has another digest
-//! than the one that names the tar.
+//! than the one that names the tar. As zstd, if somebody asks for that.
 
 use super::Error;
 use crate::digest::{Algorithm, DiffId, Digest};
@@ -19,6 +19,8 @@ use std::io::{self, Write};
 pub(crate) enum Packing {
     /// As gzip.
     Gzip,
+    /// As zstd.
+    Zstd,
     /// As they are, so that the manifest's digest stays.
     AsTheyAre,
 }
@@ -37,14 +39,16 @@ pub(crate) fn layer(
     if packing == Packing::AsTheyAre || !is_tar {
         return Ok(layer.clone());
     }
-    let kind = gzip_type(&layer.media_type);
+    let (kind, format) = match packing {
+        Packing::Zstd => (media_type::OCI_LAYER_ZSTD, Format::Zstd),
+        _ => (gzip_type(&layer.media_type), Format::Gzip),
+    };
     for form in work.store().packed_forms(diff_id).into_iter().rev() {
-        if form.format == Format::Gzip && (work.has_blob(&form.digest)? || is_there(&form.digest)?)
-        {
+        if form.format == format && (work.has_blob(&form.digest)? || is_there(&form.digest)?) {
             return Ok(Descriptor::new(kind, form.digest, form.size));
         }
     }
-    let packed = compress(work, diff_id, kind, progress)?;
+    let packed = compress(work, diff_id, kind, format, progress)?;
     work.note_packed(&packed, diff_id)?;
     Ok(packed)
 }
@@ -54,6 +58,7 @@ fn compress(
     work: &Transaction,
     diff_id: &DiffId,
     kind: &str,
+    format: Format,
     progress: &Progress,
 ) -> Result<Descriptor, Error> {
     let (tar, size) = work.store().layer_tar(diff_id)?;
@@ -63,7 +68,11 @@ fn compress(
         inner: work.blob_writer(Algorithm::Sha256)?,
         size: 0,
     };
-    pack::gzip(content, &mut blob).map_err(|source| crate::Error::Read {
+    let packed = match format {
+        Format::Zstd => pack::zstd(content, &mut blob, pack::ZSTD_LEVEL),
+        _ => pack::gzip(content, &mut blob),
+    };
+    packed.map_err(|source| crate::Error::Read {
         what: format!("layer {diff_id}"),
         source,
     })?;

@@ -22,6 +22,8 @@ pub struct PushOptions {
     pub registry: Options,
     /// Layers that are plain tars are sent so, and no digest changes.
     pub preserve_digests: bool,
+    /// Layers that are plain tars are packed as zstd, not as gzip.
+    pub zstd: bool,
 }
 
 /// An image that was pushed.
@@ -64,10 +66,10 @@ pub fn push(
     repositories.sort();
     repositories.dedup();
     let client = Client::connect(destination, Access::Push, &repositories, &options.registry)?;
-    let packing = if options.preserve_digests {
-        Packing::AsTheyAre
-    } else {
-        Packing::Gzip
+    let packing = match (options.preserve_digests, options.zstd) {
+        (true, _) => Packing::AsTheyAre,
+        (false, true) => Packing::Zstd,
+        (false, false) => Packing::Gzip,
     };
     let push = Push {
         work: &work,

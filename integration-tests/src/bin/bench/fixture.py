@@ -3,9 +3,11 @@
 fixture.py layout DIR TAR BLOB [TAR BLOB]...   one image of these layers, packed as they are
 fixture.py tiny DIR COUNT                      one image of COUNT layers of a file each
 fixture.py many STORE IMAGES LAYERS NAMES      a store's folder with that many images of as many layers, and names of them
-fixture.py cold DIR                            lets the kernel forget the content of the files in DIR
+fixture.py forget STORE                        takes from the names' records what listings show, as in older stores
+fixture.py cold DIR...                         lets the kernel forget the content of the files in DIR
+fixture.py cached DIR...                       reads all files of each DIR, and prints how many bytes the kernel keeps of them
 """
-import gzip, hashlib, io, json, os, sys, tarfile
+import glob, gzip, hashlib, io, json, os, sys, tarfile
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -76,20 +78,70 @@ def many(store, images, layers, names):
         targets.append(image(blobs, named, diff_ids, str(number)))
     for number in range(names):
         name = f"registry.example/team/image{number}:latest"
-        record = {"name": name, "target": targets[number % images], "updated": "2026-01-01T00:00:00Z"}
+        target = targets[number % images]
+        record = {"name": name, "target": target, "summary": summary(blobs, target), "updated": "2026-01-01T00:00:00Z"}
         with open(os.path.join(store, "refs", name.replace("/", "%2F")), "w") as file:
             json.dump(record, file)
 
 
-def cold(folder):
-    os.sync()
-    for parent, _, files in os.walk(folder):
-        for name in files:
+def summary(blobs, target):
+    """What the store writes down of an image when it gives it a name."""
+    with open(os.path.join(blobs, target["digest"].removeprefix("sha256:"))) as file:
+        manifest = json.load(file)
+    size = manifest["config"]["size"] + sum(layer["size"] for layer in manifest["layers"])
+    return {"id": manifest["config"]["digest"], "manifest": target["digest"], "architecture": "amd64", "os": "linux",
+            "layers": len(manifest["layers"]), "size": size}
+
+
+def forget(store):
+    for path in glob.glob(os.path.join(store, "refs", "*")):
+        with open(path) as file:
+            record = json.load(file)
+        del record["summary"]
+        with open(path, "w") as file:
+            json.dump(record, file)
+
+
+def files(folder):
+    for parent, _, names in os.walk(folder):
+        for name in names:
             path = os.path.join(parent, name)
             if os.path.isfile(path) and not os.path.islink(path):
-                file = os.open(path, os.O_RDONLY)
-                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-                os.close(file)
+                yield path
+
+
+def cold(folders):
+    os.sync()
+    for path in (path for folder in folders for path in files(folder)):
+        file = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(file)
+
+
+def cached(folders):
+    """The kernel counts pages for the control group that first asked for them: a new one knows what these reads brought.
+    Names and inodes are looked up before, so that they count for neither: ext4's lie in its disk's own cache."""
+    paths = [path for folder in folders for path in files(folder)]
+    root = "/sys/fs/cgroup/memory"
+    own, field = (root, "total_cache") if os.path.exists(root) else ("/sys/fs/cgroup", "file")
+    group = os.path.join(own, "teu-bench-%d" % os.getpid())
+    os.mkdir(group)
+    try:
+        reader = os.fork()
+        if reader == 0:
+            with open(os.path.join(group, "cgroup.procs"), "w") as file:
+                file.write("0")
+            buffer = bytearray(1 << 20)
+            for path in paths:
+                with open(path, "rb", buffering=0) as file:
+                    while file.readinto(buffer):
+                        pass
+            os._exit(0)
+        assert os.waitpid(reader, 0)[1] == 0
+        with open(os.path.join(group, "memory.stat")) as file:
+            print(dict(line.split() for line in file)[field])
+    finally:
+        os.rmdir(group)
 
 
 command, rest = sys.argv[1], sys.argv[2:]
@@ -100,4 +152,4 @@ elif command == "tiny":
 elif command == "many":
     many(rest[0], *map(int, rest[1:]))
 else:
-    cold(rest[0])
+    {"forget": lambda: forget(rest[0]), "cold": lambda: cold(rest), "cached": lambda: cached(rest)}[command]()

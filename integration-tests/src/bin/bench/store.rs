@@ -3,6 +3,8 @@
 //! The layer is a Debian with python3, perl, git and a compiler, made once by mmdebstrap and kept in
 //! `$XDG_CACHE_HOME/teu-bench`; without package servers a tar of as many files of random words stands in.
 
+mod page_cache;
+
 use crate::measure::{Contender, Sample, in_turn, median, run, sum};
 use crate::pull::{Registry, fresh, layer};
 use crate::report::{Goal, Table};
@@ -18,6 +20,8 @@ const LAYERS: usize = 8;
 const NAMES: usize = 10_000;
 /// How often short commands are measured.
 const SHORT_ROUNDS: usize = 20;
+/// How often all files are read: a disk that others use, too, is what varies most.
+const READ_ROUNDS: usize = 5;
 
 /// Where everything lies.
 struct Bench {
@@ -48,7 +52,8 @@ pub(crate) fn measure(rounds: usize) -> (Vec<Table>, Vec<Goal>) {
     bench.shared_layers();
     bench.mounts();
     tables.push(bench.unpack(rounds));
-    tables.push(bench.read(rounds));
+    tables.push(bench.read(rounds.max(READ_ROUNDS)));
+    bench.page_cache();
     tables.push(bench.push(rounds));
     bench.many_blobs();
     (tables, bench.goals)
@@ -105,6 +110,10 @@ fn compare(name: &str, title: &str, contenders: &mut [Contender<'_>], rounds: us
     }
 }
 
+fn cpu_ms(samples: &[Sample]) -> f64 {
+    median(samples, |sample| sample.cpu.as_secs_f64() * 1e3)
+}
+
 fn mebibytes(samples: &[Sample]) -> f64 {
     median(samples, |sample| sample.peak_kib as f64 / 1024.0)
 }
@@ -121,8 +130,13 @@ impl Bench {
     }
 
     fn fixture(&self, arguments: &[&str]) {
+        run(&mut self.python(arguments));
+    }
+
+    fn python(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("python3");
-        run(command.arg(self.path("fixture.py")).args(arguments));
+        command.arg(self.path("fixture.py")).args(arguments);
+        command
     }
 
     /// A command on a store of this benchmark.
@@ -256,6 +270,7 @@ impl Bench {
             run(bench.teu(&store, &["umount"]).arg(bench.path(at)));
         };
         let first = mount(self, "deep-first");
+
         let samples: Vec<Sample> = (0..SHORT_ROUNDS)
             .map(|_| {
                 let sample = mount(self, "deep-again");
@@ -270,6 +285,7 @@ impl Bench {
             Table::wall_ms(&samples),
             3.0,
         );
+        self.goal("the same, CPU ms", cpu_ms(&samples), None);
         self.goal(
             "the same, its layers used for the first time, ms",
             Table::wall_ms(&[first]),
@@ -317,9 +333,11 @@ impl Bench {
             let script = format!("tar -cf - -C {} . | cat > /dev/null", folder.display());
             run(Command::new("sh").args(["-c", &script]))
         };
+        let sources = ["index", "tars"].map(|folder| store.join(folder).display().to_string());
         let through_view = |before: &dyn Fn()| {
-            // A new mount has nothing in the page cache.
+            // A new mount has nothing in the page cache; what it is a view of may have.
             run(&mut bench.teu(&store, &["gc"]));
+            bench.fixture(&["cold", &sources[0], &sources[1]]);
             run(bench.teu(&store, &["mount", &name]).arg(&view));
             before();
             let sample = read(&view);
@@ -380,17 +398,19 @@ impl Bench {
             command.stderr(std::process::Stdio::null());
             command
         };
+        let teu = |packing: &str, round: usize| {
+            let store = fresh(&bench.scene, "push-store");
+            let name = bench.name(&format!("pushed-by-teu-{packing}-{round}"));
+            let tar = bench.changed(packing);
+            run(&mut bench.teu(&store, &["import", "-q", &tar, &name]));
+            run(&mut bench.teu(&store, &["push", "-q", "--compression", packing, &name]))
+        };
         let mut contenders = [
-            Contender {
-                name: "teu-store push".into(),
-                task: Box::new(|round| {
-                    let store = fresh(&bench.scene, "push-store");
-                    let name = bench.name(&format!("pushed-by-teu-{round}"));
-                    let tar = bench.changed("teu");
-                    run(&mut bench.teu(&store, &["import", "-q", &tar, &name]));
-                    run(&mut bench.teu(&store, &["push", "-q", &name]))
-                }),
-            },
+            contender("teu-store push", Box::new(|round| teu("gzip", round))),
+            contender(
+                "teu-store push --compression zstd",
+                Box::new(|round| teu("zstd", round)),
+            ),
             Contender {
                 name: "podman push".into(),
                 task: Box::new(|round| {
@@ -411,25 +431,28 @@ impl Bench {
         let table = compare("store-push", title, &mut contenders, rounds);
         drop(contenders);
         let what = "push of a layer made here over podman's, wall time";
-        self.goal(what, table.ratio(0, 1), 0.33);
+        self.goal(format!("{what}, zstd"), table.ratio(1, 2), 0.33);
+        self.goal(format!("{what}, gzip"), table.ratio(0, 2), None);
         table
     }
 
     fn many_blobs(&mut self) {
-        let few = self.many(IMAGES / 10);
-        let list = self.short(&few, &["images"]);
-        let what = format!("images over {NAMES} references, ten of each image, ms");
-        self.goal(what, Table::wall_ms(&list), 100.0);
         let store = self.many(IMAGES);
         let list = self.short(&store, &["images"]);
-        let what = format!("images over {NAMES} references, each of another image, ms");
+        let what = format!("images over {NAMES} references, ms");
         self.goal(what, Table::wall_ms(&list), 100.0);
+        self.goal("the same, CPU ms", cpu_ms(&list), None);
         self.goal("the same, peak MiB", mebibytes(&list), 64.0);
         let blobs = IMAGES * (LAYERS + 2);
         let mark = self.short(&store, &["gc"]);
         let what = format!("gc over {blobs} blobs, nothing to remove, s");
         self.goal(what, Table::wall_ms(&mark) / 1e3, 0.3);
+        self.goal("the same, CPU s", cpu_ms(&mark) / 1e3, None);
         self.goal("the same, peak MiB", mebibytes(&mark), 64.0);
+        self.fixture(&["forget", &store.display().to_string()]);
+        let list = self.short(&store, &["images"]);
+        let what = format!("images over {NAMES} references of an older store, ms");
+        self.goal(what, Table::wall_ms(&list), None);
         let references = store.join("refs").display().to_string();
         self.scene
             .shell(&format!("find {references} -type f -delete"));
