@@ -41,10 +41,12 @@ fn main() -> ExitCode {
     if wanted("store") {
         let (measured, asked) = store::measure(rounds.unwrap_or(3));
         tables.extend(measured);
-        goals = asked;
+        goals.push(("store", asked));
     }
     if wanted("build") {
-        tables.extend(build::tables(rounds.unwrap_or(3)));
+        let (measured, asked) = build::measure(rounds.unwrap_or(3));
+        tables.extend(measured);
+        goals.push(("builder", asked));
     }
     match report::write(&folder, &tables, &goals) {
         Ok(()) => {

@@ -180,8 +180,9 @@ impl Registry {
             "registry.yml",
             format!("version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: 127.0.0.1:{port}}}\n", scene.path("registry").display()),
         );
-        let process = Command::new("docker-registry")
-            .arg("serve")
+        let process = Command::new("setpriv")
+            // A benchmark that panics runs no destructor.
+            .args(["--pdeathsig", "TERM", "docker-registry", "serve"])
             .arg(config)
             .stdout(Stdio::null())
             .stderr(Stdio::null())

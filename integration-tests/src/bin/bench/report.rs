@@ -24,9 +24,18 @@ pub(crate) struct Goal {
     pub(crate) at_most: Option<f64>,
 }
 
-/// The goals as a table in Markdown; what was missed is marked.
-fn goals_markdown(goals: &[Goal]) -> String {
-    let mut out = String::from("## What was asked of the store\n\n");
+impl Goal {
+    /// Tells it on standard error, too: a whole run takes long.
+    pub(crate) fn new(what: impl Into<String>, is: f64, at_most: impl Into<Option<f64>>) -> Self {
+        let (what, at_most) = (what.into(), at_most.into());
+        eprintln!("{what}: {is:.2}");
+        Self { what, is, at_most }
+    }
+}
+
+/// The goals of a subject as a table in Markdown; what was missed is marked.
+fn goals_markdown(subject: &str, goals: &[Goal]) -> String {
+    let mut out = format!("## What was asked of the {subject}\n\n");
     out.push_str("| | is | at most | |\n|---|---:|---:|---|\n");
     for Goal { what, is, at_most } in goals {
         let (limit, verdict) = match at_most {
@@ -105,11 +114,15 @@ impl Table {
     }
 }
 
-/// Prints the tables and writes `results.md` and one chart each into `folder`.
+/// Prints the tables and the goals of each subject, and writes `results.md` and one chart each into `folder`.
 ///
 /// # Errors
 /// When the folder or a file cannot be written.
-pub(crate) fn write(folder: &Path, tables: &[Table], goals: &[Goal]) -> std::io::Result<()> {
+pub(crate) fn write(
+    folder: &Path,
+    tables: &[Table],
+    goals: &[(&str, Vec<Goal>)],
+) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
     let mut all = String::from("# Measured by `make bench`\n");
     for table in tables {
@@ -118,8 +131,8 @@ pub(crate) fn write(folder: &Path, tables: &[Table], goals: &[Goal]) -> std::io:
         let _ = write!(all, "\n{text}\n![{}]({}.svg)\n", table.title, table.name);
         std::fs::write(folder.join(format!("{}.svg", table.name)), table.svg())?;
     }
-    if !goals.is_empty() {
-        let text = goals_markdown(goals);
+    for (subject, goals) in goals {
+        let text = goals_markdown(subject, goals);
         println!("\n{text}");
         let _ = write!(all, "\n{text}");
     }

@@ -120,9 +120,7 @@ fn mebibytes(samples: &[Sample]) -> f64 {
 
 impl Bench {
     fn goal(&mut self, what: impl Into<String>, is: f64, at_most: impl Into<Option<f64>>) {
-        let (what, at_most) = (what.into(), at_most.into());
-        eprintln!("{what}: {is:.2}");
-        self.goals.push(Goal { what, is, at_most });
+        self.goals.push(Goal::new(what, is, at_most));
     }
 
     fn path(&self, name: &str) -> PathBuf {
