@@ -8,7 +8,7 @@ use teu_builder::build::{BuildError, chain};
 use teu_builder::call::{self, Call, Form};
 use teu_builder::cancel::Cancel;
 use teu_builder::cli::{BuildTask, Cli, PlanFormat, ReportFormat, Task};
-use teu_builder::isolation::{self, Entered, Isolation, doctor};
+use teu_builder::isolation::{self, Entered, Isolation, NoIsolation, doctor};
 use teu_builder::output::{Sent, metadata};
 use teu_builder::prepare::{Prepared, Source};
 use teu_builder::progress::Progress;
@@ -20,6 +20,10 @@ use teu_store::Store;
 const INTERRUPTED_BY: u8 = 128;
 
 fn main() -> ExitCode {
+    // Before the first child is started: the helpers of a user namespace are.
+    if let Err(error) = signals::hear_of_children() {
+        return fail(&error);
+    }
     if let Some(code) = as_helper() {
         return code;
     }
@@ -27,20 +31,11 @@ fn main() -> ExitCode {
     if let Some((format, store, runtime)) = cli.asks_doctor() {
         return diagnose(format, &store, &runtime);
     }
-    let runtime = cli.runtime();
-    let needs_isolation = cli.needs_isolation();
-    leftovers::end_abandoned(cli.settle(), &runtime);
-    // Before any thread is made: it holds for all of them.
-    let entered = match isolation::enter() {
-        Ok(entered) => entered,
-        Err(error) if needs_isolation => return fail(&error),
-        // Whoever only looks sees what can be seen without.
-        Err(_) => Entered {
-            isolation: Isolation::Root,
-            shares_procfs: false,
-        },
+    let task = match enter(&mut cli) {
+        Ok(entered) => cli.task(entered),
+        Err(error) => return fail(&error),
     };
-    let task = match cli.task(entered) {
+    let task = match task {
         Ok(task) => task,
         Err(error) => return fail(&error),
     };
@@ -90,6 +85,20 @@ fn main() -> ExitCode {
         Err(Stop::Build(BuildError::Interrupted)) => interrupted(&cancel),
         Err(Stop::Build(error)) => fail(&error),
         Err(Stop::Output(error)) => fail(&error),
+    }
+}
+
+/// Enters the isolation of this run. Before any thread is made: it holds for all of them.
+fn enter(cli: &mut Cli) -> Result<Entered, NoIsolation> {
+    let runtime = cli.runtime();
+    leftovers::end_abandoned(cli.settle(), &runtime);
+    match isolation::enter() {
+        // Whoever only looks sees what can be seen without.
+        Err(_) if !cli.needs_isolation() => Ok(Entered {
+            isolation: Isolation::Root,
+            shares_procfs: false,
+        }),
+        entered => entered,
     }
 }
 

@@ -7,15 +7,21 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+/// Lets children that have ended wait to be asked how, also where the caller ignores its own. Makes no thread.
+///
+/// # Errors
+/// As `sigaction(2)`.
+pub fn hear_of_children() -> io::Result<()> {
+    // A handler, whatever it does, is what undoes the ignoring.
+    signal_hook::flag::register(SIGCHLD, Arc::new(AtomicBool::new(false))).map(drop)
+}
+
 /// Cancels on each of the signals, but those that the caller has ignored, as nohup(1)
-/// does; the second one ends the process at once. Besides, children that have ended wait
-/// to be asked how, also where the caller ignores its own.
+/// does; the second one ends the process at once.
 ///
 /// # Errors
 /// As `sigaction(2)` or the thread that waits.
 pub fn cancel_on_signals(cancel: &Arc<Cancel>) -> io::Result<()> {
-    // A handler, whatever it does, is what undoes the ignoring.
-    signal_hook::flag::register(SIGCHLD, Arc::new(AtomicBool::new(false)))?;
     let ignored = ignored(&std::fs::read_to_string("/proc/self/status").unwrap_or_default());
     let heard = [SIGINT, SIGTERM, SIGHUP];
     let mut signals = Signals::new(heard.iter().filter(|&&signal| !is_in(ignored, signal)))?;

@@ -161,7 +161,7 @@ fn a_killed_build_of_a_user_is_put_away() {
     );
     user("teu-store import -q ../base.tar base").succeeds();
     let runs = || scene.shell(&format!("pgrep -f '^{sleep}' || true"));
-    for (signal, code) in [("INT", 130), ("KILL", 137)] {
+    for (signal, code) in [("TERM", 143), ("KILL", 137)] {
         let script = format!(
             "teu-build -q ../context & pid=$!; until pgrep -f '^{sleep}' > /dev/null; do sleep 0.05; done; kill -{signal} $pid; wait $pid"
         );
@@ -171,7 +171,7 @@ fn a_killed_build_of_a_user_is_put_away() {
             script.replace('\'', "'\\''")
         );
         let _ = user(&script).exits(code);
-        if signal == "INT" {
+        if signal == "TERM" {
             assert_eq!(runs(), "");
         }
     }
