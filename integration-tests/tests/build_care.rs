@@ -384,3 +384,54 @@ fn an_image_of_a_layout_is_named_by_its_digest() {
     build(&format!("@{other}")).fails(1, &["it holds no sha256:000"]);
     build("@sha256:0").fails(1, &["PATH[:TAG][@DIGEST]"]);
 }
+
+#[test]
+fn what_is_ignored_is_hidden_from_steps_that_bind_the_context() {
+    const LIST: &str = "cd /c && find . ! -name . | sort && stat -c '%a %u %Y' sub && stat -c %a .";
+    let scene = scene(
+        "hidden",
+        &format!(
+            "FROM busybox\n\
+             RUN --mount=type=bind,target=/c ({LIST}) > /seen\n\
+             RUN --mount=type=bind,target=/c,rw echo x > /c/new && rm /c/a.txt && ({LIST}) > /written\n\
+             RUN --mount=type=bind,source=sub/deep,target=/c ls -A /c > /below\n\
+             RUN --mount=type=bind,source=a.txt,target=/f,rw echo b >> /f && cat /f > /file\n"
+        ),
+    );
+    scene.write(
+        "context/.dockerignore",
+        "secret\nsub/*\n!sub/deep/kept\n*.key\n",
+    );
+    for file in [
+        "secret/f",
+        "sub/left",
+        "sub/deep/kept",
+        "sub/deep/not",
+        "x.key",
+    ] {
+        scene.write(format!("context/{file}"), file);
+    }
+    scene.shell(
+        "chmod 750 context context/sub && chown 7 context/sub && touch -d @1000000000 context/sub",
+    );
+    let built = ["build", "-q", "-o", "type=local,dest=out", "context"];
+    scene.run("teu-build", built).succeeds();
+    let read = |name: &str| std::fs::read_to_string(scene.path("out").join(name)).unwrap();
+    let shown = "./.dockerignore\n./Dockerfile\n./a.txt\n./sub\n./sub/deep\n./sub/deep/kept\n750 7 1000000000\n750\n";
+    assert_eq!(read("seen"), shown);
+    let written = shown.replace("./a.txt", "./new");
+    assert_eq!(read("written"), written);
+    assert_eq!(read("below"), "kept\n");
+    assert_eq!(read("file"), "a\nb\n");
+    for (source, fine) in [
+        ("x.key", false),
+        ("secret", false),
+        ("sub/left", false),
+        ("sub", true),
+    ] {
+        let line = format!("FROM busybox\nRUN --mount=type=bind,source={source},target=/m true\n");
+        scene.write("context/Dockerfile", line);
+        let outcome = scene.run("teu-build", ["build", "-q", "context"]);
+        assert_eq!(outcome.code() == 0, fine, "{source}: {}", outcome.stderr);
+    }
+}

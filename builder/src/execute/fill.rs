@@ -57,7 +57,8 @@ fn one(root: &Root, from: &Path, meta: &Meta, to: &Path) -> Result<(), RunError>
         .map_err(failed("set permissions of", to))
 }
 
-fn node(to: &Path, kind: FileType, device: u64) -> Result<(), RunError> {
+/// Makes a special file that only its owner may use.
+pub(super) fn node(to: &Path, kind: FileType, device: u64) -> Result<(), RunError> {
     mknodat(CWD, to, kind, Mode::RUSR | Mode::WUSR, device)
         .map_err(|errno| failed("create", to)(errno.into()))
 }

@@ -1,11 +1,13 @@
 //! Carries out the steps of a plan: each ends in a layer of the store.
 
 mod agent;
+mod bind;
 mod config;
 mod container;
 mod copy;
 mod fetch;
 mod fill;
+mod hidden;
 mod inputs;
 mod key;
 mod mounts;

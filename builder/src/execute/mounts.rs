@@ -6,7 +6,7 @@
 
 use super::agent::Forwarded;
 use super::fill::copy_tree;
-use super::rootfs::{self, Mounted};
+use super::rootfs::Mounted;
 use super::run::{RunError, failed, make_folder};
 use super::{Executor, SecretSource, StepError, trust};
 use crate::cache::CacheMount;
@@ -40,11 +40,11 @@ pub(super) struct Mounts {
     pub(super) list: Vec<Ready>,
     /// Secrets that are variables.
     pub(super) env: Vec<(String, String)>,
-    held: Vec<Mounted>,
+    pub(super) held: Vec<Mounted>,
     /// Agents that are led into the step.
     agents: Vec<Forwarded>,
     locks: Vec<File>,
-    trees: Vec<Arc<Root>>,
+    pub(super) trees: Vec<Arc<Root>>,
 }
 
 /// One mount that the container's configuration names.
@@ -59,11 +59,11 @@ pub(super) struct Ready {
 }
 
 /// The folders a mount is prepared in.
-struct Folders<'a> {
+pub(super) struct Folders<'a> {
     /// In memory.
-    memory: &'a Path,
+    pub(super) memory: &'a Path,
     /// On disk.
-    disk: &'a Path,
+    pub(super) disk: &'a Path,
 }
 
 impl Mounts {
@@ -136,12 +136,9 @@ impl Mounts {
                 source,
                 writable,
             } => {
-                let place = self.bind(executor, *origin, source, &place)?;
-                if *writable {
-                    ready(Ok(self.discarding(place, index, folders)?), true)
-                } else {
-                    ready(Ok(place), false)
-                }
+                let layers = self.bind(executor, *origin, source, &place)?;
+                let source = self.stack(layers, index, *writable, folders)?;
+                ready(Ok(source), *writable)
             }
             MountKind::Cache { writable, .. } => {
                 let source = self.cache(executor, &mount.kind, &place)?;
@@ -152,84 +149,6 @@ impl Mounts {
         };
         self.list.push(made);
         Ok(())
-    }
-
-    /// Clones a file or directory of the context or a tree to `place`.
-    fn bind(
-        &mut self,
-        executor: &Executor<'_>,
-        origin: Origin,
-        source: &str,
-        place: &Path,
-    ) -> Result<PathBuf, StepError> {
-        let path = Path::new(source);
-        let Origin::Tree(tree) = origin else {
-            let context = executor.context(origin);
-            let inside = source.trim_matches('/');
-            // The context itself is always there.
-            let excluded = !inside.is_empty() && context.rules.excludes(inside);
-            return Ok(self.clone_place(&context.root, path, place, "the context", excluded)?);
-        };
-        match executor.view(tree)? {
-            Some(view) => {
-                self.trees.push(view.clone());
-                Ok(self.clone_place(&view, path, place, "the stage or image", false)?)
-            }
-            None => {
-                let empty = executor.storage.empty()?;
-                Ok(self.clone_place(&empty, path, place, "the stage or image", false)?)
-            }
-        }
-    }
-
-    fn clone_place(
-        &mut self,
-        root: &Root,
-        path: &Path,
-        place: &Path,
-        name: &'static str,
-        excluded: bool,
-    ) -> Result<PathBuf, RunError> {
-        let none = || RunError::NoSource {
-            path: path.display().to_string(),
-            place: name,
-        };
-        let resolved = root.resolve(path)?;
-        let meta = root
-            .meta(&resolved)?
-            .filter(|_| !excluded)
-            .ok_or_else(none)?;
-        let fd = root.open_place(&resolved)?;
-        if meta.is_directory() {
-            make_folder(place.to_owned())?;
-        } else {
-            File::create(place).map_err(failed("create", place))?;
-        }
-        self.held.push(rootfs::bind(fd, place)?);
-        Ok(place.to_owned())
-    }
-
-    /// Lets a step write over what is bound, and throws away what it wrote.
-    fn discarding(
-        &mut self,
-        place: PathBuf,
-        index: usize,
-        folders: &Folders<'_>,
-    ) -> Result<PathBuf, RunError> {
-        if !place.is_dir() {
-            let copy = folders.memory.join(format!("{index}-copy"));
-            std::fs::copy(&place, &copy).map_err(failed("copy", &place))?;
-            return Ok(copy);
-        }
-        let folder = folders.disk.join(format!("mount-{index}"));
-        let (upper, work) = (
-            make_folder(folder.join("upper"))?,
-            make_folder(folder.join("work"))?,
-        );
-        let target = make_folder(folders.memory.join(format!("{index}-merged")))?;
-        self.held
-            .push(rootfs::overlay(&[place], &upper, &work, &target)?);
-        Ok(target)
     }
 
     /// The directory of a named cache: `cache/mounts/<sha256 of its id>/<copy>/`, locked as its sharing says.
@@ -289,7 +208,7 @@ impl Mounts {
         } else {
             source.as_str()
         };
-        Ok(self.clone_place(&root, Path::new(source), place, "the cache", false)?)
+        Ok(self.clone_place(&root, Path::new(source), place, "the cache")?)
     }
 
     /// Which copy of the cache this step uses.

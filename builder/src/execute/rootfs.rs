@@ -104,23 +104,32 @@ pub(crate) fn overlay(
     work: &Path,
     target: &Path,
 ) -> Result<Mounted, MountError> {
-    let mount = overlay_with(lowers, upper, work, true)
-        .or_else(|_| overlay_with(lowers, upper, work, false));
-    attach(
-        &mount.map_err(|(source, detail)| MountError {
-            action: "make an overlay for",
-            path: target.to_owned(),
-            detail,
-            source,
-        })?,
-        target,
-    )
+    let mount = overlay_with(lowers, Some((upper, work)), true)
+        .or_else(|_| overlay_with(lowers, Some((upper, work)), false));
+    attach(&mount.map_err(refused(target))?, target)
+}
+
+/// Mounts an overlay of two or more `lowers`, top first, that cannot be written to.
+///
+/// # Errors
+/// As [`overlay`].
+pub(crate) fn read_only_overlay(lowers: &[PathBuf], target: &Path) -> Result<Mounted, MountError> {
+    let mount = overlay_with(lowers, None, false);
+    attach(&mount.map_err(refused(target))?, target)
+}
+
+fn refused(target: &Path) -> impl FnOnce((rustix::io::Errno, String)) -> MountError {
+    |(source, detail)| MountError {
+        action: "make an overlay for",
+        path: target.to_owned(),
+        detail,
+        source,
+    }
 }
 
 fn overlay_with(
     lowers: &[PathBuf],
-    upper: &Path,
-    work: &Path,
+    writes: Option<(&Path, &Path)>,
     volatile: bool,
 ) -> Result<OwnedFd, (rustix::io::Errno, String)> {
     let fs =
@@ -129,8 +138,10 @@ fn overlay_with(
         lowers
             .iter()
             .try_for_each(|lower| fsconfig_set_string(&fs, "lowerdir+", lower.as_path()))?;
-        fsconfig_set_string(&fs, "upperdir", upper)?;
-        fsconfig_set_string(&fs, "workdir", work)?;
+        if let Some((upper, work)) = writes {
+            fsconfig_set_string(&fs, "upperdir", upper)?;
+            fsconfig_set_string(&fs, "workdir", work)?;
+        }
         ["metacopy", "index"]
             .iter()
             .try_for_each(|option| fsconfig_set_string(&fs, *option, "off"))?;
