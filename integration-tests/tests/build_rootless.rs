@@ -26,6 +26,7 @@ USER root
 COPY --from=one /owned /copied
 COPY --chown=12:13 a.txt /
 RUN --mount=type=cache,target=/c,uid=9 touch /c/f && chown 10 /c/f && cp -a /d /e
+RUN --mount=type=bind,target=/c,rw ls /c > /seen && ! ls /c/secret && touch /c/sub/new && ls -A /c/sub >> /seen
 ";
 
 /// The same without anybody but root.
@@ -36,6 +37,7 @@ COPY --from=one /owned /copied
 COPY --from=one /d /d
 COPY --chown=12:13 a.txt /
 RUN touch /copied/new
+RUN --mount=type=bind,target=/c,rw ls /c > /seen && ! ls /c/secret && touch /c/sub/new && ls -A /c/sub >> /seen
 ";
 
 /// A scene with the user's home, a base and the context; `false` where there can be none.
@@ -57,6 +59,7 @@ fn prepare(scene: &Scene) -> bool {
         cp /etc/passwd passwd && echo me:x:{USER}:{USER}::/:/bin/sh >> passwd && : > none"
     ));
     scene.write("lent", LENT);
+    scene.shell("mkdir context/sub && echo s | tee context/secret > context/sub/secret && echo '**/secret' > context/.dockerignore");
     scene.write("context/Dockerfile", DOCKERFILE);
     scene.write("context/OfRoot", OF_ROOT);
     let namespaces = "unshare -Ur true";
