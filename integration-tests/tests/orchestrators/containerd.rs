@@ -1,6 +1,6 @@
 //! Under containerd, by ctr.
 
-use super::{Daemon, Shim, archive, as_runc, remove_cgroups, under_both_shims};
+use super::{Daemon, Shim, archive, as_runc, remove_cgroups, under_both_shims, wait_for_shims};
 use teu_integration_tests::{Outcome, Scene, missing_command, skip_unless};
 
 under_both_shims! { runs_containers lives_with_a_task }
@@ -73,6 +73,9 @@ impl<'a> Containerd<'a> {
 
 impl Drop for Containerd<'_> {
     fn drop(&mut self) {
+        if self.daemon.is_some() {
+            wait_for_shims(self.scene, &self.namespace());
+        }
         self.daemon = None;
         let _ = std::fs::remove_dir(format!("/run/containerd/runc/{}", self.namespace()));
         remove_cgroups(self.scene);

@@ -129,6 +129,14 @@ macro_rules! under_both_shims {
 }
 use under_both_shims;
 
+/// Waits until shims that have `part` in their command lines have left. A shim leaves once it has told
+/// what it had to tell, which takes longer when its containerd was away: that one must stay until then.
+fn wait_for_shims(scene: &Scene, part: &str) {
+    scene.shell(&format!(
+        "timeout 20 sh -c \"while pgrep -f 'containerd-shim-teu-v[2].*{part}'; do sleep 0.1; done\" || true"
+    ));
+}
+
 /// Removes the cgroups that a daemon made for itself below the scene's.
 fn remove_cgroups(scene: &Scene) {
     scene.shell(&format!(

@@ -12,7 +12,7 @@ mod swarm;
 
 use std::process::{Child, Command, Output};
 
-use super::{Daemon, Shim, archive, as_runc, path, remove_cgroups};
+use super::{Daemon, Shim, archive, as_runc, path, remove_cgroups, wait_for_shims};
 use teu_integration_tests::{Outcome, Scene, missing_command, readme, skip_unless, skipped};
 
 /// dockerd whose only runtime is ours, with busybox loaded.
@@ -165,12 +165,8 @@ impl Drop for Docker<'_> {
         for id in all.stdout.split_whitespace() {
             let _ = self.call(&["rm", "-f", id]);
         }
-        // A shim leaves once it has told what it had to tell, which takes longer after a restart.
         let own = self.scene.path("docker-run").display().to_string();
-        let shims = format!(
-            "timeout 20 sh -c \"while pgrep -f 'containerd-shim-teu-v[2].*{own}'; do sleep 0.1; done\" || true"
-        );
-        self.scene.shell(&shims);
+        wait_for_shims(self.scene, &own);
         self.daemon = None;
         // dockerd mounts its folder on itself; one that was killed leaves that.
         self.scene
