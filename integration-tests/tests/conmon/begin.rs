@@ -37,7 +37,9 @@ fn a_runtime_does_not_outlive_its_monitor() {
         post.wait_for("runtime-pid", "\n");
         let runtime = post.read("runtime-pid");
         let runtime = format!("/proc/{}/cmdline", runtime.trim());
-        assert!(std::fs::read(&runtime).unwrap().starts_with(b"sleep"));
+        scene.wait_until("the runtime hangs", || {
+            std::fs::read(&runtime).unwrap().starts_with(b"sleep")
+        });
         scene.shell(&format!("kill -9 {}", post.pid()));
         post.wait();
         scene.wait_until("the runtime has ended", || {

@@ -66,7 +66,7 @@ fn decode(mut bytes: &[u8]) -> Entry {
 #[test]
 fn entries_have_conmons_fields() {
     let scene = Scene::new("conmon's journal");
-    let script = "echo out; sleep 0.1; echo err >&2; sleep 0.1; echo; printf last; sleep 0.1";
+    let script = "echo out; sleep 0.1; echo err >&2; sleep 0.1; echo; sleep 0.1";
     let seen = same(&scene, |post| entries(post, script, "--log-tag tag"));
     let field = |entry: &Entry, name: &str| {
         entry
@@ -77,7 +77,7 @@ fn entries_have_conmons_fields() {
         .iter()
         .filter_map(|entry| field(entry, "MESSAGE"))
         .collect();
-    assert_eq!(messages, ["out\n", "err\n", "\n", "last"]);
+    assert_eq!(messages, ["out\n", "err\n", "\n"]);
     for (name, value) in [
         ("CONTAINER_ID_FULL", ID),
         ("CONTAINER_ID", &ID[..12]),
@@ -88,8 +88,12 @@ fn entries_have_conmons_fields() {
     ] {
         assert_eq!(field(&seen[1], name).as_deref(), Some(value), "{name}");
     }
+    // A busy machine's conmon loses what has no end.
+    let own = Scene::new("an unfinished line in the journal");
+    let last = entries(&ours(&own), "printf last; sleep 0.1", "");
+    assert_eq!(field(&last[0], "MESSAGE").as_deref(), Some("last"));
     assert_eq!(
-        field(&seen[3], "CONTAINER_PARTIAL_MESSAGE").as_deref(),
+        field(&last[0], "CONTAINER_PARTIAL_MESSAGE").as_deref(),
         Some("true")
     );
 }
