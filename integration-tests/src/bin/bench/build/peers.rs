@@ -137,5 +137,10 @@ impl Drop for BuildKit<'_> {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
         let _ = self.daemon.wait();
+        // It leaves the cgroups that it made for its steps.
+        self.scene.shell(&format!(
+            "find /sys/fs/cgroup/*{0} /sys/fs/cgroup{0} -depth -type d -exec rmdir {{}} + 2>/dev/null || true",
+            self.scene.cgroup()
+        ));
     }
 }
