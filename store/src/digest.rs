@@ -73,10 +73,13 @@ impl Digest {
     /// The hash in lowercase hexadecimal, without the algorithm.
     pub fn hex(&self) -> String {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let nibbles = self.bytes().iter().flat_map(|byte| [byte >> 4, byte & 15]);
-        nibbles
-            .map(|nibble| char::from(DIGITS[usize::from(nibble)]))
-            .collect()
+        let mut text = String::with_capacity(2 * self.bytes().len());
+        for byte in self.bytes() {
+            for nibble in [byte >> 4, byte & 15] {
+                text.push(char::from(DIGITS[usize::from(nibble)]));
+            }
+        }
+        text
     }
 
     /// The first twelve hex digits: what people read in tables.

@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Advice, CWD, fadvise, statfs};
+use rustix::fs::{Advice, AtFlags, CWD, StatxAttributes, StatxFlags, fadvise, statx};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
     fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
@@ -120,9 +120,11 @@ pub(crate) fn detach(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether what is at `directory` now, in this process's mount namespace, is an EROFS file system.
-pub(crate) fn is_erofs(directory: &Path) -> io::Result<bool> {
-    Ok(u32::try_from(statfs(directory)?.f_type).is_ok_and(|magic| magic == crate::erofs::MAGIC))
+/// Whether something is mounted on `name` in `folder`, in this process's mount namespace.
+pub(crate) fn is_mounted(folder: BorrowedFd<'_>, name: &Path) -> io::Result<bool> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let found = statx(folder, name, flags, StatxFlags::empty())?;
+    Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 /// The kernel says more about a refused option through the context than in its error number (fsopen(2), "message retrieval").

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -30,20 +31,16 @@ impl Store {
             return Ok(lowers);
         }
         let _mounting = Lock::acquire(&self.lock_path("mounts"), Mode::Exclusive)?;
-        let mut known = None;
+        let mut views = Views::open(self)?;
         if let (Some(image), Some(chain)) = (corrections, ChainId::of(layers)) {
             let tars: Vec<PathBuf> = layers.iter().map(|layer| self.tar_path(layer)).collect();
-            let view = self.corrections_view(&chain);
-            lowers.push(self.make_view(&view, &image, &tars, &mut known)?);
+            lowers.push(views.make(&corrections_view(&chain), &image, &tars)?);
         }
         for layer in distinct(layers) {
             let (index, tar) = (self.index_path(layer), self.tar_path(layer));
-            let view = self.layer_view(layer);
-            lowers.push(self.make_view(&view, &index, &[tar], &mut known)?);
+            lowers.push(views.make(&layer_view(layer), &index, &[tar])?);
         }
-        if let Some(known) = known {
-            known.adjust_new(self.root_path());
-        }
+        views.adjust_new(self.root_path());
         Ok(lowers)
     }
 
@@ -52,33 +49,12 @@ impl Store {
         let Some(chain) = ChainId::of(layers) else {
             return Ok(true);
         };
-        let stands = |layer| mount::is_erofs(&self.layer_view(layer)).unwrap_or(false);
-        Ok(self.backend()? == Backend::Erofs
-            && layers.iter().all(stands)
-            && self.is_settled(&chain)?)
-    }
-
-    /// Mounts a view unless it is there. Before the first, `known` is set to the mounts that there are.
-    fn make_view(
-        &self,
-        target: &Path,
-        image: &Path,
-        tars: &[PathBuf],
-        known: &mut Option<Known>,
-    ) -> Result<PathBuf, Error> {
-        match mount::is_erofs(target) {
-            Ok(true) => return Ok(target.to_owned()),
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
-                store::make_directory(target)?;
-            }
-            other => other.map(|_| ()).context("stat", target)?,
+        if self.backend()? != Backend::Erofs {
+            return Ok(false);
         }
-        let directory = File::open(target).context("open", target)?;
-        let tars: Vec<&Path> = tars.iter().map(PathBuf::as_path).collect();
-        known.get_or_insert_with(Known::look);
-        let view = mount::erofs(image, &tars).context("mount", image)?;
-        mount::attach(view.as_fd(), directory.as_fd()).context("mount on", target)?;
-        Ok(target.to_owned())
+        let views = Views::open(self)?;
+        let stands = |layer| views.has(&layer_view(layer)).unwrap_or(false);
+        Ok(layers.iter().all(stands) && self.is_settled(&chain)?)
     }
 
     /// Unmounts, in this mount namespace, the views that no root names.
@@ -86,15 +62,16 @@ impl Store {
         let _mounting = Lock::acquire(&self.lock_path("mounts"), Mode::Exclusive)?;
         let mut needed = HashSet::new();
         for root in self.root_records()? {
-            needed.extend(root.layers.iter().map(|layer| self.layer_view(layer)));
-            needed.extend(ChainId::of(&root.layers).map(|chain| self.corrections_view(&chain)));
+            needed.extend(root.layers.iter().map(layer_view));
+            needed.extend(ChainId::of(&root.layers).map(|chain| corrections_view(&chain)));
         }
         let folder = self.folder("mounts");
         for entry in fs::read_dir(&folder).context("list", &folder)? {
-            let view = entry.context("list", &folder)?.path();
-            if needed.contains(&view) {
+            let entry = entry.context("list", &folder)?;
+            if needed.contains(Path::new(&entry.file_name())) {
                 continue;
             }
+            let view = entry.path();
             mount::detach(&view).context("unmount", &view)?;
             // In another mount namespace it may still be a mount point.
             let _ = fs::remove_dir(&view);
@@ -170,14 +147,62 @@ impl Store {
         }
         self.release_root(&id)
     }
+}
 
-    fn layer_view(&self, layer: &DiffId) -> PathBuf {
-        self.folder("mounts").join(file_name("layer", &layer.0))
+/// The folder of the views.
+struct Views {
+    path: PathBuf,
+    folder: OwnedFd,
+    /// What was mounted before the first of ours; nothing until then.
+    known: Option<Known>,
+}
+
+impl Views {
+    fn open(store: &Store) -> Result<Views, Error> {
+        let path = store.folder("mounts");
+        let folder = File::open(&path).context("open", &path)?.into();
+        Ok(Views {
+            path,
+            folder,
+            known: None,
+        })
     }
 
-    fn corrections_view(&self, chain: &ChainId) -> PathBuf {
-        self.folder("mounts").join(file_name("image", &chain.0))
+    /// Whether the view is there. An image may have a hundred: each costs one short look.
+    fn has(&self, name: &Path) -> io::Result<bool> {
+        mount::is_mounted(self.folder.as_fd(), name)
     }
+
+    /// Mounts the view of `image` over `tars` unless it is there; its path.
+    fn make(&mut self, name: &Path, image: &Path, tars: &[PathBuf]) -> Result<PathBuf, Error> {
+        let target = self.path.join(name);
+        match self.has(name) {
+            Ok(true) => return Ok(target),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => store::make_directory(&target)?,
+            other => other.map(|_| ()).context("stat", &target)?,
+        }
+        let directory = File::open(&target).context("open", &target)?;
+        let tars: Vec<&Path> = tars.iter().map(PathBuf::as_path).collect();
+        self.known.get_or_insert_with(Known::look);
+        let view = mount::erofs(image, &tars).context("mount", image)?;
+        mount::attach(view.as_fd(), directory.as_fd()).context("mount on", &target)?;
+        Ok(target)
+    }
+
+    /// Lets those that were mounted read as far ahead as the disk of `store`.
+    fn adjust_new(self, store: &Path) {
+        if let Some(known) = self.known {
+            known.adjust_new(store);
+        }
+    }
+}
+
+fn layer_view(layer: &DiffId) -> PathBuf {
+    file_name("layer", &layer.0)
+}
+
+fn corrections_view(chain: &ChainId) -> PathBuf {
+    file_name("image", &chain.0)
 }
 
 /// The layers, top first, each once: overlay file systems refuse one twice, and what lies below
@@ -195,6 +220,6 @@ fn mount_id(target: &Path) -> String {
     format!("mount:{}", target.display())
 }
 
-fn file_name(kind: &str, digest: &Digest) -> String {
-    format!("{kind}-{}-{}", digest.algorithm().name(), digest.hex())
+fn file_name(kind: &str, digest: &Digest) -> PathBuf {
+    format!("{kind}-{}-{}", digest.algorithm().name(), digest.hex()).into()
 }
