@@ -23,14 +23,27 @@ const OWN_PROCFS: &str = "own-procfs";
 /// Whether steps must use the procfs that is here, because the kernel shows no other: it does not where something covers
 /// parts of this one, as container engines do. For a process that has entered its isolation.
 pub(super) fn must_share_procfs() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut places = table.lines().filter_map(|line| line.split(' ').nth(4));
-    if !places.any(|place| place.starts_with("/proc/")) {
+    if is_first_namespace(&map) || !is_covered(&table) {
         return false;
     }
     let mut command = Command::new("/proc/self/exe");
     command.args([PROBE, OWN_PROCFS]).stdin(Stdio::null());
     !command.status().is_ok_and(|status| status.success())
+}
+
+/// Whether a namespace with these ids is the host's, in which nobody is denied a procfs.
+fn is_first_namespace(map: &str) -> bool {
+    let numbers: Vec<&str> = map.split_whitespace().collect();
+    numbers == ["0", "0", "4294967295"]
+}
+
+/// Whether something lies on a part of /proc. What lies on a directory that is empty for ever covers nothing, and that of
+/// binfmt_misc, which systemd mounts, is one.
+fn is_covered(table: &str) -> bool {
+    let mut places = table.lines().filter_map(|line| line.split(' ').nth(4));
+    places.any(|place| place.starts_with("/proc/") && place != "/proc/sys/fs/binfmt_misc")
 }
 
 /// What was found out about something.
@@ -259,5 +272,21 @@ fn cgroup(isolation: Isolation) -> Finding {
             Finding::no(format!("make a cgroup in {own}: {error}"), Some(advice))
         }
         None => Finding::no("there is no cgroup2 here", Some(advice)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_a_procfs_away() {
+        assert!(is_first_namespace("         0          0 4294967295\n"));
+        assert!(!is_first_namespace("0 0 4294967294\n") && !is_first_namespace("0 1000 1\n"));
+        let line = |place: &str| format!("30 20 0:5 / {place} rw - proc proc rw\n");
+        assert!(is_covered(&(line("/") + &line("/proc/kcore"))));
+        assert!(!is_covered(
+            &(line("/proc") + &line("/proc/sys/fs/binfmt_misc"))
+        ));
     }
 }

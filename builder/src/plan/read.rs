@@ -2,7 +2,9 @@
 //! checked: positions lead backwards, and nothing stands in it that a Dockerfile could not say.
 
 use super::build::is_proxy;
-use super::{CopySource, Entitlement, MountKind, Operation, Options, Origin, Plan, Run, Tree};
+use super::{
+    CopySource, Entitlement, MountKind, Network, Operation, Options, Origin, Plan, Run, Tree,
+};
 use crate::remote::{self, GitSource, HttpSource};
 use std::fmt::Write as _;
 
@@ -149,6 +151,13 @@ fn check_run(run: &Run, options: &Options) -> Result<(), String> {
     if run.insecure && !options.allow.contains(&Entitlement::SecurityInsecure) {
         return Err("it asks for more than a sandbox: --allow security.insecure".to_owned());
     }
+    let is_open = run.network == Network::Host && options.network == Network::None;
+    if is_open && !options.allow.contains(&Entitlement::NetworkHost) {
+        return Err(
+            "it asks for the host's network, and --network=none is given: --allow network.host"
+                .to_owned(),
+        );
+    }
     if run.args.is_empty() {
         return Err("it runs nothing".to_owned());
     }
@@ -209,6 +218,30 @@ mod tests {
             "mode": null, "link": false, "parents": false, "exclude": [], "unpack": false});
         change(&mut copy);
         json!([{"parent": "empty", "operation": {"copy": copy}, "place": "p", "text": "COPY a b\n"}])
+    }
+
+    #[test]
+    fn a_step_gets_no_more_than_the_command_line_gives() {
+        let run = |network: &str, insecure: bool| {
+            let run = json!({"args": ["true"], "env": [], "cwd": "/", "user": "", "network": network, "insecure": insecure,
+                "mounts": [], "script": null});
+            plan(
+                json!([{"parent": "empty", "operation": {"run": run}, "place": "p", "text": "RUN true\n"}]),
+            )
+        };
+        let none = || Options {
+            network: Network::None,
+            ..Options::default()
+        };
+        let fine = |text: &str, options: &Options| read(text, options, 0).is_ok();
+        assert!(fine(&run("host", false), &Options::default()));
+        assert!(fine(&run("none", false), &none()) && !fine(&run("host", false), &none()));
+        let allowing = Options {
+            allow: vec![Entitlement::NetworkHost],
+            ..none()
+        };
+        assert!(fine(&run("host", false), &allowing));
+        assert!(!fine(&run("none", true), &Options::default()));
     }
 
     #[test]

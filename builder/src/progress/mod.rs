@@ -82,7 +82,8 @@ impl Progress {
 
     /// A step starts; `number` counts from 1.
     pub fn start(&self, number: usize, title: &str) -> Shown<'_> {
-        let title = title.split_whitespace().collect::<Vec<_>>().join(" ");
+        let title = title.split_whitespace().map(tail::printable);
+        let title = title.collect::<Vec<_>>().join(" ");
         let bar = (self.style == Style::Terminal).then(|| {
             let bar = self
                 .bars

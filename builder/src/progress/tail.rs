@@ -49,7 +49,7 @@ impl Tail {
 }
 
 /// Text without control characters and terminal sequences: a program in a build must not steer our terminal.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let mut out = String::new();
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
