@@ -319,7 +319,7 @@ impl Request {
         Ok(Built {
             platform: target.platform.clone(),
             config,
-            predicates: self.predicates(plan, executor.storage, &layers)?,
+            predicates: self.predicates(plan, target, executor, &layers)?,
             layers,
         })
     }
@@ -328,18 +328,24 @@ impl Request {
     fn predicates(
         &self,
         plan: &Plan,
-        storage: &Storage,
+        target: &Target,
+        executor: &Executor<'_>,
         layers: &[DiffId],
     ) -> Result<Vec<Predicate>, BuildError> {
         let mut predicates = Vec::new();
         if self.attest.sbom {
-            let tree = storage.view(layers)?;
-            let (packages, distribution) =
-                attest::packages(&tree).map_err(|error| BuildError::Packages(Box::new(error)))?;
+            let tree = executor.storage.view(layers)?;
+            let inventory = attest::inventory(&tree);
+            let inventory = inventory.map_err(|error| BuildError::Packages(Box::new(error)))?;
+            if let Some(missing) = inventory.missing() {
+                executor
+                    .progress
+                    .note(&format!("warning: the SBOM is {missing}"));
+            }
             let about = teu_store::ChainId::of(layers).map(|chain| chain.0.hex());
             let created = self.epoch.rfc3339();
             let about = about.unwrap_or_default();
-            predicates.push(attest::sbom(&packages, &distribution, &created, &about));
+            predicates.push(attest::sbom(&inventory, &created, &about));
         }
         if let Some(detail) = self.attest.provenance {
             let material = |image: &plan::Image| {
@@ -347,14 +353,21 @@ impl Request {
                 let digest = found.ok()?.manifest_digest();
                 Some(attest::Material {
                     name: image.name.clone(),
+                    platform: image.platform.clone(),
                     digest,
                 })
             };
+            let needed = plan.images_of(target.tree);
+            let used = plan.images.iter().enumerate();
+            let used = used.filter(|(place, _)| needed.contains(place));
             let recipe = attest::Recipe {
                 dockerfile: &self.settings.dockerfile,
                 options: &self.options,
+                platform: &target.platform,
                 plan,
-                materials: &plan.images.iter().filter_map(material).collect::<Vec<_>>(),
+                materials: &used
+                    .filter_map(|(_, image)| material(image))
+                    .collect::<Vec<_>>(),
             };
             predicates.push(attest::provenance(&recipe, detail));
         }

@@ -306,14 +306,18 @@ impl Request {
     }
 }
 
+/// Where the images of OCI layouts are named while a build uses them: no registry can be called so.
+const LAYOUTS: &str = "context.teu.invalid/";
+
 /// The name under which an OCI layout's image is in the store while a build uses it.
-fn layout_name(layout: &str) -> String {
+pub(crate) fn layout_name(layout: &str) -> String {
     let digest = Digest::of(layout.as_bytes());
-    format!(
-        "context.teu.invalid/{}:{}",
-        digest.hex(),
-        std::process::id()
-    )
+    format!("{LAYOUTS}{}:{}", digest.hex(), std::process::id())
+}
+
+/// Whether a name is one of [`layout_name`]'s.
+pub(crate) fn is_of_layout(name: &str) -> bool {
+    name.starts_with(LAYOUTS)
 }
 
 /// `Dockerfile`, else what else it may be called, where that is there.

@@ -7,7 +7,7 @@ mod provenance;
 mod sbom;
 
 pub use provenance::{Detail, Material, Recipe, provenance};
-pub use sbom::{Package, packages, sbom};
+pub use sbom::{Inventory, Package, inventory, sbom};
 
 use crate::storage::{Storage, StorageError};
 use serde_json::{Value, json};

@@ -3,9 +3,10 @@
 
 use super::{Predicate, escaped};
 use crate::plan::{Options, Plan};
+use crate::prepare::is_of_layout;
 use serde_json::{Map, Value, json};
-use teu_store::Digest;
 use teu_store::image::Platform;
+use teu_store::{Digest, Reference};
 
 /// What kind of build this is, for who reads provenance: a name of ours.
 const BUILD_TYPE: &str = "urn:teu:dockerfile:v1";
@@ -24,6 +25,8 @@ pub enum Detail {
 pub struct Material {
     /// Its name in the Dockerfile.
     pub name: String,
+    /// For what it was used.
+    pub platform: Platform,
     /// Its manifest's digest.
     pub digest: Digest,
 }
@@ -35,6 +38,8 @@ pub struct Recipe<'a> {
     pub dockerfile: &'a str,
     /// The command line's part.
     pub options: &'a Options,
+    /// What the result is for.
+    pub platform: &'a Platform,
     /// The steps.
     pub plan: &'a Plan,
     /// The images that were used.
@@ -48,23 +53,21 @@ pub fn provenance(recipe: &Recipe<'_>, detail: Detail) -> Predicate {
     if let Some(target) = &options.target {
         arguments.insert("target".to_owned(), json!(target));
     }
+    if *recipe.platform != options.build_platform {
+        arguments.insert("platform".to_owned(), json!(recipe.platform.to_string()));
+    }
     if detail == Detail::Max {
         for (name, value) in &options.build_args {
             arguments.insert(format!("build-arg:{name}"), json!(value));
         }
     }
-    let platform = &options.platform;
-    let mut internal = json!({ "builderPlatform": platform.to_string() });
+    let mut internal = json!({ "builderPlatform": options.build_platform.to_string() });
     if detail == Detail::Max {
         let step = |step: &crate::plan::Step| json!({ "name": step.place, "text": step.text });
         let steps: Vec<Value> = recipe.plan.steps.iter().map(step).collect();
         internal["steps"] = json!(steps);
     }
-    let dependencies: Vec<Value> = recipe
-        .materials
-        .iter()
-        .map(|material| dependency(material, platform))
-        .collect();
+    let dependencies: Vec<Value> = recipe.materials.iter().map(dependency).collect();
     Predicate {
         kind: "https://slsa.dev/provenance/v1",
         content: json!({
@@ -88,14 +91,47 @@ pub fn provenance(recipe: &Recipe<'_>, detail: Detail) -> Predicate {
     }
 }
 
-fn dependency(material: &Material, platform: &Platform) -> Value {
-    let (name, tag) = match material.name.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => (name, tag),
-        _ => (material.name.as_str(), "latest"),
-    };
-    let platform = escaped(&platform.to_string());
+fn dependency(material: &Material) -> Value {
     json!({
-        "uri": format!("pkg:docker/{name}@{tag}?platform={platform}"),
+        "uri": uri(&material.name, &material.platform),
         "digest": { material.digest.algorithm().name(): material.digest.hex() },
     })
+}
+
+/// package-url, "docker". An image that came from a layout has no name that outlives the build.
+fn uri(name: &str, platform: &Platform) -> String {
+    let platform = escaped(&platform.to_string());
+    let named = name
+        .parse::<Reference>()
+        .ok()
+        .filter(|_| !is_of_layout(name));
+    let Some(named) = named else {
+        return format!("pkg:oci/layout?platform={platform}");
+    };
+    let version = match (named.digest(), named.tag()) {
+        (Some(digest), _) => escaped(&digest.to_string()),
+        (None, tag) => tag.unwrap_or("latest").to_owned(),
+    };
+    format!(
+        "pkg:docker/{}@{version}?platform={platform}",
+        named.familiar_name()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_by_their_names() {
+        let platform = "linux/amd64".parse().unwrap();
+        let of = |name: &str| uri(name, &platform).replace("?platform=linux%2Famd64", "");
+        assert_eq!(of("alpine"), "pkg:docker/alpine@latest");
+        assert_eq!(of("h.io:5000/a/b:1"), "pkg:docker/h.io:5000/a/b@1");
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let wanted = format!("pkg:docker/alpine@{}", digest.replace(':', "%3A"));
+        assert_eq!(of(&format!("alpine@{digest}")), wanted);
+        assert_eq!(of(&format!("alpine:3@{digest}")), wanted);
+        assert_eq!(of(&crate::prepare::layout_name("x")), "pkg:oci/layout");
+    }
 }

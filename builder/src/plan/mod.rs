@@ -39,6 +39,7 @@ use crate::modes::ModeChange;
 use crate::pattern::ignore::Rules;
 use crate::remote::{GitSource, HttpSource};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use teu_store::digest::DiffId;
 use teu_store::image::{ImageConfig, Platform};
 
@@ -394,6 +395,27 @@ pub enum CopySource {
     Http(HttpSource),
     /// A git repository to clone.
     Git(GitSource),
+}
+
+impl Plan {
+    /// The images that a tree comes from, and those that its steps read, by their positions.
+    pub fn images_of(&self, tree: Tree) -> BTreeSet<usize> {
+        let (mut images, mut seen) = (BTreeSet::new(), BTreeSet::new());
+        let mut open = vec![tree];
+        while let Some(tree) = open.pop() {
+            match tree {
+                Tree::Empty => {}
+                Tree::Image(place) => drop(images.insert(place)),
+                Tree::Step(place) if seen.insert(place) => {
+                    let step = &self.steps[place];
+                    open.push(step.parent);
+                    open.extend(step.inputs());
+                }
+                Tree::Step(_) => {}
+            }
+        }
+        images
+    }
 }
 
 impl Step {
