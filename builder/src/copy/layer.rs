@@ -6,7 +6,8 @@ use crate::tree::{Root, Time};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use teu_store::tar::{Attributes, Device, Time as TarTime, Writer, Xattrs};
 
 /// The trees that entries speak of.
@@ -18,31 +19,36 @@ pub struct Sources<'a> {
     pub below: Option<&'a Root>,
 }
 
-/// Writes entries. No time is later than `latest`.
+/// Writes entries. No time is later than `latest`. Says which file, if any, has changed since its
+/// content was hashed: then the layer is not what its key says.
 ///
 /// # Errors
-/// A file that cannot be read or changes meanwhile, or the stream.
+/// A file that cannot be read or changes its size meanwhile, or the stream.
 pub fn write(
     out: impl Write,
     entries: &Entries,
     sources: Sources<'_>,
     latest: Time,
-) -> Result<(), CopyError> {
+) -> Result<Option<PathBuf>, CopyError> {
     let mut layer = Layer {
         tar: Writer::new(out),
         sources,
         latest,
+        changed: None,
     };
     for (path, entry) in entries {
         layer.entry(path, entry)?;
     }
-    layer.tar.finish().map(drop).map_err(CopyError::Write)
+    layer.tar.finish().map_err(CopyError::Write)?;
+    Ok(layer.changed)
 }
 
 struct Layer<'a, W> {
     tar: Writer<W>,
     sources: Sources<'a>,
     latest: Time,
+    /// The first file that was not what it had been.
+    changed: Option<PathBuf>,
 }
 
 impl<W: Write> Layer<'_, W> {
@@ -50,7 +56,7 @@ impl<W: Write> Layer<'_, W> {
         let name = path.as_os_str().as_bytes();
         let mut attributes = self.attributes(entry);
         match &entry.content {
-            Content::File(source) => return self.file(name, attributes, source),
+            Content::File(source) => return self.file(name, attributes, source, entry.mtime),
             Content::Archive(source) => {
                 let target = path.parent().unwrap_or(Path::new(""));
                 return archive::unpack(
@@ -112,6 +118,7 @@ impl<W: Write> Layer<'_, W> {
         name: &[u8],
         mut attributes: Attributes,
         source: &Path,
+        then: Time,
     ) -> Result<(), CopyError> {
         let root = origin(self.sources.origin, source)?;
         let file = root.open_file(source)?;
@@ -125,8 +132,14 @@ impl<W: Write> Layer<'_, W> {
         }
         attributes.xattrs = xattrs(root, source)?;
         self.tar
-            .file(name, &attributes, meta.len(), file)
-            .map_err(read)
+            .file(name, &attributes, meta.len(), &file)
+            .map_err(read)?;
+        // Whoever writes to a file changes this time; the content's hash is older than that.
+        let now = file.metadata().map_err(read)?;
+        if (now.mtime(), now.mtime_nsec()) != (then.seconds, then.nanoseconds.into()) {
+            self.changed.get_or_insert_with(|| source.to_owned());
+        }
+        Ok(())
     }
 }
 
@@ -150,5 +163,48 @@ pub(crate) fn clamp(time: Time, latest: Time) -> TarTime {
     TarTime {
         seconds: time.seconds,
         nanoseconds: time.nanoseconds,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::copy::place::Placing;
+    use crate::copy::select::{Origin, select};
+    use crate::pattern::ignore::Rules;
+    use crate::plan::CopySource;
+
+    #[test]
+    fn a_file_that_changed_since_it_was_looked_at_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a", "b"] {
+            std::fs::write(dir.path().join(name), "old").unwrap();
+        }
+        let (root, rules) = (Root::open(dir.path()).unwrap(), Rules::default());
+        let origin = Origin {
+            root: &root,
+            rules: &rules,
+            ignore_file: None,
+            name: "the context",
+        };
+        let all = CopySource::Path {
+            path: "/".to_owned(),
+            keep: None,
+        };
+        let groups = select(&origin, &[all], &rules).unwrap();
+        let mut placing = Placing::new(None, None, false, None, Time::default());
+        placing.place(&groups, "/", &|_| Ok(false)).unwrap();
+        let entries = placing.finish().unwrap();
+        let changed = || {
+            let sources = Sources {
+                origin: Some(&root),
+                below: None,
+            };
+            write(io::sink(), &entries, sources, Time::default()).unwrap()
+        };
+        assert_eq!(changed(), None);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::fs::write(dir.path().join("b"), "new").unwrap();
+        assert_eq!(changed().as_deref(), Some(Path::new("b")));
     }
 }

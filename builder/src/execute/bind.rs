@@ -10,6 +10,8 @@ use crate::context::Context;
 use crate::plan::Origin;
 use crate::tree::Root;
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -87,9 +89,9 @@ impl Mounts {
             if !writable {
                 return Ok(place);
             }
-            let copy = folders.memory.join(format!("{index}-copy"));
-            std::fs::copy(&place, &copy).map_err(failed("copy", &place))?;
-            return Ok(copy);
+            // On disk: it may be larger than memory.
+            let folder = make_folder(folders.disk.join(format!("mount-{index}")))?;
+            return copy_of(&place, folder.join("copy"));
         }
         let target = make_folder(folders.memory.join(format!("{index}-merged")))?;
         let mounted = if writable {
@@ -108,6 +110,23 @@ impl Mounts {
         self.held.push(mounted);
         Ok(target)
     }
+}
+
+/// A file like the one at `place`, for whoever writes to it.
+fn copy_of(place: &Path, copy: PathBuf) -> Result<PathBuf, RunError> {
+    let meta = std::fs::symlink_metadata(place).map_err(failed("look up", place))?;
+    // A pipe has nothing to be copied, and whoever reads from it waits.
+    if !meta.is_file() {
+        let why = io::Error::other("only files and directories can be bound for writing");
+        return Err(failed("copy", place)(why));
+    }
+    std::fs::copy(place, &copy).map_err(failed("copy", place))?;
+    // An owner without an id here cannot be given, and is nobody's in either place.
+    let _ = chown(&copy, Some(meta.uid()), Some(meta.gid()));
+    // Giving it away took the bits that let others become its owner.
+    std::fs::set_permissions(&copy, meta.permissions())
+        .map_err(failed("set permissions of", &copy))?;
+    Ok(copy)
 }
 
 fn no_source(path: &Path, place: &'static str) -> RunError {

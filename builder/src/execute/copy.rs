@@ -163,18 +163,40 @@ impl Executor<'_> {
         context: Origin,
         path: &Path,
     ) -> Result<(Vec<Group>, Digested), CopyError> {
-        let origin = self.context_origin(context);
+        self.content_in(&self.context_origin(context), context, path)
+    }
+
+    /// The same, of the context as it is now.
+    pub(super) fn context_content_now(
+        &self,
+        context: Origin,
+        path: &Path,
+    ) -> Result<Digested, CopyError> {
+        let root = self.context(context).root.again()?;
+        let origin = SelectOrigin {
+            root: &root,
+            ..self.context_origin(context)
+        };
+        Ok(self.content_in(&origin, context, path)?.1)
+    }
+
+    fn content_in(
+        &self,
+        origin: &SelectOrigin<'_>,
+        context: Origin,
+        path: &Path,
+    ) -> Result<(Vec<Group>, Digested), CopyError> {
         let source = CopySource::Path {
             path: path.to_string_lossy().into_owned(),
             keep: None,
         };
-        let groups = select(&origin, &[source], &NO_RULES)?;
+        let groups = select(origin, &[source], &NO_RULES)?;
         let view = View {
             mode: None,
             owners: false,
         };
         let hashes = &self.context(context).hashes;
-        let digested = digest(&origin, &groups, &view, &|root, files| {
+        let digested = digest(origin, &groups, &view, &|root, files| {
             hashes.fingerprints(root, files)
         })?;
         Ok((groups, digested))
@@ -245,8 +267,11 @@ impl Executor<'_> {
         let latest = self.epoch.0;
         self.known_or(index, &key, || {
             self.storage.write_layer(|out| {
-                layer::write(out, entries, layer::Sources { origin, below }, latest)
-                    .map_err(StepError::from)
+                let sources = layer::Sources { origin, below };
+                if let Some(changed) = layer::write(out, entries, sources, latest)? {
+                    self.doubt(index, &format!("/{}", changed.display()));
+                }
+                Ok(())
             })
         })
     }

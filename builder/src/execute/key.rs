@@ -20,6 +20,15 @@ struct Material<'a> {
     epoch: i64,
 }
 
+/// Which state of the context counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// The one that all steps of a build share.
+    First,
+    /// The one that it is in now.
+    Now,
+}
+
 impl Executor<'_> {
     fn key(&self, operation: Value, parent: &[DiffId]) -> Result<Key, StepError> {
         Ok(Key::of(&Material {
@@ -39,11 +48,16 @@ impl Executor<'_> {
     }
 
     /// `RUN`: the parent by its layers, mounted files by their content.
-    pub(super) fn run_key(&self, run: &Run, parent: &[DiffId]) -> Result<Key, StepError> {
+    pub(super) fn run_key(
+        &self,
+        run: &Run,
+        parent: &[DiffId],
+        seen: Seen,
+    ) -> Result<Key, StepError> {
         let mounts = run
             .mounts
             .iter()
-            .map(|mount| self.mount_key(mount))
+            .map(|mount| self.mount_key(mount, seen))
             .collect::<Result<Vec<_>, _>>()?;
         let operation = json!({
             "run": run.args,
@@ -58,14 +72,18 @@ impl Executor<'_> {
         self.key(operation, parent)
     }
 
-    fn mount_key(&self, mount: &Mount) -> Result<Value, StepError> {
+    fn mount_key(&self, mount: &Mount, seen: Seen) -> Result<Value, StepError> {
         Ok(match &mount.kind {
             MountKind::Bind {
                 origin: origin @ (Origin::Context | Origin::Named(_) | Origin::Remote),
                 source,
                 writable,
             } => {
-                let (_, content) = self.context_content(*origin, Path::new(source))?;
+                let path = Path::new(source);
+                let content = match seen {
+                    Seen::First => self.context_content(*origin, path)?.1,
+                    Seen::Now => self.context_content_now(*origin, path)?,
+                };
                 json!(["context", mount.target, writable, hex(&content.sum)])
             }
             MountKind::Bind {

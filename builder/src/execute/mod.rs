@@ -156,6 +156,8 @@ pub struct Executor<'a> {
     log: Mutex<Vec<LoggedStep>>,
     /// Nothing is looked up and nothing remembered: what comes out is only compared.
     rehearsal: bool,
+    /// Steps during which their context changed: what came out is not what their keys say.
+    doubted: Mutex<BTreeSet<usize>>,
     /// The platforms that were said to be emulated.
     emulated: Mutex<Vec<Platform>>,
     /// Every key that was used, and what it stands for.
@@ -194,6 +196,7 @@ impl<'a> Executor<'a> {
             log: Mutex::default(),
             used: Mutex::default(),
             emulated: Mutex::default(),
+            doubted: Mutex::default(),
             rehearsal: false,
         }
     }
@@ -332,10 +335,10 @@ impl<'a> Executor<'a> {
                 })
             }
             Operation::Run(run) => {
-                let key = self.run_key(run, parent)?;
+                let key = self.run_key(run, parent, Seen::First)?;
                 let inputs = || self.run_inputs(step, run);
-                self.cached(index, &[key], inputs, || {
-                    Ok((self.run(index, step, run, shown)?, false))
+                self.cached(index, std::slice::from_ref(&key), inputs, || {
+                    Ok((self.run(index, step, run, &key, shown)?, false))
                 })
             }
         }
@@ -366,8 +369,11 @@ impl<'a> Executor<'a> {
         }
         let lost = self.cache.find(last).is_some();
         let (layer, found) = make()?;
-        keys.iter().for_each(|key| self.cache.remember(key, &layer));
-        self.used(index, keys, layer);
+        let is_doubted = self.is_doubted(index);
+        if !is_doubted {
+            keys.iter().for_each(|key| self.cache.remember(key, &layer));
+            self.used(index, keys, layer);
+        }
         if found {
             self.note(index, Outcome::Reused);
             return Ok((layer, true));
@@ -383,7 +389,9 @@ impl<'a> Executor<'a> {
                 near: self.cache.near(last, &inputs),
             }
         };
-        self.cache.explain(last, &inputs);
+        if !is_doubted {
+            self.cache.explain(last, &inputs);
+        }
         self.note(index, outcome);
         Ok((layer, false))
     }
@@ -401,11 +409,30 @@ impl<'a> Executor<'a> {
             return Ok((layer, true));
         }
         let layer = make()?;
+        if self.is_doubted(index) {
+            return Ok((layer, false));
+        }
         if !self.rehearsal {
             self.cache.remember(content, &layer);
         }
         self.used(index, keys, layer);
         Ok((layer, false))
+    }
+
+    /// `what` changed while the step read it: its result serves this build alone.
+    fn doubt(&self, index: usize, what: &str) {
+        let mut doubted = self.doubted.lock().unwrap_or_else(PoisonError::into_inner);
+        if doubted.insert(index) {
+            let place = &self.plan.steps[index].place;
+            self.progress.note(&format!(
+                "warning: {what} changed while the step [{place}] read it, whose result is not remembered"
+            ));
+        }
+    }
+
+    fn is_doubted(&self, index: usize) -> bool {
+        let doubted = self.doubted.lock().unwrap_or_else(PoisonError::into_inner);
+        doubted.contains(&index)
     }
 
     /// What one of `keys` stands for, if that is known, for the step of that position.

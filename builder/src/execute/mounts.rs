@@ -15,6 +15,7 @@ use crate::tree::Root;
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
+use std::io::Read;
 use std::net::IpAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -384,14 +385,17 @@ pub(super) fn read_secret(source: &SecretSource) -> Result<Vec<u8>, RunError> {
             .map(|value| value.into_encoded_bytes())
             .unwrap_or_default()),
         SecretSource::File(path) => {
-            let size = std::fs::metadata(path)
-                .map_err(failed("read the secret", path))?
-                .len();
-            if size > SECRET_BYTES_MAX {
+            let fail = || failed("read the secret", path);
+            let file = File::open(path).map_err(fail())?;
+            // A pipe or a device does not say how much it has.
+            let mut value = Vec::new();
+            let read = file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut value);
+            read.map_err(fail())?;
+            if value.len() as u64 > SECRET_BYTES_MAX {
                 let why = format!("it has more than {SECRET_BYTES_MAX} bytes");
-                return Err(failed("read the secret", path)(std::io::Error::other(why)));
+                return Err(fail()(std::io::Error::other(why)));
             }
-            std::fs::read(path).map_err(failed("read the secret", path))
+            Ok(value)
         }
     }
 }

@@ -11,13 +11,15 @@
 
 use super::config::Purpose;
 use super::container::{Runtime, ending};
+use super::key::Seen;
 use super::mounts::Mounts;
 use super::rootfs::{self, MountError, Mounted, Stubs};
 use super::trust::Trusted;
-use super::{Executor, StepError, config, upper};
+use super::{Executor, StepError, config, trust, upper};
+use crate::cache::Key;
 use crate::emulation::emulator;
 use crate::leftovers::STATES;
-use crate::plan::{Run, Step};
+use crate::plan::{Mount, MountKind, Run, Step};
 use crate::progress::{Shown, Tail};
 use crate::storage::StorageError;
 use crate::tree::{Root, TreeError};
@@ -79,7 +81,7 @@ pub enum RunError {
     NoEmulator(String),
     /// A step whose layer would hold certificates of the command line.
     #[error(
-        "the step writes into {0:?}, where --ca-bundle has its certificates, and would take them along: write a new file and rename it, as update-ca-certificates does"
+        "the step leaves the certificates of --ca-bundle in {0:?}, and the image would take them along: write a new file and rename it, as update-ca-certificates does, or copy the base's own by COPY --from"
     )]
     WroteBundle(PathBuf),
     /// A secret that the command line does not give.
@@ -139,6 +141,7 @@ impl Executor<'_> {
         index: usize,
         step: &Step,
         run: &Run,
+        key: &Key,
         shown: &Shown<'_>,
     ) -> Result<DiffId, StepError> {
         if let Some(platform) = &run.emulated {
@@ -146,7 +149,7 @@ impl Executor<'_> {
         }
         let parent = self.layers(step.parent);
         let below = self.view(step.parent)?;
-        let (mut place, trusted) = self.place(index, parent, below.as_deref())?;
+        let mut place = self.place(index, parent, below.as_deref())?;
         let memory = place
             .memory
             .as_ref()
@@ -168,15 +171,28 @@ impl Executor<'_> {
             }
             return Err(error);
         }
+        self.look_again(index, step, run, key);
         drop((mounts, merged));
         place.rootfs = None;
         stubs.remove(&upper)?;
-        if let Some(trusted) = trusted {
-            trusted.check(&upper)?;
+        if let Some(bundle) = &self.settings.ca_bundle {
+            trust::check(bundle, &upper)?;
         }
         let below = below.as_deref();
         self.storage
             .write_layer(|out| upper::write(out, &upper, below, before.as_ref(), self.epoch.0))
+    }
+
+    /// Looks whether the context is still what the step's key says: the step saw the user's own files.
+    fn look_again(&self, index: usize, step: &Step, run: &Run, key: &Key) {
+        let is_context = |mount: &Mount| matches!(&mount.kind, MountKind::Bind { origin, .. } if origin.is_context());
+        if !run.mounts.iter().any(is_context) {
+            return;
+        }
+        let now = self.run_key(run, self.layers(step.parent), Seen::Now);
+        if !now.is_ok_and(|now| now == *key) {
+            self.doubt(index, "the context");
+        }
     }
 
     /// Makes sure that programs for another processor can run, and says that they run slowly.
@@ -271,7 +287,7 @@ impl Executor<'_> {
         index: usize,
         parent: &[DiffId],
         below: Option<&Root>,
-    ) -> Result<(Place, Option<Trusted<'_>>), StepError> {
+    ) -> Result<Place, StepError> {
         let folder = make_folder(self.storage.scratch().join(format!("run-{index}")))?;
         let mut lowers = self.storage.lowers(parent)?;
         let memory = rootfs::tmpfs(&make_folder(folder.join("memory"))?).map_err(RunError::from)?;
@@ -305,7 +321,7 @@ impl Executor<'_> {
         place.rootfs = Some(
             rootfs::overlay(&lowers.paths, &place.upper, &work, &target).map_err(RunError::from)?,
         );
-        Ok((place, trusted))
+        Ok(place)
     }
 }
 

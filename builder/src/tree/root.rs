@@ -150,6 +150,19 @@ impl Root {
         }
     }
 
+    /// The same tree, asked anew: nothing of what was seen of it is remembered.
+    ///
+    /// # Errors
+    /// There are no more descriptors.
+    pub fn again(&self) -> Result<Self, TreeError> {
+        let fd = rustix::io::fcntl_dupfd_cloexec(&self.directory, 0);
+        let fd = fd.map_err(|source| error("open", Path::new(""), source))?;
+        Ok(Self {
+            is_stated: self.is_stated,
+            ..Self::new(fd)
+        })
+    }
+
     /// Whether a name was in its directory when that was listed; `None` if it never was.
     pub fn was_seen(&self, path: &Path) -> Option<bool> {
         let listings = self
