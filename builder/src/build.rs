@@ -1,5 +1,6 @@
 //! A whole build, from the text of a Dockerfile to a named image.
 
+use crate::agents::AgentError;
 use crate::attest::{self, Predicate};
 use crate::cache::StepCache;
 use crate::cancel::Cancel;
@@ -130,6 +131,9 @@ pub enum BuildError {
         /// Why not.
         source: images::ImageError,
     },
+    /// The keys of `--ssh`.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
     /// The context.
     #[error(transparent)]
     Context(#[from] ContextError),

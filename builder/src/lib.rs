@@ -12,6 +12,7 @@
 //! Beside them: context/ and tree/ (files that are read), pattern/ (globs and ignore rules),
 //! cache/ (what earlier builds made), exchange/ (what builds elsewhere made), storage.rs (the store as a build uses it).
 
+pub mod agents;
 pub mod attest;
 pub mod build;
 pub mod cache;

@@ -134,6 +134,9 @@ impl Request {
     pub fn open(&self, cancel: &Cancel) -> Result<Prepared, BuildError> {
         leftovers::put_away(&self.store);
         let storage = Storage::begin(&self.store)?;
+        for (number, agent) in self.settings.agents.iter().enumerate() {
+            agent.start(&storage.scratch().join(format!("agent-{number}")))?;
+        }
         let (files, mut source) = self.open_context(&storage, cancel)?;
         let cache = storage.cache_folder();
         let context = match (files, &self.context) {

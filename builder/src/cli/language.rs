@@ -1,6 +1,8 @@
 //! Arguments about what the Dockerfile can reach: contexts, agents, networks, limits; and questions about it.
 
 use super::CliError;
+use crate::agents::Agent;
+use crate::build::chain;
 use crate::call::{self, Call, Form};
 use crate::context::Place;
 use crate::execute::Limits;
@@ -21,8 +23,8 @@ pub(super) struct LanguageArguments {
     /// What a name means in FROM, COPY --from and RUN --mount: a directory, docker-image://NAME, `oci-layout://PATH[:TAG][@DIGEST]`, a git repository or the URL of an archive; repeatable.
     #[arg(long = "build-context", value_name = "NAME=PLACE")]
     build_contexts: Vec<String>,
-    /// An agent for RUN --mount=type=ssh, and for git: default, or ID=SOCKET; repeatable.
-    #[arg(long = "ssh", value_name = "default|ID[=SOCKET]")]
+    /// Keys for RUN --mount=type=ssh, and for git: those of an agent, whose socket is SSH_AUTH_SOCK's or given, or of files; repeatable.
+    #[arg(long = "ssh", value_name = "default|ID[=SOCKET|KEY,...]")]
     agents: Vec<String>,
     /// Lets the Dockerfile ask for more than a sandbox: network.host, security.insecure; repeatable.
     #[arg(long, value_name = "ENTITLEMENT")]
@@ -116,21 +118,20 @@ impl LanguageArguments {
         self.build_contexts.iter().map(|text| named(text)).collect()
     }
 
-    /// Sockets of agents by id.
-    pub(super) fn agents(&self) -> Result<Vec<(String, PathBuf)>, CliError> {
+    /// Who signs with the user's ssh keys.
+    pub(super) fn agents(&self) -> Result<Vec<Agent>, CliError> {
         let agent = |text: &String| {
-            if let Some((id, socket)) = text.split_once('=') {
-                return Ok((id.to_owned(), PathBuf::from(socket)));
-            }
-            let own = std::env::var_os("SSH_AUTH_SOCK").filter(|value| !value.is_empty());
-            match own {
-                Some(socket) => Ok((text.clone(), PathBuf::from(socket))),
-                None => Err(bad(
-                    "--ssh",
-                    text,
-                    "no agent runs here: SSH_AUTH_SOCK is not set",
-                )),
-            }
+            let own = std::env::var("SSH_AUTH_SOCK").ok();
+            let own = own.filter(|value| !value.is_empty());
+            let (id, place) = match (text.split_once('='), own) {
+                (Some((id, place)), _) => (id, place.to_owned()),
+                (None, Some(socket)) => (text.as_str(), socket),
+                (None, None) => {
+                    let why = "no agent runs here: SSH_AUTH_SOCK is not set";
+                    return Err(bad("--ssh", text, why));
+                }
+            };
+            Agent::of(id, &place).map_err(|error| bad("--ssh", text, chain(&error)))
         };
         self.agents.iter().map(agent).collect()
     }

@@ -18,6 +18,7 @@ mod upper;
 
 pub use run::RunError;
 
+use crate::agents::Agent;
 use crate::cache::{BuildLog, Inputs, Key, LoggedStep, Outcome, StepCache};
 use crate::cancel::Cancel;
 use crate::context::Context;
@@ -26,9 +27,11 @@ use crate::epoch::Epoch;
 use crate::isolation::Entered;
 use crate::plan::{Operation, Plan, Step, Tree};
 use crate::progress::{Ending, Progress, Shown};
+use crate::remote::git::Git;
 use crate::storage::{Storage, StorageError};
 use crate::tree::TreeError;
-use std::collections::BTreeMap;
+use key::Seen;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use teu_store::DiffId;
@@ -45,8 +48,8 @@ pub struct Settings {
     pub isolation: Entered,
     /// Secrets by id.
     pub secrets: Vec<(String, SecretSource)>,
-    /// Sockets of ssh agents by id.
-    pub agents: Vec<(String, PathBuf)>,
+    /// Who signs with the user's ssh keys.
+    pub agents: Vec<Agent>,
     /// Certificates that RUN steps trust instead of their image's.
     pub ca_bundle: Option<Vec<u8>>,
     /// Limits and names of all RUN steps.
@@ -61,12 +64,8 @@ pub struct Settings {
 
 impl Settings {
     /// How git is run for this build; `number` tells it from other work.
-    pub(crate) fn git<'a>(
-        &'a self,
-        cancel: &'a Cancel,
-        number: usize,
-    ) -> crate::remote::git::Git<'a> {
-        crate::remote::git::Git {
+    pub(crate) fn git<'a>(&'a self, cancel: &'a Cancel, number: usize) -> Git<'a> {
+        Git {
             agent: self.agent("default"),
             secret: self,
             cancel,
@@ -75,9 +74,9 @@ impl Settings {
     }
 
     /// The socket of the agent of that id.
-    pub(crate) fn agent(&self, id: &str) -> Option<&std::path::Path> {
-        let (_, socket) = self.agents.iter().rev().find(|(own, _)| own == id)?;
-        Some(socket)
+    pub(crate) fn agent(&self, id: &str) -> Option<PathBuf> {
+        let agent = self.agents.iter().rev().find(|agent| agent.id == id)?;
+        agent.socket()
     }
 }
 

@@ -269,9 +269,9 @@ impl Mounts {
                 Ok(())
             };
         };
-        let forwarded = Forwarded::start(agent, &place);
+        let forwarded = Forwarded::start(&agent, &place);
         self.agents
-            .push(forwarded.map_err(failed("connect to the agent", agent))?);
+            .push(forwarded.map_err(failed("connect to the agent", &agent))?);
         std::fs::set_permissions(&place, std::fs::Permissions::from_mode(*mode))
             .map_err(failed("set permissions of", &place))?;
         chown(&place, Some(*uid), Some(*gid)).map_err(failed("set the owner of", &place))?;

@@ -88,7 +88,7 @@ pub enum RunError {
     #[error("the secret {0:?} is required: give it with --secret id={0},src=FILE")]
     NoSecret(String),
     /// An agent that the command line does not give.
-    #[error("the ssh agent {0:?} is required: give it with --ssh {0}=SOCKET")]
+    #[error("the ssh agent {0:?} is required: give it with --ssh {0}=SOCKET or --ssh {0}=KEYFILE")]
     NoAgent(String),
     /// A `--mount` of something that is not there.
     #[error("--mount {path:?}: no such file or directory in {place}")]

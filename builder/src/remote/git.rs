@@ -109,10 +109,10 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> GitErr
 }
 
 /// How git is run for one build.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Git<'a> {
     /// The socket of an ssh agent that the user gave to the build.
-    pub agent: Option<&'a Path>,
+    pub agent: Option<PathBuf>,
     /// Secrets by name: `GIT_AUTH_TOKEN` and `GIT_AUTH_HEADER`, with `.HOST` behind them or not.
     pub secret: &'a dyn SecretOf,
     /// Ends git with the build.
@@ -318,7 +318,7 @@ impl Git<'_> {
                 command.env(name, value);
             }
         }
-        if let Some(agent) = self.agent {
+        if let Some(agent) = &self.agent {
             command.env("SSH_AUTH_SOCK", agent);
         }
         let mut settings: Vec<(String, String)> = SETTINGS
