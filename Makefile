@@ -18,7 +18,7 @@ VM ?= ../shared/tools/vm
 BUILD_PACKAGES := gcc libc6-dev
 DEMO_PACKAGES := $(BUILD_PACKAGES) busybox-static containernetworking-plugins curl iptables iproute2
 TEST_PACKAGES := $(DEMO_PACKAGES) apache2-utils attr buildah containerd crun docker-compose docker-registry docker.io \
-	e2fsprogs erofs-utils git jq mmdebstrap openssl podman python3 python3-grpcio runc skopeo strace uidmap umoci xz-utils zstd
+	e2fsprogs erofs-utils git jq mmdebstrap openssh-client openssl podman python3 python3-grpcio runc skopeo strace uidmap umoci xz-utils zstd
 
 # Another processor to compile the runtime for, and to run its unit tests on in
 # an emulator. What the emulator lacks: clone3(2) for hooks, bpf(2).
