@@ -91,7 +91,9 @@ soak-store: ## the store's part of it: kill -9 and a full disk at every system c
 fuzz: ## feed the store's readers with noise for FUZZ seconds each (cargo-fuzz and a nightly compiler)
 	@cargo fuzz --version >/dev/null || { echo "cargo-fuzz is missing: cargo install cargo-fuzz"; exit 1; }
 	@for target in layer documents; do \
-		(cd store && cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ) -max_len=65536) || exit 1; done
+		(cd store && mkdir -p fuzz/target/corpus/$$target && \
+			cargo +nightly fuzz run $$target fuzz/target/corpus/$$target fuzz/corpus/$$target -- \
+				-max_total_time=$(FUZZ) -max_len=65536) || exit 1; done
 
 install: all ## put the binaries in PREFIX/bin
 	install -d $(DESTDIR)$(PREFIX)/bin
