@@ -4,7 +4,8 @@ fixture.py layout DIR TAR BLOB [TAR BLOB]...   one image of these layers, packed
 fixture.py tiny DIR COUNT                      one image of COUNT layers of a file each
 fixture.py many STORE IMAGES LAYERS NAMES      a store's folder with that many images of as many layers, and names of them
 fixture.py forget STORE                        takes from the names' records what listings show, as in older stores
-fixture.py cold DIR...                         lets the kernel forget the content of the files in DIR
+fixture.py cold                                lets the kernel forget all files: content, names and inodes, as after a start
+fixture.py cold-content DIR...                 lets the kernel forget the content of the files in DIR
 fixture.py cached DIR...                       reads all files of each DIR, and prints how many bytes the kernel keeps of them
 """
 import glob, gzip, hashlib, io, json, os, sys, tarfile
@@ -110,7 +111,13 @@ def files(folder):
                 yield path
 
 
-def cold(folders):
+def cold():
+    os.sync()
+    with open("/proc/sys/vm/drop_caches", "w") as file:
+        file.write("3")
+
+
+def cold_content(folders):
     os.sync()
     for path in (path for folder in folders for path in files(folder)):
         file = os.open(path, os.O_RDONLY)
@@ -152,4 +159,4 @@ elif command == "tiny":
 elif command == "many":
     many(rest[0], *map(int, rest[1:]))
 else:
-    {"forget": lambda: forget(rest[0]), "cold": lambda: cold(rest), "cached": lambda: cached(rest)}[command]()
+    {"forget": lambda: forget(rest[0]), "cold": cold, "cold-content": lambda: cold_content(rest), "cached": lambda: cached(rest)}[command]()

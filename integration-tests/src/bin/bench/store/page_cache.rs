@@ -78,7 +78,7 @@ impl Bench {
     /// Bytes of page cache when the files of all these overlays, each of lower directories from its top, were read in turn.
     fn cached(&self, containers: &[Vec<String>]) -> f64 {
         let sources = ["index", "tars"].map(|folder| self.path("pull-store").join(folder));
-        let mut cold = self.python(&["cold"]);
+        let mut cold = self.python(&["cold-content"]);
         cold.args(&sources)
             .args(containers.iter().flatten().collect::<BTreeSet<_>>());
         run(&mut cold);
