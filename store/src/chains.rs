@@ -20,10 +20,10 @@ impl Transaction {
         let Some(chain) = ChainId::of(layers) else {
             return Ok(());
         };
+        self.want([&chain.0])?;
         if store.is_settled(&chain)? {
             return Ok(());
         }
-        self.want([&chain.0])?;
         if store.is_plain_stack(layers)? {
             // Not durable: it is empty however much of it a power cut leaves.
             let path = store.corrections_path(&chain);

@@ -206,6 +206,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether something is not here that should be.
+    pub(crate) fn is_absence(&self) -> bool {
+        matches!(self, Error::NoSuchBlob(_) | Error::NoSuchLayer(_))
+    }
+
     /// Whether the disk has no room, or the user may have no more of it.
     pub(crate) fn is_full_disk(&self) -> bool {
         let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];

@@ -6,7 +6,9 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::image::{Descriptor, Document, ImageConfig, Manifest, Platform};
 use crate::reference::Reference;
+use crate::refs::RefRecord;
 use crate::store::Store;
+use crate::transaction::Transaction;
 
 /// Fewest hex digits that are taken for the beginning of an image id, as docker.
 const SHORT_ID_DIGITS_MIN: usize = 4;
@@ -45,14 +47,45 @@ impl Image {
     }
 }
 
+impl Transaction {
+    /// The image that `name` means, and what the name leads to: the manifest, or an index. All of it stays until the
+    /// transaction ends, whoever takes the name away.
+    pub(crate) fn hold(&self, name: &str) -> Result<(Image, Descriptor), Error> {
+        for _ in 0..TRIES {
+            let (_, target) = self.store().find(name)?;
+            if let Some(image) = self.hold_target(name, &target)? {
+                return Ok((image, target));
+            }
+        }
+        Err(Error::Contended(name.to_owned()))
+    }
+
+    /// Announces `target`, which `name` was found to lead to. Its image, if the name leads there still: then all that it
+    /// names is here, because a name keeps it, and stays, because the collector heard of it while that was so.
+    pub(crate) fn hold_target(
+        &self,
+        name: &str,
+        target: &Descriptor,
+    ) -> Result<Option<Image>, Error> {
+        self.want([&target.digest])?;
+        let (image, now) = self.store().find(name)?;
+        Ok((now == *target).then_some(image))
+    }
+}
+
 impl Store {
     /// The image that `name` (a reference, an image id, the beginning of one, or a manifest's digest) means.
     pub fn find_image(&self, name: &str) -> Result<Image, Error> {
+        Ok(self.find(name)?.0)
+    }
+
+    /// As [`Store::find_image`]; what the name leads to, too.
+    fn find(&self, name: &str) -> Result<(Image, Descriptor), Error> {
         let parsed = Reference::from_str(name);
         if let Ok(reference) = &parsed
-            && let Some(image) = self.try_image(reference)?
+            && let Some(found) = self.try_image(reference)?
         {
-            return Ok(image);
+            return Ok(found);
         }
         let is_id = name.starts_with("sha256:") || name.starts_with("sha512:") || is_short_id(name);
         if !is_id {
@@ -98,15 +131,44 @@ impl Store {
     /// Gives the image `name` the further name `new`; an index stays an index.
     pub fn tag(&self, name: &str, new: &Reference) -> Result<(), Error> {
         let work = self.begin()?;
+        let (_, target) = work.hold(name)?;
+        self.set_ref(new, &target)
+    }
+
+    /// Does `work` with the image that `name` means; once more where the name was given to another image meanwhile, and this
+    /// one was collected.
+    pub(crate) fn with_image<T>(
+        &self,
+        name: &str,
+        mut work: impl FnMut(&Image) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         for _ in 0..TRIES {
-            let target = self.target(&self.find_image(name)?)?;
-            work.want([&target.digest])?;
-            // If a name leads to it still, now that it is announced, it and all that it names is here and stays.
-            if self.target(&self.find_image(name)?)? == target {
-                return self.set_ref(new, &target);
+            let (image, target) = self.find(name)?;
+            match work(&image) {
+                Err(error) if error.is_absence() && self.find(name)?.1 != target => {}
+                done => return done,
             }
         }
         Err(Error::Contended(name.to_owned()))
+    }
+
+    /// What was found out about a name's image; nothing where that went wrong because the name was taken away, or
+    /// given to another image, meanwhile.
+    pub(crate) fn unless_gone<T>(
+        &self,
+        record: &RefRecord,
+        found: Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        match found {
+            Err(_) if !self.still_means(record)? => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
+    /// Whether a name means now what its record said.
+    pub(crate) fn still_means(&self, record: &RefRecord) -> Result<bool, Error> {
+        let now = self.get_ref(&record.name)?;
+        Ok(now.is_some_and(|now| now.target == record.target))
     }
 
     /// Takes names away: `name` itself, or the single name of the image whose id it is, or, by `force`, all its names.
@@ -142,8 +204,8 @@ impl Store {
 
     /// The image that `reference` names.
     pub fn image(&self, reference: &Reference) -> Result<Image, Error> {
-        self.try_image(reference)?
-            .ok_or_else(|| Error::NoSuchImage(reference.familiar()))
+        let found = self.try_image(reference)?.map(|(image, _)| image);
+        found.ok_or_else(|| Error::NoSuchImage(reference.familiar()))
     }
 
     /// The image of manifest `digest`, whether or not something names it.
@@ -158,38 +220,52 @@ impl Store {
         self.resolve(descriptor, None)
     }
 
-    fn try_image(&self, reference: &Reference) -> Result<Option<Image>, Error> {
-        let record = match self.get_ref(reference)? {
-            Some(record) => Some(record),
-            // A name with tag and digest means the digest; one by digest alone may be here under a tag.
-            None => match reference.digest() {
-                Some(digest) => self.list_refs()?.into_iter().find(|record| {
-                    record.name.name() == reference.name() && record.target.digest == digest
-                }),
-                None => None,
-            },
-        };
-        record
-            .map(|record| self.resolve(record.target, Some(reference.clone())))
-            .transpose()
+    /// The image that `reference` names, and what that leads to.
+    fn try_image(&self, reference: &Reference) -> Result<Option<(Image, Descriptor)>, Error> {
+        for _ in 0..TRIES {
+            let Some(record) = self.record_for(reference)? else {
+                return Ok(None);
+            };
+            let image = self.resolve(record.target.clone(), Some(reference.clone()));
+            if let Some(image) = self.unless_gone(&record, image)? {
+                return Ok(Some((image, record.target)));
+            }
+        }
+        Err(Error::Contended(reference.familiar()))
     }
 
-    fn find_by_id(&self, name: &str) -> Result<Image, Error> {
+    fn record_for(&self, reference: &Reference) -> Result<Option<RefRecord>, Error> {
+        if let Some(record) = self.get_ref(reference)? {
+            return Ok(Some(record));
+        }
+        // A name with tag and digest means the digest; one by digest alone may be here under a tag.
+        let Some(digest) = reference.digest() else {
+            return Ok(None);
+        };
+        Ok(self.list_refs()?.into_iter().find(|record| {
+            record.name.name() == reference.name() && record.target.digest == digest
+        }))
+    }
+
+    fn find_by_id(&self, name: &str) -> Result<(Image, Descriptor), Error> {
         let hex = name.strip_prefix("sha256:").unwrap_or(name);
-        let mut found: Option<Image> = None;
+        let mut found: Option<(Image, Descriptor)> = None;
         for record in self.list_refs()? {
-            let image = self.resolve(record.target, Some(record.name))?;
+            let image = self.resolve(record.target.clone(), Some(record.name.clone()));
+            let Some(image) = self.unless_gone(&record, image)? else {
+                continue;
+            };
             let matches =
                 |digest: Digest| digest.hex().starts_with(hex) || digest.to_string() == name;
             if !matches(image.id()) && image.manifest_digest().to_string() != name {
                 continue;
             }
             match &found {
-                Some(other) if other.id() != image.id() => {
+                Some((other, _)) if other.id() != image.id() => {
                     return Err(Error::AmbiguousId(name.to_owned()));
                 }
                 Some(_) => {}
-                None => found = Some(image),
+                None => found = Some((image, record.target)),
             }
         }
         found.ok_or_else(|| Error::NoSuchImage(name.to_owned()))

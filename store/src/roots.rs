@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{DiffId, Digest};
+use crate::digest::{ChainId, DiffId, Digest};
 use crate::error::{Context, Error};
 use crate::images::Image;
 use crate::lock::Mode;
@@ -68,7 +68,13 @@ impl Store {
         let manifest = image.map(Image::manifest_digest);
         let documents = manifest.into_iter().chain(image.map(Image::id));
         let documents: Vec<Digest> = documents.collect();
-        work.want(layers.iter().map(|layer| &layer.0).chain(&documents))?;
+        let chain = ChainId::of(layers);
+        let content = layers.iter().map(|layer| &layer.0);
+        work.want(
+            content
+                .chain(chain.as_ref().map(|chain| &chain.0))
+                .chain(&documents),
+        )?;
         if let Some(missing) = documents.iter().find(|document| !self.has_blob(document)) {
             return Err(Error::NoSuchBlob(*missing));
         }

@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Context, Error};
+use crate::gc::Lines;
 use crate::image::Descriptor;
 use crate::lock::{Lock, Mode};
 use crate::store::{self, Store};
@@ -75,17 +76,14 @@ impl Transaction {
     /// Announces digests (of blobs, or diff ids) that `gc` must keep from now on. Must come before the test
     /// whether they exist; afterwards what exists stays.
     pub fn want<'a>(&self, digests: impl IntoIterator<Item = &'a Digest>) -> Result<(), Error> {
-        let lines: String = digests
-            .into_iter()
-            .map(|digest| format!("{digest}\n"))
-            .collect();
+        let lines = Lines::of(digests);
         let _gc = self.store.gc_lock(Mode::Shared)?;
         let mut wants = self
             .wants
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         wants
-            .write_all(lines.as_bytes())
+            .write_all(lines.text().as_bytes())
             .context("write", self.folder.join("wants"))?;
         self.store.announce(&lines)
     }

@@ -100,9 +100,13 @@ impl Store {
         }
     }
 
-    /// Shows `image` as a read-only directory at `target` (made if missing, by default a folder of the store) in this
+    /// Shows the image that `name` means as a read-only directory at `target` (made if missing, by default a folder of the store) in this
     /// mount namespace, until [`Store::unmount_image`]. The directory's absolute path.
-    pub fn mount_image(&self, image: &Image, target: Option<&Path>) -> Result<PathBuf, Error> {
+    pub fn mount_image(&self, name: &str, target: Option<&Path>) -> Result<PathBuf, Error> {
+        self.with_image(name, |image| self.mount_found(image, target))
+    }
+
+    fn mount_found(&self, image: &Image, target: Option<&Path>) -> Result<PathBuf, Error> {
         if !identity::own().is_root {
             return Err(Error::MountByUser);
         }

@@ -51,8 +51,8 @@ pub fn export(
     let work = store.begin()?;
     let images = names
         .iter()
-        .map(|name| store.find_image(name))
-        .collect::<Result<Vec<_>, _>>()?;
+        .map(|name| Ok(work.hold(name)?.0))
+        .collect::<Result<Vec<_>, Error>>()?;
     let export = Export {
         work: &work,
         options,
@@ -241,7 +241,6 @@ impl Export<'_> {
     }
 
     fn layer_tar(&self, diff_id: &DiffId, name: &str, sink: &mut dyn Sink) -> Result<(), Error> {
-        self.work.want([&diff_id.0])?;
         let (tar, size) = self.work.store().layer_tar(diff_id)?;
         let content = Verified::new(tar, diff_id.0, size);
         self.file(sink, name, &diff_id.0, size, content)

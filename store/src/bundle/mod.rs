@@ -91,9 +91,19 @@ pub enum BundleError {
     Environment(String),
 }
 
-/// Writes a bundle for `image` into `folder`, which is made where it is missing: `config.json`, and the empty directory
+/// Writes a bundle for the image that `name` means into `folder`, which is made where it is missing: `config.json`, and the empty directory
 /// `rootfs` as mount point. The image is pinned under `id` until [`Store::release_root`]; a failure releases it.
 pub fn write(
+    store: &Store,
+    id: &str,
+    name: &str,
+    request: &Request,
+    folder: &Path,
+) -> Result<Bundle, Error> {
+    store.with_image(name, |image| write_for(store, id, image, request, folder))
+}
+
+fn write_for(
     store: &Store,
     id: &str,
     image: &Image,

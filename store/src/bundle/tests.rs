@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 
-use super::{Request, write};
+use super::{Request, write_for};
 use crate::image::{ContainerConfig, ImageConfig};
 use crate::tar::{Attributes, Writer};
 use crate::{Backend, Error, Reference, Store};
@@ -63,7 +63,7 @@ fn a_bundle_pins_its_image_and_ignores_its_labels() {
     let (store, name) = store_with_image(dir.path());
     let image = store.image(&name).unwrap();
     let folder = dir.path().join("bundle");
-    let bundle = write(&store, "c1", &image, &Request::default(), &folder).unwrap();
+    let bundle = write_for(&store, "c1", &image, &Request::default(), &folder).unwrap();
     assert_eq!(
         bundle.lower,
         [store.dir_path(&image.config.rootfs.diff_ids[0])]
@@ -98,7 +98,7 @@ fn labels_change_no_byte_of_the_configuration() {
         let (store, name) = store_with_labels(dir.path(), labels);
         let image = store.image(&name).unwrap();
         let folder = dir.path().join("bundle");
-        write(&store, "c1", &image, &Request::default(), &folder).unwrap();
+        write_for(&store, "c1", &image, &Request::default(), &folder).unwrap();
         std::fs::read_to_string(folder.join("config.json")).unwrap()
     };
     let loud = [
@@ -161,7 +161,7 @@ fn a_failed_bundle_pins_nothing() {
         user: Some("nobody".into()),
         ..Request::default()
     };
-    let result = write(&store, "c1", &image, &request, &dir.path().join("bundle"));
+    let result = write_for(&store, "c1", &image, &request, &dir.path().join("bundle"));
     assert!(matches!(result, Err(Error::Bundle { .. })));
     assert_eq!(store.root_records().unwrap().len(), 0);
     assert!(matches!(

@@ -59,7 +59,6 @@ impl Bundle {
                     .map(|path| read_request(&path))
                     .transpose()?
                     .unwrap_or_default();
-                let image = store.find_image(&image)?;
                 let bundle = bundle::write(store, &id, &image, &request, &dir)?;
                 writeln!(
                     std::io::stdout().lock(),

@@ -20,8 +20,7 @@ pub(crate) struct Mount {
 
 impl Mount {
     pub(crate) fn run(self, store: &Store) -> Outcome {
-        let image = store.find_image(&self.image)?;
-        let dir = store.mount_image(&image, self.dir.as_deref())?;
+        let dir = store.mount_image(&self.image, self.dir.as_deref())?;
         writeln!(std::io::stdout().lock(), "{}", dir.display())?;
         Ok(ExitCode::SUCCESS)
     }

@@ -180,21 +180,21 @@ impl Source {
     }
 
     fn stored(store: &Store, name: &str) -> Result<Self, Error> {
-        let _work = store.begin()?;
-        let image = store.find_image(name)?;
-        let record = match &image.reference {
-            Some(reference) => store.get_ref(reference)?,
-            None => None,
-        };
-        let target = record.map_or(image.manifest_descriptor, |record| record.target);
-        Self::document(store, &target)
+        let work = store.begin()?;
+        let (_, target) = work.hold(name)?;
+        Self::held(work, &target)
     }
 
     /// A manifest or an index of the store.
     pub(super) fn document(store: &Store, target: &Descriptor) -> Result<Self, Error> {
         let work = store.begin()?;
         work.want([&target.digest])?;
-        let bytes = store.read_blob(&target.digest, target.size)?;
+        Self::held(work, target)
+    }
+
+    /// A document that the transaction keeps.
+    fn held(work: Transaction, target: &Descriptor) -> Result<Self, Error> {
+        let bytes = work.store().read_blob(&target.digest, target.size)?;
         Ok(Self {
             kind: Kind::Store(work),
             target: target.clone(),

@@ -105,9 +105,7 @@ impl Store {
         new: &Reference,
     ) -> Result<Digest, Error> {
         let work = self.begin()?;
-        let image = self.find_image(name)?;
-        let blobs = image.manifest.layers.iter().map(|blob| &blob.digest);
-        work.want(blobs.chain([&image.manifest_digest(), &image.id()]))?;
+        let (image, _) = work.hold(name)?;
         let mut config = image.config;
         edit.apply(&mut config);
         let mut manifest = image.manifest;

@@ -14,6 +14,7 @@ use crate::image::{Descriptor, Document, Index, Platform, media_type};
 use crate::images::Image;
 use crate::reference::Reference;
 use crate::store::Store;
+use crate::transaction::Transaction;
 
 /// How often a change is tried again when somebody gives the name another meaning meanwhile.
 const TRIES: usize = 16;
@@ -97,7 +98,8 @@ impl Store {
             annotations,
             other: Map::new(),
         };
-        for entry in self.members(images)? {
+        let work = self.begin()?;
+        for entry in members(&work, images)? {
             let mut others = index.manifests.iter();
             if let Some(platform) = &entry.platform
                 && others.any(|other| other.platform == entry.platform)
@@ -106,14 +108,15 @@ impl Store {
             }
             index.manifests.push(entry);
         }
-        let (digest, _) = self.set_index(name, &index, None)?;
+        let (digest, _) = set_index(&work, name, &index, None)?;
         Ok(digest)
     }
 
     /// Adds `images` to index `name`, in place of those for the same platforms; the new index's digest.
     pub fn add_to_index(&self, name: &Reference, images: &[String]) -> Result<Digest, Error> {
-        let entries = self.members(images)?;
-        self.change_index(name, |index| {
+        let work = self.begin()?;
+        let entries = members(&work, images)?;
+        change_index(&work, name, |index| {
             for entry in &entries {
                 index
                     .manifests
@@ -126,7 +129,7 @@ impl Store {
 
     /// Takes manifests out of index `name`; the new index's digest. That one is not in it is an error.
     pub fn remove_from_index(&self, name: &Reference, members: &[Member]) -> Result<Digest, Error> {
-        self.change_index(name, |index| {
+        change_index(&self.begin()?, name, |index| {
             for member in members {
                 let before = index.manifests.len();
                 index.manifests.retain(|entry| !member.is(entry));
@@ -146,7 +149,7 @@ impl Store {
         member: Option<&Member>,
         annotations: &BTreeMap<String, String>,
     ) -> Result<Digest, Error> {
-        self.change_index(name, |index| {
+        change_index(&self.begin()?, name, |index| {
             let target = match member {
                 None => &mut index.annotations,
                 Some(member) => {
@@ -179,18 +182,6 @@ impl Store {
         Ok(index.manifests.into_iter().map(member).collect())
     }
 
-    /// Describes images as an index does, with the platforms that their configurations name.
-    fn members(&self, images: &[String]) -> Result<Vec<Descriptor>, Error> {
-        let mut members = Vec::new();
-        for name in images {
-            let target = self.target(&self.find_image(name)?)?;
-            for image in self.images_of(&target)? {
-                members.push(described(image));
-            }
-        }
-        Ok(members)
-    }
-
     fn read_index(&self, name: &Reference) -> Result<(Index, Descriptor), Error> {
         let record = self.get_ref(name)?;
         let target = record
@@ -201,51 +192,63 @@ impl Store {
             Document::Manifest(_) => Err(Error::NoIndex(name.familiar())),
         }
     }
+}
 
-    fn change_index(
-        &self,
-        name: &Reference,
-        change: impl Fn(&mut Index) -> Result<(), Error>,
-    ) -> Result<Digest, Error> {
-        for _ in 0..TRIES {
-            let (mut index, target) = self.read_index(name)?;
-            change(&mut index)?;
-            let (digest, is_set) = self.set_index(name, &index, Some(&target))?;
-            if is_set {
-                return Ok(digest);
-            }
-        }
-        Err(Error::Contended(name.familiar()))
+/// Describes images as an index does, with the platforms that their configurations name. The images stay until the
+/// transaction ends.
+fn members(work: &Transaction, images: &[String]) -> Result<Vec<Descriptor>, Error> {
+    let mut members = Vec::new();
+    for name in images {
+        let (_, target) = work.hold(name)?;
+        let images = work.store().images_of(&target)?;
+        members.extend(images.into_iter().map(described));
     }
+    Ok(members)
+}
 
-    /// Stores `index` and makes `name` mean it, if that still means `before`; its digest, and whether it was set.
-    fn set_index(
-        &self,
-        name: &Reference,
-        index: &Index,
-        before: Option<&Descriptor>,
-    ) -> Result<(Digest, bool), Error> {
-        let work = self.begin()?;
-        work.want(index.manifests.iter().map(|entry| &entry.digest))?;
-        for entry in index
-            .manifests
-            .iter()
-            .filter(|entry| self.has_blob(&entry.digest))
+fn change_index(
+    work: &Transaction,
+    name: &Reference,
+    change: impl Fn(&mut Index) -> Result<(), Error>,
+) -> Result<Digest, Error> {
+    for _ in 0..TRIES {
+        let (mut index, target) = work.store().read_index(name)?;
+        change(&mut index)?;
+        let (digest, is_set) = set_index(work, name, &index, Some(&target))?;
+        if is_set {
+            return Ok(digest);
+        }
+    }
+    Err(Error::Contended(name.familiar()))
+}
+
+/// Stores `index` and makes `name` mean it, if that still means `before`; its digest, and whether it was set.
+fn set_index(
+    work: &Transaction,
+    name: &Reference,
+    index: &Index,
+    before: Option<&Descriptor>,
+) -> Result<(Digest, bool), Error> {
+    let store = work.store();
+    work.want(index.manifests.iter().map(|entry| &entry.digest))?;
+    for entry in index
+        .manifests
+        .iter()
+        .filter(|entry| store.has_blob(&entry.digest))
+    {
+        if let Document::Manifest(manifest) = store.read_document(entry)?
+            && manifest.is_image()
         {
-            if let Document::Manifest(manifest) = self.read_document(entry)?
-                && manifest.is_image()
-            {
-                work.finish_image(entry, &[], None, None)?;
-            }
+            work.finish_image(entry, &[], None, None)?;
         }
-        let media_type = index.media_type.as_deref().unwrap_or(media_type::OCI_INDEX);
-        let target = work.put_bytes(media_type, &json("the index", index)?)?;
-        let is_set = match before {
-            None => self.set_ref(name, &target).map(|()| true)?,
-            Some(before) => self.replace_ref(name, before, &target)?,
-        };
-        Ok((target.digest, is_set))
     }
+    let media_type = index.media_type.as_deref().unwrap_or(media_type::OCI_INDEX);
+    let target = work.put_bytes(media_type, &json("the index", index)?)?;
+    let is_set = match before {
+        None => store.set_ref(name, &target).map(|()| true)?,
+        Some(before) => store.replace_ref(name, before, &target)?,
+    };
+    Ok((target.digest, is_set))
 }
 
 fn described(image: Image) -> Descriptor {

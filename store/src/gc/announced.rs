@@ -4,6 +4,7 @@
 //! wants meanwhile it appends to `lock/announced`, too, if that is there: the collector makes the file before it marks,
 //! and reads what is new in it before it removes anything.
 
+use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
@@ -36,7 +37,7 @@ impl Announced {
         let mut text = String::new();
         let read = self.file.read_to_string(&mut text);
         read.context("read", &self.path)?;
-        Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+        Ok(Lines::read(&text).collect())
     }
 }
 
@@ -47,14 +48,42 @@ impl Drop for Announced {
     }
 }
 
+/// Digests as they are announced, one a line. The first line is empty: a full disk may have cut off the announcement
+/// before this one in the middle of a line, which would join with this one's first.
+#[derive(Debug)]
+pub(crate) struct Lines(String);
+
+impl Lines {
+    /// Of these digests.
+    pub(crate) fn of<'a>(digests: impl IntoIterator<Item = &'a Digest>) -> Lines {
+        let mut text = String::from("\n");
+        for digest in digests {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{digest}");
+        }
+        Lines(text)
+    }
+
+    /// As they are appended to a file.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// The digests that were written; what is none was cut off, and its writer knows.
+    pub(crate) fn read(text: &str) -> impl Iterator<Item = Digest> {
+        text.lines().filter_map(|line| line.parse().ok())
+    }
+}
+
 impl Store {
     /// Tells the collector that is at work, if one is, of digests, one a line. The gc lock must be held, shared.
-    pub(crate) fn announce(&self, lines: &str) -> Result<(), Error> {
+    /// Who is told of an error has announced nothing, and must not look.
+    pub(crate) fn announce(&self, lines: &Lines) -> Result<(), Error> {
         let path = path(self);
         match OpenOptions::new().append(true).open(&path) {
             Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
             file => file
-                .and_then(|mut file| file.write_all(lines.as_bytes()))
+                .and_then(|mut file| file.write_all(lines.text().as_bytes()))
                 .context("write", path),
         }
     }

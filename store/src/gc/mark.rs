@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use rustix::fs::RenameFlags;
 
+use super::announced::Lines;
 use super::kept::Kept;
 use crate::blobs::read_checked;
 use crate::digest::{ChainId, Digest};
@@ -213,7 +214,7 @@ impl Store {
 
 fn read_wants(path: &PathBuf) -> Result<Vec<Digest>, Error> {
     match fs::read_to_string(path) {
-        Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
+        Ok(text) => Ok(Lines::read(&text).collect()),
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(err) => Err(err).context("read", path),
     }

@@ -8,11 +8,16 @@
 //! 3. Without the lock it looks for files that are not kept, and removes them by batches, each under the lock (see [`sweep`]).
 //!    Before each batch, what was announced meanwhile is kept, too, with all that it names.
 //!
-//! Whoever uses something announces it *before* looking whether it is here: by 2 or 3 the collector has heard of it before
-//! it removes anything more. So what is here after it was announced stays. That holds for each file: a document that is here
-//! may name another that is not, because that went in an earlier batch. Who gives such a document a name looks for all that it
-//! names (`Transaction::finish_image`), or for another name that it still has, whose content stays for that reason
-//! (`Store::tag`). A layer's files cannot be parted like this: its record goes first, and vouches for the others.
+//! Whoever uses something, be it the corrections of a stack, announces it *before* looking whether it is here: by 2 or 3
+//! the collector has heard of it before it removes anything more. So what is here after it was announced stays. That holds
+//! for each file: a document that is here may name another that is not, because that went in an earlier batch. Who gives
+//! such a document a name looks for all that it names (`Transaction::finish_image`), or for another name that it still has,
+//! whose content stays for that reason (`Transaction::hold`). A layer's files cannot be parted like this: its record goes
+//! first, and vouches for the others.
+//!
+//! A reference or a root that is made when the collector has marked is not seen by it: only what was announced protects.
+//! Who only reads announces nothing, and passes over what was taken away, or reads again, where a name means another image
+//! by then (`Store::unless_gone`).
 //!
 //! Killed at any point, what it has removed nobody needed, and the next one goes on with the rest.
 
@@ -25,6 +30,8 @@ mod usage;
 
 use std::fs;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use crate::digest::{Algorithm, Digest};
 use crate::dirs;
@@ -35,6 +42,7 @@ use crate::store::{OWNED, Store};
 use crate::transaction::Transaction;
 
 use announced::Announced;
+pub(crate) use announced::Lines;
 use mark::Own;
 use sweep::Sweep;
 
@@ -45,6 +53,10 @@ pub use usage::{ImageUsage, Usage};
 const FOLDERS: [&str; 7] = [
     "layers", "images", "index", "dirs", "tars", "packed", "blobs",
 ];
+/// How many files go under one lock: some milliseconds of work, which whoever begins something waits for.
+const BATCH_FILES: usize = 512;
+/// Before each full batch, so that those who wait for the lock are given it.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// What was removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,6 +72,16 @@ impl Store {
     /// Safe beside anything else that uses the store. An image that cannot be read stops it, because
     /// what belongs to that image is unknown then.
     pub fn gc(&self) -> Result<Removed, Error> {
+        self.gc_by(BATCH_FILES, &mut |is_full| {
+            if is_full {
+                thread::sleep(PAUSE);
+            }
+        })
+    }
+
+    /// As [`Store::gc`], by so many files at a time. Before each batch, holding no lock, it calls `pause` and says whether the batch
+    /// is a full one.
+    fn gc_by(&self, batch_files: usize, pause: &mut dyn FnMut(bool)) -> Result<Removed, Error> {
         self.drop_views()?;
         let _alone = Lock::acquire(&self.lock_path("collect"), Mode::Exclusive)?;
         // Taken before the lock, because taking it needs that lock; the trash goes when it is dropped, without the lock.
@@ -81,6 +103,8 @@ impl Store {
             trash,
             removed: Removed::default(),
             is_lent: identity::own().is_lent,
+            batch_files,
+            pause,
         };
         sweep.run()
     }
@@ -127,105 +151,4 @@ fn is_owned(name: &std::ffi::OsStr) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write as _;
-
-    use crate::image::ImageConfig;
-
-    use crate::tar::{Attributes, Writer};
-    use crate::{Backend, Layer, Reference};
-
-    fn layer(work: &Transaction, content: &str) -> Layer {
-        let mut tar = Writer::new(work.layer_writer().unwrap());
-        tar.file(
-            content.as_bytes(),
-            &Attributes::default(),
-            content.len() as u64,
-            content.as_bytes(),
-        )
-        .unwrap();
-        let mut writer = tar.finish().unwrap();
-        writer.flush().unwrap();
-        writer.finish().unwrap()
-    }
-
-    fn store(dir: &Path) -> Option<Store> {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("SKIPPED gc: needs root");
-            return None;
-        }
-        let mut store = Store::open(dir.join("store")).unwrap();
-        store.force_backend(Backend::Directory);
-        Some(store)
-    }
-
-    fn files(store: &Store) -> usize {
-        let folders = FOLDERS
-            .iter()
-            .flat_map(|folder| fs::read_dir(store.folder(folder).join("sha256")).unwrap());
-        folders.count()
-    }
-
-    #[test]
-    fn only_what_is_named_stays() {
-        let dir = tempfile::tempdir().unwrap();
-        let Some(store) = store(dir.path()) else {
-            return;
-        };
-        let name: Reference = "a".parse().unwrap();
-        let config = ImageConfig {
-            architecture: "amd64".into(),
-            os: "linux".into(),
-            ..ImageConfig::default()
-        };
-        let (named, rooted, cached);
-        {
-            let work = store.begin().unwrap();
-            named = layer(&work, "named").diff_id;
-            let lost = layer(&work, "lost").diff_id;
-            rooted = layer(&work, "rooted").diff_id;
-            cached = layer(&work, "cached").diff_id;
-            work.put_image(config, &[work.layer(&named).unwrap().unwrap()], Some(&name))
-                .unwrap();
-            store.root("r", &[rooted]).unwrap();
-            fs::write(
-                store.folder("cache").join("step"),
-                format!("{{\"layer\":\"{cached}\"}}"),
-            )
-            .unwrap();
-            // A living transaction keeps what it made.
-            store.gc().unwrap();
-            assert!(store.has_layer(&lost).unwrap());
-        }
-        assert!(store.gc().unwrap().files > 0);
-        assert!(
-            [named, rooted, cached]
-                .iter()
-                .all(|layer| store.has_layer(layer).unwrap())
-        );
-        store.image(&name).unwrap();
-        store.release_root("r").unwrap();
-        store.gc_all().unwrap();
-        assert!(store.has_layer(&named).unwrap());
-        assert!(!store.has_layer(&rooted).unwrap() && !store.has_layer(&cached).unwrap());
-        store.remove_ref(&name).unwrap();
-        store.gc().unwrap();
-        assert_eq!(files(&store), 0);
-        assert_eq!(fs::read_dir(store.folder("tmp")).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn what_the_dead_left_is_removed() {
-        let dir = tempfile::tempdir().unwrap();
-        let Some(store) = store(dir.path()) else {
-            return;
-        };
-        let dead = store.folder("tmp").join("work-dead");
-        fs::create_dir_all(dead.join("dir/deep")).unwrap();
-        fs::write(dead.join("lock"), "").unwrap();
-        fs::write(dead.join("wants"), format!("{}\n", Digest::of(b"x"))).unwrap();
-        store.gc().unwrap();
-        assert!(!dead.exists());
-    }
-}
+mod tests;

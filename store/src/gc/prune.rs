@@ -49,7 +49,10 @@ impl Store {
         let mut candidates = Vec::new();
         for record in self.list_refs()? {
             let mut digests = Kept::default();
-            self.keep_all_of(&record.target.digest, &mut digests)?;
+            let known = self.keep_all_of(&record.target.digest, &mut digests);
+            if self.unless_gone(&record, known)?.is_none() {
+                continue;
+            }
             candidates.push(Candidate {
                 in_use: in_use.iter().any(|manifest| digests.contains(manifest)),
                 files: self.files_of(&digests)?,

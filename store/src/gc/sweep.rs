@@ -5,8 +5,6 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
 
 use rustix::fs::RenameFlags;
 
@@ -19,10 +17,6 @@ use crate::error::{Context, Error};
 use crate::lock::Mode;
 use crate::store::{self, OWNED, Store};
 
-/// How many files go under one lock: some milliseconds of work, which whoever begins something waits for.
-const BATCH_FILES: usize = 512;
-/// Between two batches, so that those who wait for the lock are given it.
-const PAUSE: Duration = Duration::from_millis(1);
 /// Of a file larger than this, in bytes, the room is given back without the lock: that takes longer than its name.
 const LARGE_BYTES: u64 = 1024 * 1024;
 
@@ -36,6 +30,10 @@ pub(super) struct Sweep<'s> {
     pub(super) removed: Removed,
     /// Whether files of subordinate ids are within reach.
     pub(super) is_lent: bool,
+    /// How many files go under one lock.
+    pub(super) batch_files: usize,
+    /// Called before that lock is taken, with whether they are that many.
+    pub(super) pause: &'s mut dyn FnMut(bool),
 }
 
 /// A file, and the digest that it is named by.
@@ -63,9 +61,8 @@ impl Sweep<'_> {
                 continue;
             }
             batch.push((entry.path(), digest));
-            if batch.len() == BATCH_FILES {
+            if batch.len() == self.batch_files {
                 self.discard(std::mem::take(&mut batch))?;
-                thread::sleep(PAUSE);
             }
         }
         self.discard(batch)
@@ -80,6 +77,7 @@ impl Sweep<'_> {
         if batch.is_empty() {
             return Ok(());
         }
+        (self.pause)(batch.len() == self.batch_files);
         let mut large = Vec::new();
         {
             let _gc = self.store.gc_lock(Mode::Exclusive)?;

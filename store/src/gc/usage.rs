@@ -116,16 +116,19 @@ impl Store {
         let mut all = Vec::new();
         for record in self.list_refs()? {
             let mut digests = Kept::default();
-            self.keep_all_of(&record.target.digest, &mut digests)?;
+            let known = self.keep_all_of(&record.target.digest, &mut digests);
+            let images = known.and_then(|()| self.images_of(&record.target));
+            let Some(images) = self.unless_gone(&record, images)? else {
+                continue;
+            };
             let files = self.files_of(&digests)?;
             for file in files.keys() {
                 *users.entry(*file).or_default() += 1;
             }
-            all.push((record, files));
+            all.push((record, images, files));
         }
         let in_use = self.manifests_in_use()?;
-        for (record, files) in all {
-            let images = self.images_of(&record.target)?;
+        for (record, images, files) in all {
             let unique = files
                 .iter()
                 .filter(|(file, _)| users.get(*file) == Some(&1));

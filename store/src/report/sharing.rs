@@ -42,7 +42,8 @@ impl Store {
     pub fn shared_layers(&self) -> Result<Vec<SharedLayer>, Error> {
         let mut forest = Branch::default();
         for record in self.list_refs()? {
-            for image in self.images_of(&record.target)? {
+            let images = self.images_of(&record.target);
+            for image in self.unless_gone(&record, images)?.into_iter().flatten() {
                 let mut branch = &mut forest;
                 for layer in &image.config.rootfs.diff_ids {
                     branch = branch.above.entry(*layer).or_default();

@@ -60,7 +60,7 @@ pub fn push(
     progress: &Progress,
 ) -> Result<Pushed, Error> {
     let work = store.begin()?;
-    let image = store.find_image(name)?;
+    let (image, target) = work.hold(name)?;
     let mounts = known_places(store, destination)?;
     let mut repositories: Vec<String> = mounts.values().cloned().collect();
     repositories.sort();
@@ -80,7 +80,6 @@ pub fn push(
     let wanted = destination
         .tag()
         .or(destination.digest().is_none().then_some(DEFAULT_TAG));
-    let target = push.target(&image)?;
     let sent = match whole_index(store, &target)? {
         Some(index) => push.index(&target, &index, wanted)?,
         None => {
@@ -101,15 +100,6 @@ pub fn push(
 }
 
 impl Push<'_> {
-    /// What the image's name means: its manifest, or an index.
-    fn target(&self, image: &Image) -> Result<Descriptor, Error> {
-        let record = match &image.reference {
-            Some(reference) => self.work.store().get_ref(reference)?,
-            None => None,
-        };
-        Ok(record.map_or_else(|| image.manifest_descriptor.clone(), |record| record.target))
-    }
-
     /// All images of an index, then the index itself, byte-exact.
     fn index(
         &self,
@@ -142,8 +132,6 @@ impl Push<'_> {
             .iter()
             .zip(&image.config.rootfs.diff_ids)
             .collect();
-        self.work
-            .want(layers.iter().map(|(layer, _)| &layer.digest))?;
         let is_there = |digest: &Digest| Ok(self.client.has_blob(digest)?);
         let sent = parallel::each(&layers, |(layer, diff_id), stop| {
             let leaving =

@@ -40,10 +40,10 @@ impl Store {
             found.bytes += index.size;
         }
         if record.directory {
-            let tar = self.layer_tar(layer)?.0;
-            let checked = self
-                .layer_tree(layer)
-                .and_then(|tree| check_directory(&tree, &[tar], &self.dir_path(layer)));
+            let checked = self.layer_tar(layer).and_then(|(tar, _)| {
+                let tree = self.layer_tree(layer)?;
+                check_directory(&tree, &[tar], &self.dir_path(layer))
+            });
             match checked {
                 Ok(None) => {}
                 Ok(Some(why)) => found.problem(Damage::Directory(*layer), &why),

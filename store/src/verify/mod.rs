@@ -100,18 +100,33 @@ impl Store {
             found.check_digest(Damage::Tar(DiffId(digest)), digest, path)
         })?;
         self.each("layers", |digest, _| {
-            self.check_layer(&DiffId(digest), &mut found)
+            let layer = DiffId(digest);
+            let mut of_layer = Checked::default();
+            self.check_layer(&layer, &mut of_layer)?;
+            found.files += of_layer.files;
+            found.bytes += of_layer.bytes;
+            // A record is the first that gc removes of a layer.
+            if self.record_path(&layer).exists() {
+                found.add(of_layer.problems);
+            }
+            Ok(())
         })?;
         for record in self.list_refs()? {
+            let mut of_name = Checked::default();
             let images = self.images_of(&record.target);
             let whole = images.and_then(|images| {
                 images.iter().try_for_each(|image| {
                     self.check_image(image)?;
-                    self.check_corrections(&image.config.rootfs.diff_ids, &mut found)
+                    self.check_corrections(&image.config.rootfs.diff_ids, &mut of_name)
                 })
             });
             if let Err(err) = whole {
-                found.problem(Damage::Image(record.name), &crate::error::chain(&err));
+                let why = crate::error::chain(&err);
+                of_name.problem(Damage::Image(record.name.clone()), &why);
+            }
+            // What is wrong with an image that was taken away meanwhile is gc.
+            if !of_name.problems.is_empty() && self.still_means(&record)? {
+                found.add(of_name.problems);
             }
         }
         Ok(found)
@@ -165,9 +180,15 @@ impl Checked {
             why: why.to_owned(),
             damage,
         };
-        // Images share layers; each is found once.
-        if !self.problems.contains(&problem) {
-            self.problems.push(problem);
+        self.add([problem]);
+    }
+
+    /// Images share layers; what is wrong with one is said once.
+    fn add(&mut self, problems: impl IntoIterator<Item = Problem>) {
+        for problem in problems {
+            if !self.problems.contains(&problem) {
+                self.problems.push(problem);
+            }
         }
     }
 

@@ -80,6 +80,7 @@ impl Store {
             }
         }
         for layers in &damaged.chains {
+            work.want(layers.iter().map(|layer| &layer.0))?;
             let all_here = layers.iter().all(|layer| self.tar_path(layer).is_file());
             if let (Some(chain), true) = (ChainId::of(layers), all_here) {
                 work.settle(layers, &[])?;
