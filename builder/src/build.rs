@@ -275,7 +275,7 @@ impl Request {
         let executor = prepare();
         let done = run_steps(&plan, &executor, cancel);
         for context in prepared.named.iter().chain([context]) {
-            context.hashes.save(&context.root);
+            context.hashes.save();
         }
         cache.log(&context.path, &executor.log());
         if cancel.is_interrupted() {

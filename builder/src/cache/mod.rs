@@ -20,7 +20,7 @@ mod usage;
 
 pub use difference::{Cause, Change, causes};
 pub use history::{BuildLog, LoggedStep, Outcome};
-pub use inputs::{Below, FileInput, Inputs};
+pub use inputs::{Below, FileInput, FileInputs, Inputs};
 pub use mounts::{CacheMount, MountError};
 pub use usage::{Kind, PruneError, Pruned, Usage, prune, usage};
 
@@ -29,7 +29,7 @@ use rustix::fs::{FlockOperation, Timespec, Timestamps, UTIME_NOW, flock, futimen
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -138,8 +138,8 @@ impl StepCache {
     /// The layer that a step of this key made.
     pub fn find(&self, key: &Key) -> Option<DiffId> {
         let mut text = String::new();
-        let mut file = File::open(self.folder.join(&key.0)).ok()?;
-        file.by_ref()
+        let file = File::open(self.folder.join(&key.0)).ok()?;
+        (&file)
             .take(RECORD_BYTES_MAX)
             .read_to_string(&mut text)
             .ok()?;
@@ -151,9 +151,9 @@ impl StepCache {
 
     /// Remembers what a key was made of, and that it is the latest of its text and its place.
     /// Failure costs only an explanation.
-    pub fn explain(&self, key: &Key, inputs: &Inputs) {
-        let Some(bytes) = inputs.encode() else { return };
-        self.replace(&self.folder.join(format!("{}.inputs", key.0)), &bytes);
+    pub fn explain(&self, key: &Key, inputs: &Inputs, files: &[Box<dyn FileInputs + '_>]) {
+        let path = self.folder.join(format!("{}.inputs", key.0));
+        self.replace_with(&path, |out| inputs.write(files, out));
         for path in self.near_files(inputs) {
             let mut keys = read_near(&path);
             keys.retain(|other| other != key);
@@ -192,12 +192,16 @@ impl StepCache {
     }
 
     fn replace(&self, path: &Path, bytes: &[u8]) {
+        self.replace_with(path, |mut file| file.write_all(bytes));
+    }
+
+    fn replace_with(&self, path: &Path, write: impl FnOnce(&File) -> io::Result<()>) {
         let number = UNFINISHED.fetch_add(1, Ordering::Relaxed);
         let unfinished = self
             .folder
             .join(format!("{}-{number}.tmp", std::process::id()));
-        let written = std::fs::write(&unfinished, bytes).is_ok();
-        if !written || std::fs::rename(&unfinished, path).is_err() {
+        let written = File::create(&unfinished).and_then(|file| write(&file));
+        if written.is_err() || std::fs::rename(&unfinished, path).is_err() {
             let _ = std::fs::remove_file(&unfinished);
         }
     }

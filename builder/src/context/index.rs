@@ -1,27 +1,20 @@
 //! Hashes of the context's files, remembered between builds as git's index does.
 //!
-//! ```text
-//! cache/contexts/<sha256 of the context's path>
-//!     "teu-hash-index 2\n"
-//!     entries: path length (u32), path, device, inode, size (u64), mtime, ctime (i64 s, u32 ns),
-//!              sha256 of the content, 1 and sha256 of the extended attributes or 0
-//!     sha256 of all that
-//! ```
-//!
-//! An entry counts only if everything that statx(2) says about the file is unchanged, ctime
+//! A hash counts only if everything that statx(2) says about its file is unchanged, ctime
 //! included, which no program can set. A file changed within the clock's granularity of its
-//! hashing might change again without a trace: such an entry is not kept ("racily clean").
-//! The file is disposable: lost, torn or foreign, everything is hashed again.
+//! hashing might change again without a trace: its hash is not kept ("racily clean").
+//! The file on disk is disposable: lost, torn or foreign, everything is hashed again.
 
+use super::table::{Look, Table};
 use crate::tree::{Kind, Meta, Root, Time, TreeError};
 use rustix::time::{ClockId, clock_gettime};
 use sha2::{Digest as _, Sha256};
-use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::io::{Read, Write};
+use std::ffi::OsString;
+use std::io::{BufWriter, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// A sha256.
 pub type Fingerprint = [u8; 32];
@@ -35,10 +28,18 @@ pub struct Print {
     pub xattrs: Option<Fingerprint>,
 }
 
-const MAGIC: &[u8] = b"teu-hash-index 2\n";
+/// Files of a tree, by their numbers.
+pub trait Files: Sync {
+    /// How many there are.
+    fn count(&self) -> usize;
+    /// Tells what each is, in the order of their numbers.
+    fn each(&self, tell: &mut dyn FnMut(&Meta));
+    /// Where the file of that number is, and what it is.
+    fn place(&self, number: usize) -> Option<(PathBuf, Meta)>;
+}
 
 /// Largest index that is read, in bytes: some ten million files.
-const INDEX_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+const INDEX_BYTES_MAX: u64 = 512 * 1024 * 1024;
 
 /// Coarsest step of file times in nanoseconds: a jiffy at 100 Hz, doubled.
 const GRANULARITY_NS: i128 = 20_000_000;
@@ -46,22 +47,38 @@ const GRANULARITY_NS: i128 = 20_000_000;
 /// Bytes read at once while hashing.
 const READ_BYTES: usize = 256 * 1024;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Entry {
-    id: (u64, u64),
-    size: u64,
-    mtime: Time,
-    ctime: Time,
-    hash: Print,
-}
+/// The place of what has no content and no attributes of its own.
+const NOWHERE: u32 = u32::MAX;
 
 /// The remembered hashes of one context.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct HashIndex {
+    /// Where they are on disk; nowhere if that is empty.
     file: PathBuf,
-    known: HashMap<Vec<u8>, Entry>,
-    /// Hashed by this build, and whether that will still be true in the next.
-    learned: Mutex<HashMap<Vec<u8>, (Entry, bool)>>,
+    table: RwLock<Table>,
+    /// Held while files are hashed: several steps may want the same.
+    hashing: Mutex<()>,
+}
+
+/// The fingerprints of [`Files`], by their numbers.
+#[derive(Debug)]
+pub struct Prints(Vec<u32>);
+
+/// Reads [`Prints`]; nothing is learned meanwhile.
+#[derive(Debug)]
+pub struct Reading<'a> {
+    prints: &'a Prints,
+    table: RwLockReadGuard<'a, Table>,
+}
+
+impl Reading<'_> {
+    /// The fingerprint of the file of that number; that of nothing for what has none.
+    pub fn print(&self, number: usize) -> Print {
+        match self.prints.0.get(number) {
+            None | Some(&NOWHERE) => Print::default(),
+            Some(position) => self.table.print(*position),
+        }
+    }
 }
 
 impl HashIndex {
@@ -72,113 +89,138 @@ impl HashIndex {
             .map(|byte| format!("{byte:02x}"))
             .collect();
         let file = cache.join("contexts").join(name);
-        let known = read(&file)
-            .and_then(|bytes| decode(&bytes))
-            .unwrap_or_default();
+        let table = read(&file).and_then(|bytes| Table::read(&bytes));
         Self {
             file,
-            known,
-            learned: Mutex::default(),
+            table: RwLock::new(table.unwrap_or_default()),
+            hashing: Mutex::default(),
         }
     }
 
     /// Remembers only as long as the build lasts.
     pub fn forgetful() -> Self {
-        Self {
-            file: PathBuf::new(),
-            known: HashMap::new(),
-            learned: Mutex::default(),
-        }
+        Self::default()
     }
 
-    /// The fingerprints of files, in order; hashes in parallel what is not remembered.
+    /// The fingerprints of files; hashes in parallel what is not remembered.
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub fn fingerprints(
+    pub fn fingerprints(&self, root: &Root, files: &dyn Files) -> Result<Prints, TreeError> {
+        let mut prints = Prints(vec![NOWHERE; files.count()]);
+        if self.look_up(files, &mut prints).is_empty() {
+            return Ok(prints);
+        }
+        let _turn = self.hashing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever had the turn before may have hashed them.
+        let missing = self.look_up(files, &mut prints);
+        self.hash_all(root, files, &missing, &mut prints)?;
+        Ok(prints)
+    }
+
+    /// To read what [`HashIndex::fingerprints`] returned.
+    pub fn reading<'a>(&'a self, prints: &'a Prints) -> Reading<'a> {
+        Reading {
+            prints,
+            table: self.table(),
+        }
+    }
+
+    /// Finds what is remembered; the numbers of the other files.
+    fn look_up(&self, files: &dyn Files, prints: &mut Prints) -> Vec<u32> {
+        let mut table = self.table_to_change();
+        let mut missing = Vec::new();
+        let mut number = 0;
+        files.each(&mut |meta| {
+            if matches!(meta.kind, Kind::File | Kind::Directory) {
+                match table.find(&Look::of(meta)) {
+                    Some(position) => {
+                        table.touch(position);
+                        prints.0[number] = position;
+                    }
+                    // As many as a table has places for.
+                    None => missing.extend(u32::try_from(number)),
+                }
+            }
+            number += 1;
+        });
+        missing
+    }
+
+    /// Hashes files on all processors.
+    fn hash_all(
         &self,
         root: &Root,
-        files: &[(&Path, Meta)],
-    ) -> Result<Vec<Print>, TreeError> {
-        let mut found = vec![Print::default(); files.len()];
-        let mut missing = Vec::new();
-        for (index, (path, meta)) in files.iter().enumerate() {
-            match self.remembered(path, meta) {
-                Some(hash) => found[index] = hash,
-                None => missing.push(index),
+        files: &dyn Files,
+        missing: &[u32],
+        prints: &mut Prints,
+    ) -> Result<(), TreeError> {
+        let workers = std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(missing.len())
+            .max(1);
+        let next = AtomicUsize::new(0);
+        let positions = Mutex::new(&mut prints.0);
+        let work = || {
+            let mut buffer = vec![0; READ_BYTES];
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(number) = missing.get(index).map(|number| *number as usize) else {
+                    return Ok(());
+                };
+                let Some((path, meta)) = files.place(number) else {
+                    continue;
+                };
+                let hashed = hash(root, &path, meta.kind, &mut buffer)?;
+                let position = self.learn(&path, &meta, hashed)?;
+                lock(&positions)[number] = position;
             }
-        }
-        let paths: Vec<&Path> = missing.iter().map(|index| files[*index].0).collect();
-        let hashed = hash_all(root, &paths)?;
-        let mut learned = self.learned();
-        for (index, (hash, now, after)) in missing.iter().zip(hashed) {
-            found[*index] = hash;
-            let (path, meta) = &files[*index];
-            if after == *meta {
-                let lasting = !racy(meta, now);
-                learned.insert(
-                    path.as_os_str().as_bytes().to_vec(),
-                    (Entry::new(meta, hash), lasting),
-                );
-            }
-        }
-        Ok(found)
-    }
-
-    fn remembered(&self, path: &Path, meta: &Meta) -> Option<Print> {
-        let path = path.as_os_str().as_bytes();
-        let fits = |entry: &Entry| entry.fits(meta).then_some(entry.hash);
-        self.known
-            .get(path)
-            .and_then(fits)
-            .or_else(|| self.learned().get(path).and_then(|(entry, _)| fits(entry)))
-    }
-
-    fn learned(&self) -> MutexGuard<'_, HashMap<Vec<u8>, (Entry, bool)>> {
-        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Writes what was learned, if anything was, without what `root` was seen not to hold any more.
-    /// Failure costs only time in the next build.
-    pub fn save(&self, root: &Root) {
-        let learned = self.learned();
-        let lasting = learned.iter().filter(|(_, (_, lasting))| *lasting);
-        let mut entries: Vec<(&[u8], &Entry)> = lasting
-            .map(|(path, (entry, _))| (path.as_slice(), entry))
-            .collect();
-        if entries.is_empty() || self.file.as_os_str().is_empty() {
-            return;
-        }
-        let stays = |path: &[u8]| {
-            !learned.contains_key(path)
-                && root.was_seen(Path::new(OsStr::from_bytes(path))) != Some(false)
         };
-        entries.extend(
-            self.known
-                .iter()
-                .filter(|(path, _)| stays(path))
-                .map(|(path, entry)| (path.as_slice(), entry)),
-        );
-        entries.sort_unstable_by_key(|(path, _)| *path);
-        // Nobody waits for this file, and a torn one is noticed.
-        let _ = write(&self.file, &encode(&entries));
+        if workers == 1 {
+            return work();
+        }
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            let mut ends = threads.into_iter().map(|thread| {
+                let joined = thread.join();
+                joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            ends.try_for_each(|end| end)
+        })
+    }
+
+    fn learn(&self, path: &Path, meta: &Meta, hashed: Hashed) -> Result<u32, TreeError> {
+        // What changed while it was read is known to this step alone.
+        let look = (hashed.after == *meta).then(|| Look::of(meta));
+        let mut table = self.table_to_change();
+        let position = table.add(hashed.print, look, !racy(meta, hashed.before));
+        position.ok_or_else(|| TreeError {
+            action: "remember",
+            path: Path::new("/").join(path),
+            source: rustix::io::Errno::OVERFLOW,
+        })
+    }
+
+    fn table(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn table_to_change(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what was learned, if anything was. Failure costs only time in the next build.
+    pub fn save(&self) {
+        let table = self.table();
+        if table.has_news() && !self.file.as_os_str().is_empty() {
+            // Nobody waits for this file, and a torn one is noticed.
+            let _ = write(&self.file, &table);
+        }
     }
 }
 
-impl Entry {
-    fn new(meta: &Meta, hash: Print) -> Self {
-        Self {
-            id: meta.id,
-            size: meta.size,
-            mtime: meta.mtime,
-            ctime: meta.ctime,
-            hash,
-        }
-    }
-
-    fn fits(&self, meta: &Meta) -> bool {
-        *self == Self::new(meta, self.hash)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn nanoseconds(time: Time) -> i128 {
@@ -190,93 +232,37 @@ fn racy(meta: &Meta, now: Time) -> bool {
     nanoseconds(meta.ctime) + GRANULARITY_NS >= nanoseconds(now)
 }
 
-/// The fingerprints of files, in order, without remembering anything.
-///
-/// # Errors
-/// A file that cannot be read.
-pub fn hash_files(root: &Root, files: &[(&Path, Meta)]) -> Result<Vec<Print>, TreeError> {
-    let paths: Vec<&Path> = files.iter().map(|(path, _)| *path).collect();
-    Ok(hash_all(root, &paths)?
-        .into_iter()
-        .map(|(hash, _, _)| hash)
-        .collect())
+/// What was read of a file, when that began, and what the file was after it.
+struct Hashed {
+    print: Print,
+    before: Time,
+    after: Meta,
 }
 
-type Hashed = (Print, Time, Meta);
-
-/// Hashes files on all processors. Each result carries the time before reading and what the file was after.
-fn hash_all(root: &Root, files: &[&Path]) -> Result<Vec<Hashed>, TreeError> {
-    let workers = std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(files.len())
-        .max(1);
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let work = || {
-        let mut buffer = vec![0; READ_BYTES];
-        let mut done = Vec::new();
-        loop {
-            let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let Some(path) = files.get(index) else {
-                return Ok(done);
-            };
-            done.push((index, hash(root, path, &mut buffer)?));
-        }
-    };
-    if workers == 1 {
-        return Ok(work()?.into_iter().map(|(_, hashed)| hashed).collect());
-    }
-    let parts = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        let joined = threads.into_iter().map(|thread| {
-            thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        });
-        joined.collect::<Result<Vec<Vec<_>>, TreeError>>()
-    })?;
-    let mut all: Vec<_> = parts.into_iter().flatten().collect();
-    all.sort_unstable_by_key(|(index, _)| *index);
-    Ok(all.into_iter().map(|(_, hashed)| hashed).collect())
-}
-
-fn hash(root: &Root, path: &Path, buffer: &mut [u8]) -> Result<Hashed, TreeError> {
+fn hash(root: &Root, path: &Path, kind: Kind, buffer: &mut [u8]) -> Result<Hashed, TreeError> {
     let now = clock_gettime(ClockId::Realtime);
-    let now = Time {
+    let before = Time {
         seconds: now.tv_sec,
         nanoseconds: u32::try_from(now.tv_nsec).unwrap_or(0),
     };
-    let failed = |error: std::io::Error| {
-        let source = rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO);
-        crate::tree::TreeError {
-            action: "read",
-            path: Path::new("/").join(path),
-            source,
-        }
+    let failed = |error: std::io::Error| TreeError {
+        action: "read",
+        path: Path::new("/").join(path),
+        source: rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO),
     };
     let mut file = root.open_file(path)?;
-    let is_directory = file.metadata().map_err(failed)?.is_dir();
-    let content = if is_directory {
-        Fingerprint::default()
-    } else {
-        content_of(&mut file, buffer).map_err(failed)?
+    let content = match kind {
+        Kind::Directory => Fingerprint::default(),
+        _ => content_of(&mut file, buffer).map_err(failed)?,
     };
-    let hash = Print {
-        content,
-        xattrs: attributes_of(&root.xattrs(path)?),
-    };
-    let after = root.meta(path)?;
-    let none = Meta {
-        kind: Kind::File,
-        mode: 0,
-        uid: 0,
-        gid: 0,
-        size: 0,
-        mtime: Time::default(),
-        ctime: Time::default(),
-        id: (0, 0),
-        links: 0,
-    };
-    Ok((hash, now, after.unwrap_or(none)))
+    Ok(Hashed {
+        print: Print {
+            content,
+            xattrs: attributes_of(&root.xattrs_of(&file, path)?),
+        },
+        before,
+        after: root.meta_of(&file, path)?,
+    })
 }
 
 fn content_of(content: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<Fingerprint> {
@@ -290,7 +276,7 @@ fn content_of(content: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<Fin
 }
 
 /// Hashes extended attributes, each with its length, so that none can pass for another.
-pub(crate) fn attributes_of(xattrs: &[(std::ffi::OsString, Vec<u8>)]) -> Option<Fingerprint> {
+pub(crate) fn attributes_of(xattrs: &[(OsString, Vec<u8>)]) -> Option<Fingerprint> {
     if xattrs.is_empty() {
         return None;
     }
@@ -314,86 +300,14 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+fn write(path: &Path, table: &Table) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
     let unfinished = path.with_extension(format!("{}.tmp", std::process::id()));
-    std::fs::File::create(&unfinished)?.write_all(bytes)?;
+    let mut out = BufWriter::new(std::fs::File::create(&unfinished)?);
+    table.write(&mut out)?;
+    out.flush()?;
     std::fs::rename(&unfinished, path)
-}
-
-fn encode(entries: &[(&[u8], &Entry)]) -> Vec<u8> {
-    let mut out = MAGIC.to_vec();
-    for (path, entry) in entries {
-        out.extend(u32::try_from(path.len()).unwrap_or(0).to_le_bytes());
-        out.extend(*path);
-        out.extend(
-            [entry.id.0, entry.id.1, entry.size]
-                .iter()
-                .flat_map(|number| number.to_le_bytes()),
-        );
-        for time in [entry.mtime, entry.ctime] {
-            out.extend(time.seconds.to_le_bytes());
-            out.extend(time.nanoseconds.to_le_bytes());
-        }
-        out.extend(entry.hash.content);
-        out.push(u8::from(entry.hash.xattrs.is_some()));
-        out.extend(entry.hash.xattrs.iter().flatten());
-    }
-    let sum: [u8; 32] = Sha256::digest(&out).into();
-    out.extend(sum);
-    out
-}
-
-fn decode(bytes: &[u8]) -> Option<HashMap<Vec<u8>, Entry>> {
-    let (body, sum) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
-    if Sha256::digest(body)[..] != *sum {
-        return None;
-    }
-    let mut rest = body.strip_prefix(MAGIC)?;
-    let mut entries = HashMap::with_capacity(rest.len() / 120);
-    while !rest.is_empty() {
-        let length = u32::from_le_bytes(take(&mut rest)?) as usize;
-        let (path, after) = rest.split_at_checked(length)?;
-        rest = after;
-        let mut number = || Some(u64::from_le_bytes(take(&mut rest)?));
-        let (device, inode, size) = (number()?, number()?, number()?);
-        let (mtime, ctime) = (time(&mut rest)?, time(&mut rest)?);
-        entries.insert(
-            path.to_vec(),
-            Entry {
-                id: (device, inode),
-                size,
-                mtime,
-                ctime,
-                hash: print(&mut rest)?,
-            },
-        );
-    }
-    Some(entries)
-}
-
-fn print(rest: &mut &[u8]) -> Option<Print> {
-    let content = take(rest)?;
-    let xattrs = match take(rest)? {
-        [0] => None,
-        [1] => Some(take(rest)?),
-        _ => return None,
-    };
-    Some(Print { content, xattrs })
-}
-
-fn time(rest: &mut &[u8]) -> Option<Time> {
-    Some(Time {
-        seconds: i64::from_le_bytes(take(rest)?),
-        nanoseconds: u32::from_le_bytes(take(rest)?),
-    })
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (head, tail) = rest.split_at_checked(N)?;
-    *rest = tail;
-    head.try_into().ok()
 }
 
 #[cfg(test)]
@@ -408,19 +322,34 @@ mod tests {
         (dir, context, cache)
     }
 
+    /// Names in a context.
+    struct Named<'a>(&'a Root, &'a [&'a str]);
+
+    impl Files for Named<'_> {
+        fn count(&self) -> usize {
+            self.1.len()
+        }
+
+        fn each(&self, tell: &mut dyn FnMut(&Meta)) {
+            for number in 0..self.count() {
+                tell(&self.place(number).unwrap().1);
+            }
+        }
+
+        fn place(&self, number: usize) -> Option<(PathBuf, Meta)> {
+            let path = Path::new(self.1[number]);
+            Some((path.to_owned(), self.0.meta(path).unwrap().unwrap()))
+        }
+    }
+
     fn print(context: &Path, cache: &Path) -> (Print, bool) {
         let index = HashIndex::load(cache, context);
         let root = Root::open(context).unwrap();
         let meta = root.meta(Path::new("f")).unwrap().unwrap();
-        let remembered = index
-            .known
-            .get(b"f".as_slice())
-            .is_some_and(|entry| entry.fits(&meta));
-        let print = index
-            .fingerprints(&root, &[(Path::new("f"), meta)])
-            .unwrap()[0];
-        index.save(&root);
-        (print, remembered)
+        let remembered = index.table().find(&Look::of(&meta)).is_some();
+        let prints = index.fingerprints(&root, &Named(&root, &["f"])).unwrap();
+        index.save();
+        (index.reading(&prints).print(0), remembered)
     }
 
     #[test]
@@ -459,29 +388,38 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_gone_are_forgotten() {
+    fn files_are_hashed_by_their_numbers() {
         let (_dir, context, cache) = scene();
-        std::fs::write(context.join("g"), "g").unwrap();
+        let names: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+        for name in &names {
+            std::fs::write(context.join(name), name).unwrap();
+        }
+        std::fs::create_dir(context.join("d")).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(50));
-        let all = || {
-            let (index, root) = (
-                HashIndex::load(&cache, &context),
-                Root::open(&context).unwrap().remembering(),
-            );
-            let listing = root.list(Path::new("")).unwrap();
-            let files: Vec<(&Path, Meta)> = listing
-                .iter()
-                .map(|(name, meta)| (Path::new(name), *meta))
-                .collect();
-            index.fingerprints(&root, &files).unwrap();
-            index.save(&root);
-            HashIndex::load(&cache, &context).known.len()
-        };
-        assert_eq!(all(), 2);
-        std::fs::remove_file(context.join("g")).unwrap();
-        std::fs::write(context.join("h"), "h").unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        assert_eq!(all(), 2);
+        let root = Root::open(&context).unwrap();
+        let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
+        names.insert(50, "d");
+        for is_known in [false, true] {
+            let index = HashIndex::load(&cache, &context);
+            assert_eq!(index.table().len(), if is_known { 101 } else { 0 });
+            let prints = index.fingerprints(&root, &Named(&root, &names)).unwrap();
+            for (number, name) in names.iter().enumerate() {
+                let content = match *name {
+                    "d" => Fingerprint::default(),
+                    name => Sha256::digest(name).into(),
+                };
+                let expected = Print {
+                    content,
+                    xattrs: None,
+                };
+                assert_eq!(index.reading(&prints).print(number), expected, "{name}");
+            }
+            index.save();
+        }
+        let index = HashIndex::forgetful();
+        let prints = index.fingerprints(&root, &Named(&root, &["5"])).unwrap();
+        assert_ne!(index.reading(&prints).print(0), Print::default());
+        index.save();
     }
 
     #[test]
@@ -491,10 +429,6 @@ mod tests {
         print(&context, &cache);
         let file = HashIndex::load(&cache, &context).file;
         let bytes = std::fs::read(&file).unwrap();
-        assert!(decode(&bytes).is_some());
-        for cut in [0, 10, MAGIC.len(), bytes.len() - 1] {
-            assert!(decode(&bytes[..cut]).is_none());
-        }
         std::fs::write(&file, &bytes[..bytes.len() - 5]).unwrap();
         assert!(!print(&context, &cache).1);
     }

@@ -2,9 +2,10 @@
 
 mod index;
 mod place;
+mod table;
 
 pub(crate) use index::attributes_of;
-pub use index::{Fingerprint, HashIndex, Print, hash_files};
+pub use index::{Files, Fingerprint, HashIndex, Print, Prints, Reading};
 pub use place::{Opened, Opener, Place};
 
 use crate::pattern::ignore::{BadRule, Rules};

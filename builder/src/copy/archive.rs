@@ -4,8 +4,8 @@
 //! the host or the image reads an archive.
 
 use super::CopyError;
+use super::items::Single;
 use super::layer::clamp;
-use super::select::Item;
 use crate::tree::{Kind as FileKind, Root, Time};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -27,7 +27,7 @@ const HEADER_BYTES: usize = 512;
 ///
 /// # Errors
 /// It cannot be opened.
-pub fn is_archive(root: &Root, item: &Item) -> Result<bool, CopyError> {
+pub fn is_archive(root: &Root, item: &Single) -> Result<bool, CopyError> {
     if item.meta.kind != FileKind::File {
         return Ok(false);
     }
@@ -337,9 +337,8 @@ mod tests {
         for (name, bytes) in files {
             std::fs::write(dir.path().join(name), bytes).unwrap();
             let meta = root.meta(Path::new(name)).unwrap().unwrap();
-            let item = Item {
+            let item = Single {
                 source: name.into(),
-                relative: PathBuf::new(),
                 meta,
             };
             assert_eq!(is_archive(&root, &item).unwrap(), name != "text", "{name}");

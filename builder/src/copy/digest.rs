@@ -4,26 +4,31 @@
 //! count; times and, where COPY resets them, owners do not.
 
 use super::CopyError;
-use super::place::{Content, Entries};
-use super::select::{Group, Item, Origin};
-use crate::context::{Fingerprint, Print, attributes_of};
+use super::items::{All, Group, Item};
+use super::place::{Content, Entry, Placed};
+use super::select::Origin;
+use crate::context::{Fingerprint, HashIndex, Print, Prints, Reading, attributes_of};
 use crate::modes::ModeChange;
-use crate::tree::{Kind, Meta, Root, TreeError};
+use crate::tree::{Kind, Meta, Root};
 use sha2::{Digest as _, Sha256};
-use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
-
-/// Where the fingerprints of files come from: an index, or reading them.
-pub type Fingerprints<'a> = &'a dyn Fn(&Root, &[(&Path, Meta)]) -> Result<Vec<Print>, TreeError>;
+use std::path::Path;
 
 /// What was selected, digested.
 #[derive(Debug)]
-pub struct Digested {
+pub struct Digested<'a> {
     /// One digest of all.
     pub sum: Fingerprint,
-    /// Each file's and directory's own, in the order of the groups' items.
-    pub prints: Vec<Print>,
+    /// Each file's and directory's own, by the numbers of [`All`].
+    prints: Prints,
+    index: &'a HashIndex,
+}
+
+impl Digested<'_> {
+    /// To read each file's and directory's own, by the numbers of [`All`].
+    pub fn reading(&self) -> Reading<'_> {
+        self.index.reading(&self.prints)
+    }
 }
 
 /// What of an item counts besides its content.
@@ -47,24 +52,21 @@ impl View<'_> {
     }
 }
 
-/// Digests groups.
+/// Digests groups, whose files' fingerprints are found in `index`, or are there afterwards.
 ///
 /// # Errors
 /// A file that cannot be read.
-pub fn digest(
+pub fn digest<'i>(
     origin: &Origin<'_>,
     groups: &[Group],
     view: &View<'_>,
-    fingerprints: Fingerprints<'_>,
-) -> Result<Digested, CopyError> {
-    let files: Vec<(&Path, Meta)> = printed(groups)
-        .map(|item| (item.source.as_path(), item.meta))
-        .collect();
-    let prints = fingerprints(origin.root, &files)?;
-    // In the order of the items, as the files are.
-    let mut next = prints.iter();
+    index: &'i HashIndex,
+) -> Result<Digested<'i>, CopyError> {
+    let all = All::of(groups);
+    let prints = index.fingerprints(origin.root, &all)?;
+    let reading = index.reading(&prints);
     let mut hash = Hash::default();
-    for group in groups {
+    for (first, group) in all.groups() {
         match group {
             Group::File(name, _) => hash.field(b"file", name.as_bytes()),
             Group::Directory(..) => hash.field(b"directory", b""),
@@ -73,40 +75,16 @@ pub fn digest(
                 hash.field(b"text", text.as_bytes());
             }
         }
-        for item in group.items() {
-            let print = if has_print(item) { next.next() } else { None };
-            hash.item(origin.root, item, view, print)?;
-        }
+        group.each(&mut |index, item| {
+            hash.item(origin.root, &item, view, reading.print(first + index))
+        })?;
     }
+    drop(reading);
     Ok(Digested {
         sum: hash.finish(),
         prints,
+        index,
     })
-}
-
-/// Whether an item has content or extended attributes of its own.
-fn has_print(item: &Item) -> bool {
-    matches!(item.meta.kind, Kind::File | Kind::Directory)
-}
-
-/// The items that [`Digested::prints`] is about, in its order.
-pub fn printed(groups: &[Group]) -> impl Iterator<Item = &Item> {
-    groups
-        .iter()
-        .flat_map(Group::items)
-        .filter(|item| has_print(item))
-}
-
-impl Group {
-    /// The items of a group.
-    pub fn items(&self) -> impl Iterator<Item = &Item> {
-        let (one, many) = match self {
-            Self::File(_, item) => (Some(item), &[][..]),
-            Self::Directory(_, items) => (None, items.as_slice()),
-            Self::Inline(..) => (None, &[][..]),
-        };
-        one.into_iter().chain(many)
-    }
 }
 
 /// Bytes that are hashed at once: a call for each short field would cost more than the hash.
@@ -139,9 +117,9 @@ impl Hash {
     fn item(
         &mut self,
         root: &Root,
-        item: &Item,
+        item: &Item<'_>,
         view: &View<'_>,
-        print: Option<&Print>,
+        print: Print,
     ) -> Result<(), CopyError> {
         let mode = view.mode(&item.meta);
         self.field(b"path", item.relative.as_os_str().as_bytes());
@@ -152,15 +130,15 @@ impl Hash {
                 &[item.meta.uid.to_le_bytes(), item.meta.gid.to_le_bytes()].concat(),
             );
         }
-        if let Some(xattrs) = print.and_then(|print| print.xattrs) {
+        if let Some(xattrs) = print.xattrs {
             self.field(b"xattrs", &xattrs);
         }
         match item.meta.kind {
-            Kind::File => self.field(b"content", &print.copied().unwrap_or_default().content),
+            Kind::File => self.field(b"content", &print.content),
             Kind::Directory => self.field(b"directory", b""),
             Kind::Symlink => self.field(
                 b"symlink",
-                root.read_link(&item.source)?.as_os_str().as_bytes(),
+                root.read_link(item.source)?.as_os_str().as_bytes(),
             ),
             Kind::Fifo | Kind::Socket => self.field(b"fifo", b""),
             Kind::Block(major, minor) => self.field(
@@ -176,25 +154,27 @@ impl Hash {
     }
 }
 
-/// Digests entries: all that their layer will show but for times, which an older layer of the
+/// Digests what was placed: all that its layer will show but for times, which an older layer of the
 /// same entries may have earlier.
 ///
 /// # Errors
 /// A link or attribute that cannot be read.
 pub fn placed(
-    entries: &Entries,
-    prints: &HashMap<&Path, &Print>,
+    placed: &Placed<'_>,
+    prints: Option<&Reading<'_>>,
     origin: Option<&Root>,
     below: Option<&Root>,
 ) -> Result<Fingerprint, CopyError> {
     let mut hash = Hash::default();
-    for (path, entry) in entries {
+    placed.each(&mut |path, entry| {
         hash.field(b"path", path.as_os_str().as_bytes());
         hash.field(b"mode", &entry.mode.to_le_bytes());
         let owner = [entry.owner.uid.to_le_bytes(), entry.owner.gid.to_le_bytes()];
         hash.field(b"owner", &owner.concat());
-        hash.content(path, &entry.content, prints, (origin, below))?;
-    }
+        let print = prints.zip(entry.item);
+        let print = print.map(|(prints, number)| prints.print(number));
+        hash.content(path, entry, print.unwrap_or_default(), (origin, below))
+    })?;
     Ok(hash.finish())
 }
 
@@ -202,33 +182,28 @@ impl Hash {
     fn content(
         &mut self,
         path: &Path,
-        content: &Content,
-        prints: &HashMap<&Path, &Print>,
+        entry: &Entry,
+        print: Print,
         (origin, below): (Option<&Root>, Option<&Root>),
     ) -> Result<(), CopyError> {
-        let print = |source: &PathBuf| prints.get(source.as_path()).copied().copied();
-        let own = match content {
-            Content::Directory(source) => {
+        let own = match &entry.content {
+            Content::Directory(_) => {
                 self.field(b"directory", b"");
-                source.as_ref().and_then(print)
+                print.xattrs
             }
             Content::Existing => {
                 self.field(b"directory", b"");
-                let xattrs = match below {
+                match below {
                     Some(below) => attributes_of(&below.xattrs(path)?),
                     None => None,
-                };
-                Some(Print {
-                    xattrs,
-                    ..Print::default()
-                })
+                }
             }
-            Content::File(source) => {
-                self.field(b"file", &print(source).unwrap_or_default().content);
-                print(source)
+            Content::File(_) => {
+                self.field(b"file", &print.content);
+                print.xattrs
             }
-            Content::Archive(source) => {
-                self.field(b"archive", &print(source).unwrap_or_default().content);
+            Content::Archive(_) => {
+                self.field(b"archive", &print.content);
                 None
             }
             Content::Inline(text) => {
@@ -260,7 +235,7 @@ impl Hash {
                 None
             }
         };
-        if let Some(xattrs) = own.and_then(|print| print.xattrs) {
+        if let Some(xattrs) = own {
             self.field(b"xattrs", &xattrs);
         }
         Ok(())
@@ -270,7 +245,6 @@ impl Hash {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::HashIndex;
     use crate::copy::select::select;
     use crate::pattern::ignore::Rules;
     use crate::plan::CopySource;
@@ -305,11 +279,7 @@ mod tests {
                 mode: mode.as_ref(),
                 owners: false,
             };
-            digest(&origin, &groups, &view, &|root, files| {
-                index.fingerprints(root, files)
-            })
-            .unwrap()
-            .sum
+            digest(&origin, &groups, &view, &index).unwrap().sum
         };
         let permit =
             |mode| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();

@@ -1,6 +1,6 @@
 //! Entries to a tar stream.
 
-use super::place::{Content, Entries, Entry};
+use super::place::{Content, Entry, Placed};
 use super::{CopyError, archive};
 use crate::tree::{Root, Time};
 use std::ffi::OsString;
@@ -19,14 +19,14 @@ pub struct Sources<'a> {
     pub below: Option<&'a Root>,
 }
 
-/// Writes entries. No time is later than `latest`. Says which file, if any, has changed since its
+/// Writes what was placed. No time is later than `latest`. Says which file, if any, has changed since its
 /// content was hashed: then the layer is not what its key says.
 ///
 /// # Errors
 /// A file that cannot be read or changes its size meanwhile, or the stream.
 pub fn write(
     out: impl Write,
-    entries: &Entries,
+    placed: &Placed<'_>,
     sources: Sources<'_>,
     latest: Time,
 ) -> Result<Option<PathBuf>, CopyError> {
@@ -36,9 +36,7 @@ pub fn write(
         latest,
         changed: None,
     };
-    for (path, entry) in entries {
-        layer.entry(path, entry)?;
-    }
+    placed.each(&mut |path, entry| layer.entry(path, entry))?;
     layer.tar.finish().map_err(CopyError::Write)?;
     Ok(layer.changed)
 }
@@ -130,7 +128,7 @@ impl<W: Write> Layer<'_, W> {
         if !meta.is_file() {
             return Err(read(io::Error::other("it is no file any more")));
         }
-        attributes.xattrs = xattrs(root, source)?;
+        attributes.xattrs = carried(root.xattrs_of(&file, source)?);
         self.tar
             .file(name, &attributes, meta.len(), &file)
             .map_err(read)?;
@@ -152,9 +150,13 @@ fn origin<'a>(root: Option<&'a Root>, source: &Path) -> Result<&'a Root, CopyErr
 
 /// The extended attributes of a name, as archives have them.
 pub(crate) fn xattrs(root: &Root, path: &Path) -> Result<Xattrs, CopyError> {
+    Ok(carried(root.xattrs(path)?))
+}
+
+fn carried(found: Vec<(OsString, Vec<u8>)>) -> Xattrs {
     let pair =
         |(name, value): (OsString, Vec<u8>)| (name.as_bytes().into(), value.into_boxed_slice());
-    Ok(root.xattrs(path)?.into_iter().map(pair).collect())
+    found.into_iter().map(pair).collect()
 }
 
 /// The earlier of two times, as archives have it.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! select.rs  the sources' patterns -> groups of files, as the origin has them
+//! items.rs   what was selected, file by file
 //! digest.rs  what was selected -> one digest, the cache's view
 //! place.rs   groups and the tree below -> entries at their final paths
 //! layer.rs   entries -> a tar stream
@@ -10,6 +11,7 @@
 
 pub mod archive;
 pub mod digest;
+pub mod items;
 pub mod layer;
 pub mod place;
 pub mod select;

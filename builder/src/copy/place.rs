@@ -6,19 +6,20 @@
 //! - Directories that are missing are made, 0755, owned by `--chown` or root. Those that are there stay as they are.
 
 use super::CopyError;
-use super::select::{Group, Item};
+use super::items::{All, Group, Item, Items, Single};
 use crate::modes::ModeChange;
 use crate::tree::owner::Owner;
+use crate::tree::walk::PathBuffer;
 use crate::tree::{Kind, Meta, Root, Time, TreeError, resolve_with};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Permissions of directories and inline files that nothing else decides.
 const DIRECTORY_MODE: u32 = 0o755;
 const INLINE_MODE: u32 = 0o644;
 
-/// The members of a layer by path, parents before children.
-pub type Entries = BTreeMap<PathBuf, Entry>;
+type Entries = BTreeMap<PathBuf, Entry>;
 
 /// One member of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,39 @@ pub struct Entry {
     pub owner: Owner,
     /// Last change; the layer's writer clamps it.
     pub mtime: Time,
+    /// The number of the item that it is made of.
+    pub item: Option<usize>,
+    /// Of a file with several names, what its other names have too.
+    links: Option<(u64, u64)>,
+    /// Of a directory that is new, the items of the last group that are all that is in it.
+    below: Range<usize>,
+}
+
+/// The members of a layer.
+#[derive(Debug)]
+pub struct Placed<'a> {
+    entries: Entries,
+    last: Option<Last<'a>>,
+    look: Look<'a>,
+}
+
+/// What decides about owners and permissions.
+#[derive(Debug, Clone, Copy)]
+struct Look<'a> {
+    owner: Option<Owner>,
+    keep_owner: bool,
+    mode: Option<&'a ModeChange>,
+}
+
+/// The last group, where it is a directory: where it goes, and the number of its first item.
+///
+/// Nothing is placed after it, so that what is in its new directories need not be placed one by
+/// one: it is where it is in the group.
+#[derive(Debug)]
+struct Last<'a> {
+    items: &'a Items,
+    first: usize,
+    target: PathBuf,
 }
 
 /// What a member consists of. Sources are paths in the origin.
@@ -60,13 +94,10 @@ pub enum Content {
 #[derive(Debug)]
 pub struct Placing<'a> {
     below: Option<&'a Root>,
-    owner: Option<Owner>,
-    keep_owner: bool,
-    mode: Option<&'a ModeChange>,
+    look: Look<'a>,
     now: Time,
     entries: Entries,
-    /// Names of files with several, for hard links.
-    linked: HashMap<(u64, u64), PathBuf>,
+    last: Option<Last<'a>>,
     /// Directories looked up below.
     known: HashMap<PathBuf, bool>,
 }
@@ -82,12 +113,14 @@ impl<'a> Placing<'a> {
     ) -> Self {
         Self {
             below,
-            owner,
-            keep_owner,
-            mode,
+            look: Look {
+                owner,
+                keep_owner,
+                mode,
+            },
             now,
             entries: Entries::new(),
-            linked: HashMap::new(),
+            last: None,
             known: HashMap::new(),
         }
     }
@@ -97,11 +130,19 @@ impl<'a> Placing<'a> {
     ///
     /// # Errors
     /// The tree below cannot be looked at.
-    pub fn finish(self) -> Result<Entries, TreeError> {
-        let Some(below) = self.below else {
-            return Ok(self.entries);
-        };
-        let mut entries = self.entries;
+    pub fn finish(mut self) -> Result<Placed<'a>, TreeError> {
+        if let Some(below) = self.below {
+            self.name_parents(below)?;
+        }
+        Ok(Placed {
+            entries: self.entries,
+            last: self.last,
+            look: self.look,
+        })
+    }
+
+    fn name_parents(&mut self, below: &Root) -> Result<(), TreeError> {
+        let entries = &mut self.entries;
         let parents: BTreeSet<PathBuf> = entries
             .keys()
             .filter_map(|path| path.parent())
@@ -117,18 +158,11 @@ impl<'a> Placing<'a> {
                     uid: meta.uid,
                     gid: meta.gid,
                 };
-                entries.insert(
-                    path,
-                    Entry {
-                        content: Content::Existing,
-                        mode: meta.mode,
-                        owner,
-                        mtime: meta.mtime,
-                    },
-                );
+                let entry = Entry::new(Content::Existing, meta.mode, owner, meta.mtime);
+                entries.insert(path, entry);
             }
         }
-        Ok(entries)
+        Ok(())
     }
 
     /// Places a directory and its missing parents.
@@ -150,13 +184,9 @@ impl<'a> Placing<'a> {
                     });
                 }
                 None => {
-                    let owner = self.owner.unwrap_or_default();
-                    let entry = Entry {
-                        content: Content::Directory(None),
-                        mode: DIRECTORY_MODE,
-                        owner,
-                        mtime: self.now,
-                    };
+                    let owner = self.look.owner.unwrap_or_default();
+                    let content = Content::Directory(None);
+                    let entry = Entry::new(content, DIRECTORY_MODE, owner, self.now);
                     self.entries.insert(at.clone(), entry);
                 }
             }
@@ -164,45 +194,53 @@ impl<'a> Placing<'a> {
         Ok(path)
     }
 
-    /// Places what was selected. `archive` says which files are archives to unpack.
+    /// Places what was selected; nothing else can be placed after it. `archive` says which files
+    /// are archives to unpack.
     ///
     /// # Errors
     /// A file and a directory in each other's way, or several files at one place.
     pub fn place(
         &mut self,
-        groups: &[Group],
+        groups: &'a [Group],
         destination: &str,
-        archive: &dyn Fn(&Item) -> Result<bool, CopyError>,
+        archive: &dyn Fn(&Single) -> Result<bool, CopyError>,
     ) -> Result<(), CopyError> {
         let mut plain_target = None;
-        for group in groups {
+        let all = All::of(groups);
+        for (number, (first, group)) in all.groups().enumerate() {
             let single = match group {
                 Group::Directory(_, items) => {
                     let target = self.make_directories(Path::new(destination))?;
-                    self.items(&target, items)?;
+                    if number + 1 == groups.len() {
+                        self.last_items(target, items, first)?;
+                    } else {
+                        let place = &mut |index, item: Item<'_>| {
+                            self.item(target.join(item.relative), &item, first + index)
+                        };
+                        items.each(0..items.len(), place)?;
+                    }
                     None
                 }
-                Group::File(_, item) if archive(item)? => {
+                Group::File(_, single) if archive(single)? => {
                     let target = self.make_directories(Path::new(destination))?;
                     let place = target.join(format!(".archive-{}", self.entries.len()));
-                    self.entries.insert(
-                        place,
-                        self.entry(Content::Archive(item.source.clone()), &item.meta),
-                    );
+                    let content = Content::Archive(single.source.clone());
+                    let entry = self.look.entry(content, &single.meta, first);
+                    self.entries.insert(place, entry);
                     None
                 }
-                Group::File(name, item) => {
-                    let (target, single) = self.file_target(destination, Path::new(name))?;
-                    self.item(target.clone(), item)?;
-                    single.then_some(target)
+                Group::File(name, single) => {
+                    let (target, is_plain) = self.file_target(destination, Path::new(name))?;
+                    self.item(target.clone(), &single.item(), first)?;
+                    is_plain.then_some(target)
                 }
                 Group::Inline(name, text) => {
-                    let (target, single) = self.file_target(
+                    let (target, is_plain) = self.file_target(
                         destination,
                         Path::new(name.rsplit('/').next().unwrap_or(name)),
                     )?;
                     self.inline(target.clone(), text)?;
-                    single.then_some(target)
+                    is_plain.then_some(target)
                 }
             };
             if let Some(target) = single
@@ -214,6 +252,53 @@ impl<'a> Placing<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Places the items of the last group, but for what is in directories that are new.
+    fn last_items(
+        &mut self,
+        target: PathBuf,
+        items: &'a Items,
+        first: usize,
+    ) -> Result<(), CopyError> {
+        let mut next = 0;
+        if let Some(entry) = self.new_directory(&target) {
+            (entry.below, next) = (0..items.len(), items.len());
+        }
+        while next < items.len() {
+            let (mut path, mut is_new) = (PathBuf::new(), false);
+            items.each(next..next + 1, &mut |index, item| {
+                path = target.join(item.relative);
+                is_new = item.meta.is_directory() && self.kind(&path)?.is_none();
+                self.item(path.clone(), &item, first + index)
+            })?;
+            next = match self.new_directory(&path).filter(|_| is_new) {
+                Some(entry) => {
+                    entry.below = next + 1..items.end_of(next);
+                    entry.below.end
+                }
+                None => next + 1,
+            };
+        }
+        self.last = Some(Last {
+            items,
+            first,
+            target,
+        });
+        Ok(())
+    }
+
+    /// The entry of a directory that is in this layer, and neither below it nor holds anything.
+    fn new_directory(&mut self, path: &Path) -> Option<&mut Entry> {
+        let is_below = self
+            .below
+            .is_some_and(|below| !matches!(below.meta(path), Ok(None)));
+        let mut from = self.entries.range_mut(path.to_owned()..);
+        let (found, entry) = from.next().filter(|_| !is_below)?;
+        let is_empty = from
+            .next()
+            .is_none_or(|(after, _)| !after.starts_with(path));
+        (found == path && entry.kind() == Kind::Directory && is_empty).then_some(entry)
     }
 
     /// The final path of a file, and whether the destination itself is that path.
@@ -238,13 +323,7 @@ impl<'a> Placing<'a> {
         Ok((path, true))
     }
 
-    fn items(&mut self, target: &Path, items: &[Item]) -> Result<(), CopyError> {
-        items
-            .iter()
-            .try_for_each(|item| self.item(target.join(&item.relative), item))
-    }
-
-    fn item(&mut self, path: PathBuf, item: &Item) -> Result<(), CopyError> {
+    fn item(&mut self, path: PathBuf, item: &Item<'_>, number: usize) -> Result<(), CopyError> {
         let directory = item.meta.is_directory();
         match self.kind(&path)? {
             Some(Kind::Directory) if !directory => {
@@ -263,55 +342,9 @@ impl<'a> Placing<'a> {
             }
             _ => {}
         }
-        let content = self.content(&path, item);
-        let entry = self.entry(content, &item.meta);
+        let entry = self.look.item(item, number);
         self.entries.insert(path, entry);
         Ok(())
-    }
-
-    fn content(&mut self, path: &Path, item: &Item) -> Content {
-        let source = item.source.clone();
-        match item.meta.kind {
-            Kind::Directory => Content::Directory(Some(source)),
-            Kind::Symlink => Content::Symlink(source),
-            Kind::Fifo | Kind::Socket => Content::Fifo,
-            Kind::Block(major, minor) => Content::Device(true, major, minor),
-            Kind::Character(major, minor) => Content::Device(false, major, minor),
-            Kind::File if item.meta.links > 1 => match self.linked.get(&item.meta.id) {
-                // A link must come after its target, and members are written in the order of their paths.
-                Some(first) if first.as_path() < path && self.entries.contains_key(first) => {
-                    Content::HardLink(first.clone())
-                }
-                _ => {
-                    self.linked.insert(item.meta.id, path.to_owned());
-                    Content::File(source)
-                }
-            },
-            Kind::File => Content::File(source),
-        }
-    }
-
-    fn entry(&self, content: Content, meta: &Meta) -> Entry {
-        let kept = if self.keep_owner {
-            Owner {
-                uid: meta.uid,
-                gid: meta.gid,
-            }
-        } else {
-            Owner::default()
-        };
-        let mode = match self.mode {
-            Some(change) if meta.kind != Kind::Symlink => {
-                change.apply(meta.mode, meta.is_directory())
-            }
-            _ => meta.mode,
-        };
-        Entry {
-            content,
-            mode,
-            owner: self.owner.unwrap_or(kept),
-            mtime: meta.mtime,
-        }
     }
 
     fn inline(&mut self, path: PathBuf, text: &str) -> Result<(), CopyError> {
@@ -322,15 +355,10 @@ impl<'a> Placing<'a> {
                 by: "a file",
             });
         }
-        let mode = self
-            .mode
-            .map_or(INLINE_MODE, |change| change.apply(INLINE_MODE, false));
-        let entry = Entry {
-            content: Content::Inline(text.to_owned()),
-            mode,
-            owner: self.owner.unwrap_or_default(),
-            mtime: self.now,
-        };
+        let change = self.look.mode;
+        let mode = change.map_or(INLINE_MODE, |change| change.apply(INLINE_MODE, false));
+        let owner = self.look.owner.unwrap_or_default();
+        let entry = Entry::new(Content::Inline(text.to_owned()), mode, owner, self.now);
         self.entries.insert(path, entry);
         Ok(())
     }
@@ -377,7 +405,104 @@ impl<'a> Placing<'a> {
     }
 }
 
+impl Look<'_> {
+    /// The entry that an item becomes.
+    fn item(&self, item: &Item<'_>, number: usize) -> Entry {
+        let source = item.source.to_owned();
+        let content = match item.meta.kind {
+            Kind::Directory => Content::Directory(Some(source)),
+            Kind::Symlink => Content::Symlink(source),
+            Kind::Fifo | Kind::Socket => Content::Fifo,
+            Kind::Block(major, minor) => Content::Device(true, major, minor),
+            Kind::Character(major, minor) => Content::Device(false, major, minor),
+            Kind::File => Content::File(source),
+        };
+        let has_links = item.meta.kind == Kind::File && item.meta.links > 1;
+        Entry {
+            links: has_links.then_some(item.meta.id),
+            ..self.entry(content, &item.meta, number)
+        }
+    }
+
+    fn entry(&self, content: Content, meta: &Meta, number: usize) -> Entry {
+        let kept = if self.keep_owner {
+            Owner {
+                uid: meta.uid,
+                gid: meta.gid,
+            }
+        } else {
+            Owner::default()
+        };
+        let mode = match self.mode {
+            Some(change) if meta.kind != Kind::Symlink => {
+                change.apply(meta.mode, meta.is_directory())
+            }
+            _ => meta.mode,
+        };
+        Entry {
+            item: Some(number),
+            ..Entry::new(content, mode, self.owner.unwrap_or(kept), meta.mtime)
+        }
+    }
+}
+
+impl Placed<'_> {
+    /// Tells the members by their paths, parents before children, until one fails. The first name
+    /// of a file that has several is the file, the others are links to it.
+    ///
+    /// # Errors
+    /// What `tell` fails with.
+    pub fn each<E>(&self, tell: &mut dyn FnMut(&Path, &Entry) -> Result<(), E>) -> Result<(), E> {
+        let mut names: HashMap<(u64, u64), PathBuf> = HashMap::new();
+        let mut tell = |path: &Path, entry: &Entry| match entry.links {
+            None => tell(path, entry),
+            Some(id) => match names.get(&id) {
+                Some(first) => {
+                    let content = Content::HardLink(first.clone());
+                    tell(path, &entry.with(content))
+                }
+                None => {
+                    names.insert(id, path.to_owned());
+                    tell(path, entry)
+                }
+            },
+        };
+        for (path, entry) in &self.entries {
+            tell(path, entry)?;
+            if let Some(last) = &self.last {
+                let mut below = PathBuffer::default();
+                last.items.each(entry.below.clone(), &mut |index, item| {
+                    let path = below.join([&last.target, item.relative, Path::new("")]);
+                    tell(path, &self.look.item(&item, last.first + index))
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Entry {
+    fn new(content: Content, mode: u32, owner: Owner, mtime: Time) -> Self {
+        Self {
+            content,
+            mode,
+            owner,
+            mtime,
+            item: None,
+            links: None,
+            below: 0..0,
+        }
+    }
+
+    /// The same with another content.
+    fn with(&self, content: Content) -> Self {
+        Self {
+            content,
+            below: 0..0,
+            ..*self
+        }
+    }
+
     fn kind(&self) -> Kind {
         match self.content {
             Content::Directory(_) | Content::Existing => Kind::Directory,

@@ -1,4 +1,5 @@
 use super::*;
+use crate::tree::walk::Walked;
 use std::ffi::OsString;
 use std::os::unix::fs::symlink;
 
@@ -28,29 +29,39 @@ fn meta(kind: Kind, mode: u32) -> Meta {
     }
 }
 
-fn item(relative: &str, kind: Kind) -> Item {
-    Item {
-        source: Path::new("src").join(relative),
-        relative: relative.into(),
-        meta: meta(kind, 0o640),
-    }
-}
-
 fn file(name: &str) -> Group {
-    Group::File(
-        OsString::from(name),
-        Item {
-            source: name.into(),
-            ..item("", Kind::File)
-        },
-    )
+    let single = Single {
+        source: name.into(),
+        meta: meta(Kind::File, 0o640),
+    };
+    Group::File(OsString::from(name), single)
 }
 
 fn directory(items: &[(&str, Kind)]) -> Group {
-    Group::Directory(
-        meta(Kind::Directory, 0o700),
-        items.iter().map(|(path, kind)| item(path, *kind)).collect(),
-    )
+    let found = items.iter();
+    group(found.map(|(path, kind)| (*path, meta(*kind, 0o640))))
+}
+
+fn group<'a>(found: impl Iterator<Item = (&'a str, Meta)>) -> Group {
+    let walked = Walked::of(found.map(|(path, meta)| (Path::new(path), meta)));
+    let items = Items::new(Path::new("src"), walked);
+    Group::Directory(meta(Kind::Directory, 0o700), items)
+}
+
+/// All that will be told, by path.
+fn told(placed: &Placed<'_>) -> BTreeMap<PathBuf, Entry> {
+    let (mut told, mut paths) = (BTreeMap::new(), Vec::new());
+    let each = placed.each(&mut |path, entry| {
+        paths.push(path.to_owned());
+        told.insert(path.to_owned(), entry.with(entry.content.clone()));
+        Ok::<_, ()>(())
+    });
+    each.unwrap();
+    assert!(
+        paths.iter().eq(told.keys()),
+        "each once, in order: {paths:?}"
+    );
+    told
 }
 
 fn placed(groups: &[Group], destination: &str) -> Result<Vec<String>, String> {
@@ -68,9 +79,7 @@ fn placed(groups: &[Group], destination: &str) -> Result<Vec<String>, String> {
         };
         format!("{}{slash} {:o}", path.display(), entry.mode)
     };
-    let made = placing
-        .finish()
-        .unwrap()
+    let made = told(&placing.finish().unwrap())
         .into_iter()
         .filter(|(_, entry)| entry.content != Content::Existing);
     Ok(made.map(shown).collect())
@@ -99,10 +108,9 @@ fn a_layer_names_all_its_directories() {
     let dir = below();
     let root = Root::open(dir.path()).unwrap();
     let mut placing = Placing::new(Some(&root), None, false, None, Time::default());
-    placing
-        .place(&[file("a")], "/lib/", &|_| Ok(false))
-        .unwrap();
-    let entries = placing.finish().unwrap();
+    let groups = [file("a")];
+    placing.place(&groups, "/lib/", &|_| Ok(false)).unwrap();
+    let entries = told(&placing.finish().unwrap());
     assert_eq!(
         entries
             .keys()
@@ -117,9 +125,9 @@ fn a_layer_names_all_its_directories() {
 fn directories_give_their_content() {
     let group = || {
         directory(&[
+            ("g", Kind::Symlink),
             ("old", Kind::Directory),
             ("old/f", Kind::File),
-            ("g", Kind::Symlink),
         ])
     };
     assert_eq!(
@@ -156,15 +164,12 @@ fn what_cannot_be_replaced_is_named() {
 
 #[test]
 fn owners_and_hard_links() {
-    let linked = |relative: &str| Item {
-        meta: Meta {
-            links: 2,
-            id: (1, 2),
-            ..meta(Kind::File, 0o644)
-        },
-        ..item(relative, Kind::File)
+    let linked = Meta {
+        links: 2,
+        id: (1, 2),
+        ..meta(Kind::File, 0o644)
     };
-    let group = Group::Directory(meta(Kind::Directory, 0o755), vec![linked("a"), linked("b")]);
+    let group = group([("a", linked), ("b", linked)].into_iter());
     let mut placing = Placing::new(
         None,
         Some(Owner { uid: 9, gid: 9 }),
@@ -175,15 +180,16 @@ fn owners_and_hard_links() {
     placing
         .place(std::slice::from_ref(&group), "/d/", &|_| Ok(false))
         .unwrap();
-    let entries = placing.finish().unwrap();
+    let entries = told(&placing.finish().unwrap());
     assert_eq!(entries[Path::new("d")].owner.uid, 9);
     assert_eq!(
         entries[Path::new("d/b")].content,
         Content::HardLink("d/a".into())
     );
     let mut placing = Placing::new(None, None, true, None, Time::default());
-    placing.place(&[group], "/d/", &|_| Ok(false)).unwrap();
-    let entries = placing.finish().unwrap();
+    let groups = [group];
+    placing.place(&groups, "/d/", &|_| Ok(false)).unwrap();
+    let entries = told(&placing.finish().unwrap());
     assert_eq!(
         (
             entries[Path::new("d")].owner.uid,
@@ -191,4 +197,77 @@ fn owners_and_hard_links() {
         ),
         (0, 5)
     );
+}
+
+#[test]
+fn what_is_in_new_directories_is_told_all_the_same() {
+    let items = || {
+        directory(&[
+            ("new", Kind::Directory),
+            ("new/b", Kind::Directory),
+            ("new/b/c", Kind::File),
+            ("new/z", Kind::File),
+            ("new-er", Kind::File),
+            ("old", Kind::Directory),
+            ("old/f", Kind::File),
+        ])
+    };
+    let below = |target: &str| {
+        ["", "/b", "/b/c", "/z"]
+            .iter()
+            .map(|path| format!("{target}new{path}"))
+            .chain(["new-er", "old", "old/f"].map(|path| format!("{target}{path}")))
+            .collect::<Vec<_>>()
+    };
+    let names = |groups: &[Group], destination: &str| -> Vec<String> {
+        let told = placed(groups, destination).unwrap().into_iter();
+        let name = |line: String| {
+            line.split_once(' ')
+                .unwrap()
+                .0
+                .trim_end_matches('/')
+                .to_owned()
+        };
+        told.map(name).collect()
+    };
+    assert_eq!(names(&[items()], "/app"), below("app/"));
+    assert_eq!(names(&[items()], "/"), below(""));
+    assert_eq!(names(&[items()], "/n/m")[2..], below("n/m/"));
+    // What comes first is in the way of nothing.
+    assert_eq!(names(&[items(), items()], "/app"), below("app/"));
+    let all = names(&[file("a"), items(), file("z")], "/n/");
+    assert_eq!(all[1], "n/a");
+    let expected = [below("n/"), vec!["n/z".to_owned()]].concat();
+    assert_eq!(all[2..], expected);
+}
+
+#[test]
+fn links_lead_to_the_file_that_is_told_first() {
+    let linked = |inode| Meta {
+        links: 3,
+        id: (1, inode),
+        ..meta(Kind::File, 0o644)
+    };
+    let directory = meta(Kind::Directory, 0o755);
+    let first = [("x", linked(1)), ("y", linked(1))];
+    let second = [
+        ("a", directory),
+        ("a/l", linked(1)),
+        ("x", linked(2)),
+        ("z", linked(2)),
+    ];
+    let groups = [group(first.into_iter()), group(second.into_iter())];
+    let mut placing = Placing::new(None, None, true, None, Time::default());
+    placing.place(&groups, "/d/", &|_| Ok(false)).unwrap();
+    let entries = told(&placing.finish().unwrap());
+    let content = |path: &str| entries[Path::new(path)].content.clone();
+    assert_eq!(content("d/a/l"), Content::File("src/a/l".into()));
+    assert_eq!(content("d/x"), Content::File("src/x".into()));
+    assert_eq!(
+        content("d/y"),
+        Content::HardLink("d/a/l".into()),
+        "x is another file now"
+    );
+    assert_eq!(content("d/z"), Content::HardLink("d/x".into()));
+    assert_eq!(entries[Path::new("d/z")].item, Some(5));
 }

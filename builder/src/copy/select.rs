@@ -1,11 +1,12 @@
 //! Which files a COPY means.
 
 use super::CopyError;
+use super::items::{Group, Items, Single};
 use crate::dockerfile::suggest;
 use crate::pattern::glob::{self, Glob};
 use crate::pattern::ignore::{Matched, Rules};
 use crate::plan::CopySource;
-use crate::tree::walk::{Excluding, Filter, Found, walk};
+use crate::tree::walk::{Excluding, Filter, survey};
 use crate::tree::{Kind, Meta, Root, TreeError};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -21,28 +22,6 @@ pub struct Origin<'a> {
     pub ignore_file: Option<&'a str>,
     /// What it is, for messages.
     pub name: &'static str,
-}
-
-/// What one source, or one match of its pattern, stands for.
-#[derive(Debug)]
-pub enum Group {
-    /// A single file or symbolic link's target, and the name to give it in a directory.
-    File(OsString, Item),
-    /// A directory: what is below it, and the directory's own permissions.
-    Directory(Meta, Vec<Item>),
-    /// Text from the Dockerfile.
-    Inline(String, String),
-}
-
-/// A file, directory or special file to copy.
-#[derive(Debug, Clone)]
-pub struct Item {
-    /// Where it is in the origin, free of symbolic links.
-    pub source: PathBuf,
-    /// Where it goes below the group's target; empty for a single file.
-    pub relative: PathBuf,
-    /// What it is.
-    pub meta: Meta,
 }
 
 /// Finds what `sources` mean in `origin`, leaving out `exclude`.
@@ -100,14 +79,11 @@ fn group(
         return Ok(None);
     }
     if !meta.is_directory() {
-        return Ok(Some(Group::File(
-            name,
-            Item {
-                source: resolved,
-                relative: PathBuf::new(),
-                meta,
-            },
-        )));
+        let single = Single {
+            source: resolved,
+            meta,
+        };
+        return Ok(Some(Group::File(name, single)));
     }
     let both = Both {
         outer: Excluding(origin.rules),
@@ -120,18 +96,10 @@ fn group(
     )))
 }
 
-fn items(origin: &Origin<'_>, start: &Path, filter: &dyn Filter) -> Result<Vec<Item>, CopyError> {
-    let found = walk(origin.root, start, &shown(start), filter)?;
-    let item = |found: Found| Item {
-        source: start.join(&found.relative),
-        relative: found.relative,
-        meta: found.meta,
-    };
-    Ok(found
-        .into_iter()
-        .filter(|found| found.meta.kind != Kind::Socket)
-        .map(item)
-        .collect())
+fn items(origin: &Origin<'_>, start: &Path, filter: &dyn Filter) -> Result<Items, CopyError> {
+    let mut found = survey(origin.root, start, &shown(start), filter)?;
+    found.retain(|meta| meta.kind != Kind::Socket);
+    Ok(Items::new(start, found))
 }
 
 /// `--parents`: what `pattern` matches below `start`, with its directories.
@@ -234,7 +202,7 @@ fn children(origin: &Origin<'_>, path: &Path) -> Result<Vec<OsString>, TreeError
         .root
         .list(&resolved)?
         .iter()
-        .map(|(name, _)| name.clone())
+        .map(|(name, _)| name.to_owned())
         .collect())
 }
 

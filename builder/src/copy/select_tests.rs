@@ -1,4 +1,5 @@
 use super::*;
+use crate::copy::items::Item;
 use std::os::unix::fs::symlink;
 
 fn scene() -> tempfile::TempDir {
@@ -49,11 +50,14 @@ fn found(sources: &[CopySource], rules: &str, exclude: &[&str]) -> Result<Vec<St
                 name.to_string_lossy(),
                 item.source.display()
             )),
-            Group::Directory(_, items) => all.extend(
-                items
-                    .iter()
-                    .map(|item| format!("+{}", item.relative.display())),
-            ),
+            Group::Directory(_, items) => {
+                let mut tell = |_, item: Item<'_>| {
+                    assert!(item.source.ends_with(item.relative));
+                    all.push(format!("+{}", item.relative.display()));
+                    Ok::<_, ()>(())
+                };
+                items.each(0..items.len(), &mut tell).unwrap();
+            }
             Group::Inline(name, _) => all.push(format!("<{name}")),
         }
     }

@@ -3,16 +3,16 @@
 use super::inputs::copy_view;
 use super::{Executor, StepError};
 use crate::cache::Key;
-use crate::context::{Context, Print};
-use crate::copy::digest::{Digested, View, digest, placed, printed};
-use crate::copy::place::{Entries, Placing};
-use crate::copy::select::{Group, Origin as SelectOrigin, select};
+use crate::context::{Context, Fingerprint, HashIndex};
+use crate::copy::digest::{Digested, View, digest, placed};
+use crate::copy::items::{Group, Single};
+use crate::copy::place::{Placed, Placing};
+use crate::copy::select::{Origin as SelectOrigin, select};
 use crate::copy::{CopyError, archive, layer};
 use crate::pattern::ignore::Rules;
 use crate::plan::{Copy, CopySource, Directory, Origin, Step, Tree};
+use crate::tree::Root;
 use crate::tree::owner;
-use crate::tree::{Meta, Root, TreeError};
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use teu_store::DiffId;
@@ -97,9 +97,14 @@ impl Executor<'_> {
         parent: &[DiffId],
         mut keys: Vec<Key>,
     ) -> Result<(DiffId, bool), StepError> {
-        let content = self.content(origin, copy, groups)?;
+        let own = HashIndex::forgetful();
+        let hashes = match copy.origin.is_context() {
+            true => &self.context(copy.origin).hashes,
+            false => &own,
+        };
+        let content = digest(origin, groups, &copy_view(copy), hashes)?;
         keys.push(self.copy_content_key(copy, &content.sum, parent)?);
-        let inputs = || self.copy_inputs(step, copy, origin, groups, &content);
+        let inputs = || Ok(self.copy_inputs(step, copy, origin, groups, &content));
         self.cached(index, &keys, inputs, || {
             self.copy_layer(index, origin, copy, groups, &content)
         })
@@ -139,30 +144,12 @@ impl Executor<'_> {
         select(origin, &copy.sources, &exclude)
     }
 
-    fn content(
-        &self,
-        origin: &SelectOrigin<'_>,
-        copy: &Copy,
-        groups: &[Group],
-    ) -> Result<Digested, CopyError> {
-        let view = copy_view(copy);
-        let context = copy.origin.is_context().then(|| self.context(copy.origin));
-        let fingerprints =
-            |root: &Root, files: &[(&Path, Meta)]| -> Result<Vec<Print>, TreeError> {
-                match context {
-                    Some(context) => context.hashes.fingerprints(root, files),
-                    None => crate::context::hash_files(root, files),
-                }
-            };
-        digest(origin, groups, &view, &fingerprints)
-    }
-
     /// What a file or directory of the context holds, for a RUN that mounts it.
     pub(super) fn context_content(
         &self,
         context: Origin,
         path: &Path,
-    ) -> Result<(Vec<Group>, Digested), CopyError> {
+    ) -> Result<(Vec<Group>, Digested<'_>), CopyError> {
         self.content_in(&self.context_origin(context), context, path)
     }
 
@@ -171,7 +158,7 @@ impl Executor<'_> {
         &self,
         context: Origin,
         path: &Path,
-    ) -> Result<Digested, CopyError> {
+    ) -> Result<Digested<'_>, CopyError> {
         let root = self.context(context).root.again()?;
         let origin = SelectOrigin {
             root: &root,
@@ -185,7 +172,7 @@ impl Executor<'_> {
         origin: &SelectOrigin<'_>,
         context: Origin,
         path: &Path,
-    ) -> Result<(Vec<Group>, Digested), CopyError> {
+    ) -> Result<(Vec<Group>, Digested<'_>), CopyError> {
         let source = CopySource::Path {
             path: path.to_string_lossy().into_owned(),
             keep: None,
@@ -196,9 +183,7 @@ impl Executor<'_> {
             owners: false,
         };
         let hashes = &self.context(context).hashes;
-        let digested = digest(origin, &groups, &view, &|root, files| {
-            hashes.fingerprints(root, files)
-        })?;
+        let digested = digest(origin, &groups, &view, hashes)?;
         Ok((groups, digested))
     }
 
@@ -208,7 +193,7 @@ impl Executor<'_> {
         origin: &SelectOrigin<'_>,
         copy: &Copy,
         groups: &[Group],
-        content: &Digested,
+        content: &Digested<'_>,
     ) -> Result<(DiffId, bool), StepError> {
         let below = self.view(self.plan.steps[index].parent)?;
         let owner = copy
@@ -226,16 +211,11 @@ impl Executor<'_> {
             copy.mode.as_ref(),
             self.epoch.now(),
         );
-        let is_archive = |item: &crate::copy::select::Item| {
-            Ok(copy.unpack && archive::is_archive(origin.root, item)?)
-        };
+        let is_archive = |file: &Single| Ok(copy.unpack && archive::is_archive(origin.root, file)?);
         placing.place(groups, &copy.destination, &is_archive)?;
         let entries = placing.finish()?;
-        let prints: HashMap<&Path, &Print> = printed(groups)
-            .map(|item| item.source.as_path())
-            .zip(&content.prints)
-            .collect();
-        self.write(index, &entries, &prints, Some(origin.root), below)
+        let key = placed(&entries, Some(&content.reading()), Some(origin.root), below)?;
+        self.write(index, &entries, &key, Some(origin.root), below)
     }
 
     /// `WORKDIR`: a layer with the directories that are missing.
@@ -251,19 +231,21 @@ impl Executor<'_> {
             Placing::new(below.as_deref(), Some(owner), false, None, self.epoch.now());
         placing.make_directories(Path::new(&directory.path))?;
         let entries = placing.finish()?;
-        self.write(index, &entries, &HashMap::new(), None, below.as_deref())
+        let key = placed(&entries, None, None, below.as_deref())?;
+        self.write(index, &entries, &key, None, below.as_deref())
     }
 
-    /// The layer of these entries. The same entries make the same layer, above whatever tree.
+    /// The layer of these entries, whose digest is `key`. The same entries make the same layer,
+    /// above whatever tree.
     fn write(
         &self,
         index: usize,
-        entries: &Entries,
-        prints: &HashMap<&Path, &Print>,
+        entries: &Placed<'_>,
+        key: &Fingerprint,
         origin: Option<&Root>,
         below: Option<&Root>,
     ) -> Result<(DiffId, bool), StepError> {
-        let key = self.placed_key(&placed(entries, prints, origin, below)?)?;
+        let key = self.placed_key(key)?;
         let latest = self.epoch.0;
         self.known_or(index, &key, || {
             self.storage.write_layer(|out| {

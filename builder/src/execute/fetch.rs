@@ -4,7 +4,8 @@ use super::copy::NO_RULES;
 use super::{Executor, StepError};
 use crate::cache::{Key, Outcome};
 use crate::copy::CopyError;
-use crate::copy::select::{Group, Item, Origin as SelectOrigin, select};
+use crate::copy::items::{Group, Single};
+use crate::copy::select::{Origin as SelectOrigin, select};
 use crate::pattern::ignore::Rules;
 use crate::plan::{Copy, CopySource, Step};
 use crate::remote::git::{Commit, SecretOf};
@@ -146,12 +147,8 @@ impl Executor<'_> {
                     if exclude.excludes(&source.name) {
                         continue;
                     }
-                    let item = Item {
-                        source: path,
-                        relative: PathBuf::new(),
-                        meta,
-                    };
-                    groups.push(Group::File(source.name.clone().into(), item));
+                    let single = Single { source: path, meta };
+                    groups.push(Group::File(source.name.clone().into(), single));
                 }
                 Resolved::Git(source, commit) => {
                     let checkout = folder.join(&name);

@@ -1,17 +1,66 @@
 //! What a step's key is made of, in words; the counterpart of `key.rs`, made only for steps that ran.
 
 use super::{Executor, StepError};
-use crate::cache::{Below, FileInput, Inputs};
-use crate::copy::digest::{Digested, View, printed};
-use crate::copy::select::{Group, Item, Origin as SelectOrigin};
+use crate::cache::{Below, FileInput, FileInputs, Inputs};
+use crate::copy::digest::{Digested, View};
+use crate::copy::items::{All, Group, Item};
+use crate::copy::select::Origin as SelectOrigin;
 use crate::plan::{Copy, CopySource, Directory, Mount, MountKind, Origin, Run, Step, Tree};
-use crate::tree::{Kind, Root};
+use crate::tree::{Kind, Root, TreeError};
 use sha2::{Digest as _, Sha256};
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 
 /// Bytes of a hash that are kept to tell two contents apart, in a record that decides nothing.
 const HASH_BYTES: usize = 8;
+
+/// A step's inputs; its files, of which there may be many, are told one by one.
+pub(super) struct Described<'a> {
+    pub(super) inputs: Inputs,
+    pub(super) files: Vec<Box<dyn FileInputs + 'a>>,
+}
+
+impl From<Inputs> for Described<'_> {
+    fn from(inputs: Inputs) -> Self {
+        Self {
+            inputs,
+            files: Vec::new(),
+        }
+    }
+}
+
+/// The files of groups: borrowed ones of a copy, or the own ones of a mount.
+struct FilesOf<'a, G, D> {
+    root: &'a Root,
+    groups: G,
+    digested: D,
+    view: View<'a>,
+}
+
+impl<'a, G: AsRef<[Group]>, D: Borrow<Digested<'a>>> FileInputs for FilesOf<'a, G, D> {
+    fn each(&self, tell: &mut dyn FnMut(&str, &FileInput) -> io::Result<()>) -> io::Result<()> {
+        let reading = self.digested.borrow().reading();
+        All::of(self.groups.as_ref()).each(&mut |number, item| {
+            let mut file = file_input(&item, &self.view);
+            let print = reading.print(number);
+            if item.meta.kind == Kind::File {
+                file.content = beginning(&print.content);
+            }
+            if print.xattrs.is_some() {
+                file.xattrs = xattrs(self.root, &item).map_err(io::Error::other)?;
+            }
+            if item.meta.kind == Kind::Symlink {
+                let target = self.root.read_link(item.source);
+                let target = target.map_err(io::Error::other)?;
+                file.kind = format!("link to {}", target.display());
+            }
+            let path = item.source.to_string_lossy();
+            tell(path.trim_start_matches('/'), &file)
+        })
+    }
+}
 
 impl Executor<'_> {
     /// What every step has.
@@ -74,7 +123,7 @@ impl Executor<'_> {
     }
 
     /// `RUN`.
-    pub(super) fn run_inputs(&self, step: &Step, run: &Run) -> Result<Inputs, StepError> {
+    pub(super) fn run_inputs(&self, step: &Step, run: &Run) -> Result<Described<'_>, StepError> {
         let mut inputs = self.common_inputs(step);
         let mut value = |name: &str, value: String| inputs.values.insert(name.to_owned(), value);
         value("the command", run.args.join(" "));
@@ -94,13 +143,18 @@ impl Executor<'_> {
             };
             value(&format!("{kind} {name}"), text.to_owned());
         }
+        let mut described = Described::from(inputs);
         for mount in &run.mounts {
-            self.mount_inputs(mount, &mut inputs)?;
+            self.mount_inputs(mount, &mut described)?;
         }
-        Ok(inputs)
+        Ok(described)
     }
 
-    fn mount_inputs(&self, mount: &Mount, inputs: &mut Inputs) -> Result<(), StepError> {
+    fn mount_inputs<'a>(
+        &'a self,
+        mount: &Mount,
+        described: &mut Described<'a>,
+    ) -> Result<(), StepError> {
         let what = match &mount.kind {
             MountKind::Bind {
                 origin: origin @ (Origin::Context | Origin::Named(_) | Origin::Remote),
@@ -108,13 +162,17 @@ impl Executor<'_> {
                 writable,
             } => {
                 let (groups, digested) = self.context_content(*origin, Path::new(source))?;
-                let view = View {
-                    mode: None,
-                    owners: false,
-                };
                 let origin = self.context_origin(*origin);
-                self.add_files(inputs, &origin, &groups, &digested, &view)?;
-                inputs.ignored = origin.rules.texts().map(str::to_owned).collect();
+                described.inputs.ignored = origin.rules.texts().map(str::to_owned).collect();
+                described.files.push(Box::new(FilesOf {
+                    root: origin.root,
+                    groups,
+                    digested,
+                    view: View {
+                        mode: None,
+                        owners: false,
+                    },
+                }));
                 format!("{source} of the context, writable: {writable}")
             }
             MountKind::Bind {
@@ -146,21 +204,20 @@ impl Executor<'_> {
                 id, mode, uid, gid, ..
             } => format!("the agent {id}, {mode:o} {uid}:{gid}"),
         };
-        inputs
-            .values
-            .insert(format!("the mount {}", mount.target), what);
+        let values = &mut described.inputs.values;
+        values.insert(format!("the mount {}", mount.target), what);
         Ok(())
     }
 
     /// `COPY` and `ADD`.
-    pub(super) fn copy_inputs(
+    pub(super) fn copy_inputs<'a>(
         &self,
         step: &Step,
-        copy: &Copy,
-        origin: &SelectOrigin<'_>,
-        groups: &[Group],
-        digested: &Digested,
-    ) -> Result<Inputs, StepError> {
+        copy: &'a Copy,
+        origin: &SelectOrigin<'a>,
+        groups: &'a [Group],
+        digested: &'a Digested<'a>,
+    ) -> Described<'a> {
         let mut inputs = self.common_inputs(step);
         let mut value = |name: &str, value: String| inputs.values.insert(name.to_owned(), value);
         value("the destination", copy.destination.clone());
@@ -173,43 +230,16 @@ impl Executor<'_> {
                 value(&format!("the heredoc {name}"), content.clone());
             }
         }
-        let view = copy_view(copy);
-        self.add_files(&mut inputs, origin, groups, digested, &view)?;
         inputs.ignored = origin.rules.texts().map(str::to_owned).collect();
-        Ok(inputs)
-    }
-
-    fn add_files(
-        &self,
-        inputs: &mut Inputs,
-        origin: &SelectOrigin<'_>,
-        groups: &[Group],
-        digested: &Digested,
-        view: &View<'_>,
-    ) -> Result<(), StepError> {
-        for (item, print) in printed(groups).zip(&digested.prints) {
-            let mut file = file_input(item, view);
-            if item.meta.kind == Kind::File {
-                file.content = beginning(&print.content);
-            }
-            if print.xattrs.is_some() {
-                file.xattrs = xattrs(origin.root, item)?;
-            }
-            inputs.files.insert(shown(item), file);
+        Described {
+            inputs,
+            files: vec![Box::new(FilesOf {
+                root: origin.root,
+                groups,
+                digested,
+                view: copy_view(copy),
+            })],
         }
-        let others = groups
-            .iter()
-            .flat_map(Group::items)
-            .filter(|item| !matches!(item.meta.kind, Kind::File | Kind::Directory));
-        for item in others {
-            let mut file = file_input(item, view);
-            if item.meta.kind == Kind::Symlink {
-                let target = origin.root.read_link(&item.source)?;
-                file.kind = format!("link to {}", target.display());
-            }
-            inputs.files.insert(shown(item), file);
-        }
-        Ok(())
     }
 }
 
@@ -221,14 +251,7 @@ pub(super) fn copy_view(copy: &Copy) -> View<'_> {
     }
 }
 
-fn shown(item: &Item) -> String {
-    item.source
-        .to_string_lossy()
-        .trim_start_matches('/')
-        .to_owned()
-}
-
-fn file_input(item: &Item, view: &View<'_>) -> FileInput {
+fn file_input(item: &Item<'_>, view: &View<'_>) -> FileInput {
     let kind = match item.meta.kind {
         Kind::File => "file",
         Kind::Directory => "directory",
@@ -245,8 +268,8 @@ fn file_input(item: &Item, view: &View<'_>) -> FileInput {
     }
 }
 
-fn xattrs(root: &Root, item: &Item) -> Result<BTreeMap<String, String>, StepError> {
-    let pairs = root.xattrs(&item.source)?.into_iter().map(|(name, value)| {
+fn xattrs(root: &Root, item: &Item<'_>) -> Result<BTreeMap<String, String>, TreeError> {
+    let pairs = root.xattrs(item.source)?.into_iter().map(|(name, value)| {
         (
             name.to_string_lossy().into_owned(),
             beginning(&Sha256::digest(&value)),

@@ -18,8 +18,10 @@ mod upper;
 
 pub use run::RunError;
 
+use inputs::Described;
+
 use crate::agents::Agent;
-use crate::cache::{BuildLog, Inputs, Key, LoggedStep, Outcome, StepCache};
+use crate::cache::{BuildLog, Key, LoggedStep, Outcome, StepCache};
 use crate::cancel::Cancel;
 use crate::context::Context;
 use crate::copy::CopyError;
@@ -328,7 +330,7 @@ impl<'a> Executor<'a> {
             Operation::Copy(copy) => self.copy(index, step, copy),
             Operation::Directory(directory) => {
                 let key = self.directory_key(directory, parent)?;
-                let inputs = || Ok(self.directory_inputs(step, directory));
+                let inputs = || Ok(self.directory_inputs(step, directory).into());
                 self.cached(index, &[key], inputs, || {
                     self.make_directory(index, directory, step.parent)
                 })
@@ -345,11 +347,11 @@ impl<'a> Executor<'a> {
 
     /// The layer of an earlier build under one of `keys`, else what `make` makes or finds,
     /// remembered under all of them; and whether it was found.
-    fn cached(
+    fn cached<'i>(
         &self,
         index: usize,
         keys: &[Key],
-        inputs: impl FnOnce() -> Result<Inputs, StepError>,
+        inputs: impl FnOnce() -> Result<Described<'i>, StepError>,
         make: impl FnOnce() -> Result<(DiffId, bool), StepError>,
     ) -> Result<(DiffId, bool), StepError> {
         let Some(last) = keys.last().filter(|_| !self.rehearsal) else {
@@ -377,7 +379,7 @@ impl<'a> Executor<'a> {
             self.note(index, Outcome::Reused);
             return Ok((layer, true));
         }
-        let inputs = inputs()?;
+        let Described { inputs, files } = inputs()?;
         let outcome = if self.settings.no_cache {
             Outcome::Forced
         } else if lost {
@@ -389,7 +391,7 @@ impl<'a> Executor<'a> {
             }
         };
         if !is_doubted {
-            self.cache.explain(last, &inputs);
+            self.cache.explain(last, &inputs, &files);
         }
         self.note(index, outcome);
         Ok((layer, false))

@@ -1,16 +1,18 @@
 //! One tree, named by its descriptor.
 
+use super::listing::{Listing, Names};
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags, openat2, readlinkat, statx,
+    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, StatxFlags, openat2, readlinkat, statx,
 };
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use teu_store::identity;
 
 /// How often a lookup that a rename on the host disturbed is asked again; `openat2(2)`, EAGAIN.
@@ -21,6 +23,9 @@ const LINKS_MAX: usize = 40;
 
 /// Largest extended attribute, in bytes; the kernel's XATTR_SIZE_MAX.
 const XATTR_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of names that are asked for at once; `getdents64(2)`.
+const DIRECTORY_BYTES: usize = 32 * 1024;
 
 /// What could not be done in a tree.
 #[derive(Debug, thiserror::Error)]
@@ -98,12 +103,11 @@ pub struct Root {
     directory: OwnedFd,
     /// What directories were found to hold; `None` asks every time.
     listings: Option<Mutex<HashMap<PathBuf, Listing>>>,
+    /// Held while the directories of a tree are listed that are remembered.
+    turn: Mutex<()>,
     /// Owners, devices and attributes that could not be made here are written down beside the files.
     is_stated: bool,
 }
-
-/// The names in a directory, sorted by their bytes, and what they stand for.
-pub type Listing = Arc<[(OsString, Meta)]>;
 
 impl Root {
     /// Takes a directory descriptor as a root.
@@ -111,6 +115,7 @@ impl Root {
         Self {
             directory,
             listings: None,
+            turn: Mutex::default(),
             is_stated: false,
         }
     }
@@ -163,20 +168,10 @@ impl Root {
         })
     }
 
-    /// Whether a name was in its directory when that was listed; `None` if it never was.
-    pub fn was_seen(&self, path: &Path) -> Option<bool> {
-        let listings = self
-            .listings
-            .as_ref()?
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let listing = listings.get(path.parent()?)?;
-        let name = path.file_name()?;
-        Some(
-            listing
-                .binary_search_by(|(other, _)| other.as_os_str().cmp(name))
-                .is_ok(),
-        )
+    /// Waits for others that list the directories of this tree, if what they find is remembered.
+    pub(super) fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        let is_remembered = self.listings.is_some();
+        is_remembered.then(|| self.turn.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What a directory holds.
@@ -193,16 +188,13 @@ impl Root {
             return Ok(listing);
         }
         let directory = self.open_directory(path)?;
-        let mut found = Vec::new();
-        for name in names(directory.as_fd()).map_err(|source| error("list", path, source))? {
-            match self.meta_in(directory.as_fd(), &name) {
-                Ok(meta) => found.push((name, meta)),
-                // Removed since the directory was listed.
-                Err(Errno::NOENT) => {}
-                Err(source) => return Err(error("look up", &path.join(name), source)),
-            }
-        }
-        let listing = Listing::from(found);
+        let names = names(directory.as_fd()).map_err(|source| error("list", path, source))?;
+        let listing = names.list(|name| match self.meta_in(directory.as_fd(), name) {
+            Ok(meta) => Ok(Some(meta)),
+            // Removed since the directory was listed.
+            Err(Errno::NOENT) => Ok(None),
+            Err(source) => Err(error("look up", &path.join(name), source)),
+        })?;
         if let Some(listings) = &self.listings {
             lock(listings).insert(path.to_owned(), listing.clone());
         }
@@ -333,9 +325,29 @@ impl Root {
     /// # Errors
     /// As `flistxattr(2)` and `fgetxattr(2)`; a file system without attributes has none.
     pub fn xattrs(&self, path: &Path) -> Result<Vec<(OsString, Vec<u8>)>, TreeError> {
-        let file = self.open_file(path)?;
+        self.xattrs_of(&self.open_file(path)?, path)
+    }
+
+    /// The same of a file of this tree that is open; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Root::xattrs`].
+    pub fn xattrs_of(
+        &self,
+        file: &File,
+        path: &Path,
+    ) -> Result<Vec<(OsString, Vec<u8>)>, TreeError> {
         let found = xattrs(file.as_fd(), self.is_stated);
         found.map_err(|source| error("read attributes of", path, source))
+    }
+
+    /// What a file of this tree that is open is; `path` is for messages.
+    ///
+    /// # Errors
+    /// As `statx(2)`.
+    pub fn meta_of(&self, file: &File, path: &Path) -> Result<Meta, TreeError> {
+        let meta = self.meta_in(file.as_fd(), OsStr::new(""));
+        meta.map_err(|source| error("look up", path, source))
     }
 
     /// Whether an overlay marked the directory as hiding what is below it; overlayfs.rst, "opaque directories".
@@ -435,27 +447,30 @@ pub(crate) fn meta_at(directory: BorrowedFd<'_>, name: &OsStr) -> Result<Meta, E
     })
 }
 
-/// The names in an open directory, sorted by their bytes.
-pub(crate) fn names(directory: BorrowedFd<'_>) -> Result<Vec<OsString>, Errno> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(directory)? {
+/// The names in an open directory.
+fn names(directory: BorrowedFd<'_>) -> Result<Names, Errno> {
+    let mut names = Names::default();
+    let mut buffer = [MaybeUninit::uninit(); DIRECTORY_BYTES];
+    let mut entries = RawDir::new(directory, &mut buffer);
+    while let Some(entry) = entries.next() {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
-            names.push(OsStr::from_bytes(name).to_owned());
+            names.push(name).ok_or(Errno::OVERFLOW)?;
         }
     }
-    names.sort_unstable();
     Ok(names)
 }
 
 fn xattrs(file: BorrowedFd<'_>, is_stated: bool) -> Result<Vec<(OsString, Vec<u8>)>, Errno> {
-    let mut list = vec![0; XATTR_BYTES_MAX];
-    let length = match rustix::fs::flistxattr(file, list.as_mut_slice()) {
-        Ok(length) => length,
-        Err(Errno::NOTSUP | Errno::NOSYS) => 0,
+    // Most files have none: no room is needed for them.
+    match rustix::fs::flistxattr_query(file) {
+        Ok(0) | Err(Errno::NOTSUP | Errno::NOSYS) => return Ok(Vec::new()),
+        Ok(_) => {}
         Err(errno) => return Err(errno),
-    };
+    }
+    let mut list = vec![0; XATTR_BYTES_MAX];
+    let length = rustix::fs::flistxattr(file, list.as_mut_slice())?;
     let mut found = Vec::new();
     for name in list[..length].split(|byte| *byte == 0) {
         let shown = match is_stated {
