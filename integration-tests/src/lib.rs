@@ -28,6 +28,7 @@ pub mod shim;
 mod skip;
 pub mod support;
 pub mod tar;
+mod terminal;
 pub mod trace;
 pub mod tree;
 
@@ -36,6 +37,7 @@ pub use command::Outcome;
 pub use ordinary::is_root;
 pub use scene::{Scene, binary};
 pub use skip::{missing_command, skipped};
+pub use terminal::Terminal;
 
 /// Ends the running test as skipped, with the reason, which the runner counts.
 ///

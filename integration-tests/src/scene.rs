@@ -27,7 +27,7 @@ pub struct Scene {
 static HOST_NETWORK: OnceLock<File> = OnceLock::new();
 
 /// How long anything may take that is waited for: much on an emulated machine.
-const WAIT_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const WAIT_LIMIT: Duration = Duration::from_secs(60);
 
 impl Scene {
     /// A scene in a network namespace of its own, in which loopback is up; an

@@ -96,19 +96,15 @@ fn volumes_of_the_host_of_ours_and_of_the_container() {
 #[test]
 fn a_terminal_has_a_size_and_takes_keys() {
     let scene = scene("terminal");
-    skip_unless!(
-        scene,
-        !missing_command("script"),
-        "no script(1) to make a terminal with"
-    );
     let (teu, cgroup) = (teu_line(&scene), scene.cgroup());
     let run = format!("{teu} run --cgroup-parent {cgroup} --network none --rm -it busybox sh -c");
-    let typed = scene.shell(&format!(
-        "(sleep 2; printf 'key\\n'; sleep 1) | script -qec \"stty rows 33 cols 77; {run} 'stty size; tty; read x; echo got \\$x; exit 6'\" /dev/null || echo status $?"
-    ));
-    for part in ["33 77\r\n", "/dev/pts/0\r\n", "got key\r\n", "status 6"] {
-        assert!(typed.contains(part), "{part:?} not in {typed:?}");
-    }
+    let script = "stty size; tty; read x; echo got $x; exit 6";
+    let mut terminal = Terminal::line(&scene, &format!("{run} '{script}'"));
+    terminal.see("33 77\r\n");
+    terminal.see("/dev/pts/0\r\n");
+    terminal.types("key\n");
+    terminal.see("got key\r\n");
+    terminal.ends_with(6);
     let _ = scene
         .run(
             "teu",

@@ -51,11 +51,22 @@ fn stop_asks_first_and_kills_those_who_do_not_listen() {
     assert_eq!(teu(&scene, &["wait", "polite"]).succeeds(), "3");
     assert_eq!(teu(&scene, &["logs", "polite"]).succeeds(), "up\nbye");
 
-    run(&scene, &["-d", "--name", "deaf"], "trap '' TERM; sleep 300").succeeds();
+    let deaf = "trap 'echo told' TERM; echo up; while :; do sleep 0.05; done";
+    run(&scene, &["-d", "--name", "deaf"], deaf).succeeds();
+    scene.wait_until("the trap is set", || {
+        teu(&scene, &["logs", "deaf"]).stdout.contains("up")
+    });
     let before = Instant::now();
     teu(&scene, &["stop", "-t", "1", "deaf"]).succeeds();
-    assert!((1..6).contains(&before.elapsed().as_secs()));
+    assert!(before.elapsed() >= Duration::from_secs(1));
     assert_eq!(teu(&scene, &["wait", "deaf"]).succeeds(), "137");
+    // By the supervisor's own clock, a second and no more passed: nothing like the default's ten.
+    let log = teu(&scene, &["logs", "--timestamps", "deaf"]).succeeds();
+    let told = log.lines().find_map(|line| line.strip_suffix(" told"));
+    let told: jiff::Timestamp = told.unwrap().parse().unwrap();
+    let ended = inspect(&scene, "deaf")["state"]["exit"]["finished"].clone();
+    let ended: jiff::Timestamp = ended.as_str().unwrap().parse().unwrap();
+    assert!((ended - told).total(jiff::Unit::Second).unwrap() < 8.0);
 
     let other = "trap 'exit 5' INT; echo up; while :; do sleep 0.05; done";
     run(

@@ -10,7 +10,7 @@ use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
-use teu_integration_tests::{Outcome, Scene, binary, missing_command, skip_unless};
+use teu_integration_tests::{Outcome, Scene, Terminal, binary, missing_command, skip_unless};
 
 mod exec;
 mod flags;

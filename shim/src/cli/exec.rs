@@ -22,6 +22,26 @@ use crate::runtime::Runtime;
 /// runc's status where it could not start the process; a process may end with it, too.
 const STATUS_RUNTIME_ERROR: i32 = 255;
 
+/// Passed on to the process, or to the runtime, which passes them to the process. WINCH is a
+/// terminal's; CONT is our own to deal with.
+const SIGNALS: [i32; 9] = [
+    libc::SIGTERM,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGHUP,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGCONT,
+    libc::SIGWINCH,
+];
+/// Most that is read at once of what a process says, in bytes.
+const BLOCK_BYTES: usize = 8192;
+/// Most that an ended process may have left in a pipe, in bytes: the largest that
+/// /proc/sys/fs/pipe-max-size allows by default. A terminal holds less; whoever goes on
+/// writing keeps nobody waiting.
+const LEFT_BYTES_MAX: usize = 1 << 20;
+
 /// `teu exec`
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

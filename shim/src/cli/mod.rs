@@ -7,6 +7,7 @@ mod detach;
 mod exec;
 mod flags;
 mod handle;
+mod input;
 mod inspect;
 mod kill;
 mod launch;

@@ -9,23 +9,32 @@ use crate::Error;
 use crate::error::At as _;
 
 /// A terminal in raw mode; its old mode comes back with the end of the value.
-pub(super) struct RawTerminal(Termios);
+pub(super) struct RawTerminal {
+    before: Termios,
+    raw: Termios,
+}
 
 impl RawTerminal {
     /// Our standard input, which is one.
     pub(super) fn enter() -> Result<Self, Error> {
-        let old = tcgetattr(rustix::stdio::stdin()).call("tcgetattr")?;
-        let mut raw = old.clone();
+        let before = tcgetattr(rustix::stdio::stdin()).call("tcgetattr")?;
+        let mut raw = before.clone();
         raw.make_raw();
-        tcsetattr(rustix::stdio::stdin(), OptionalActions::Drain, &raw).call("tcsetattr")?;
-        Ok(Self(old))
+        let terminal = Self { before, raw };
+        terminal.again().call("tcsetattr")?;
+        Ok(terminal)
+    }
+
+    /// Into raw mode once more: a shell has taken it out while we were stopped.
+    pub(super) fn again(&self) -> rustix::io::Result<()> {
+        tcsetattr(rustix::stdio::stdin(), OptionalActions::Drain, &self.raw)
     }
 }
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
         let _: rustix::io::Result<()> =
-            tcsetattr(rustix::stdio::stdin(), OptionalActions::Drain, &self.0);
+            tcsetattr(rustix::stdio::stdin(), OptionalActions::Drain, &self.before);
     }
 }
 
@@ -43,7 +52,10 @@ pub(super) fn write_all(fd: BorrowedFd<'_>, mut data: &[u8]) -> Result<bool, Err
             Err(rustix::io::Errno::INTR) => {}
             Err(rustix::io::Errno::AGAIN) => {
                 let mut ready = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
-                poll(&mut ready, None).call("poll")?;
+                match poll(&mut ready, None) {
+                    Err(rustix::io::Errno::INTR) => {}
+                    result => drop(result.call("poll")?),
+                }
             }
             Err(rustix::io::Errno::PIPE) => return Ok(false),
             Err(err) => return Err(err).call("write"),

@@ -9,6 +9,7 @@ use rustix::termios::isatty;
 
 use super::detach::Keys;
 use super::handle::Connection;
+use super::input::Input;
 use super::own_terminal::{RawTerminal, window_size, write_all};
 use crate::container::{Exit, Folder};
 use crate::error::At as _;
@@ -41,13 +42,11 @@ pub(super) struct Session {
     attach: OwnedFd,
     signals: OwnedFd,
     terminal: bool,
-    /// Whether our input goes to the container.
-    input: bool,
-    /// Leave, once what was typed before them is on its way.
-    keys: Option<Keys>,
-    left: bool,
-    /// Input on its way.
-    block: Vec<u8>,
+    input: Input,
+    /// The end of our input is still to be told.
+    sends: bool,
+    /// Ours, while it hands on every key.
+    raw: Option<RawTerminal>,
     output_ended: bool,
     control_ended: bool,
     exit: Option<Exit>,
@@ -75,10 +74,9 @@ impl Session {
             attach,
             signals,
             terminal,
-            input,
-            keys: None,
-            left: false,
-            block: Vec::new(),
+            input: Input::new(input),
+            sends: input,
+            raw: None,
             output_ended: false,
             control_ended: false,
             exit: None,
@@ -98,18 +96,16 @@ impl Session {
     /// Stays until the container has ended and its output is out, or until the keys that
     /// leave it are typed into a terminal. Returns its status; 0 where it goes on.
     pub(super) fn run(mut self, keys: &Keys) -> Result<u8, Error> {
-        let raw = self.terminal && self.input && isatty(rustix::stdio::stdin());
-        self.keys = raw.then(|| keys.clone());
-        let _restored = if raw {
-            Some(RawTerminal::enter()?)
-        } else {
-            None
-        };
+        let stdin = rustix::stdio::stdin();
+        if self.terminal && self.input.is_wanted() && isatty(stdin) {
+            self.input.watch(keys.clone());
+            self.raw = Some(RawTerminal::enter()?);
+        }
         while !(self.output_ended && self.control_ended) {
             if !self.turn()? {
                 return Ok(STATUS_BROKEN_PIPE);
             }
-            if self.left && self.block.is_empty() {
+            if self.input.is_left() {
                 return Ok(0);
             }
         }
@@ -130,9 +126,8 @@ impl Session {
     fn turn(&mut self) -> Result<bool, Error> {
         let stdin = rustix::stdio::stdin();
         let mut attach_flags = PollFlags::empty();
-        attach_flags.set(PollFlags::OUT, !self.block.is_empty());
+        attach_flags.set(PollFlags::OUT, !self.input.next().is_empty());
         attach_flags.set(PollFlags::IN, !self.output_ended);
-        let read_input = self.input && self.block.is_empty() && !self.left;
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
         // An ended descriptor is always ready: it is not asked about again.
         fds.push(PollFd::new(
@@ -151,7 +146,7 @@ impl Session {
             },
             PollFlags::IN,
         ));
-        if read_input {
+        if self.input.is_wanted() {
             fds.push(PollFd::from_borrowed_fd(stdin, PollFlags::IN));
         }
         match poll(&mut fds, None) {
@@ -166,11 +161,9 @@ impl Session {
             self.pass_signals()?;
         }
         if ready.get(3).is_some_and(|ready| *ready) {
-            self.read_input();
+            self.input.read();
         }
-        if attach_events.contains(PollFlags::OUT) || !self.block.is_empty() {
-            self.send_input();
-        }
+        self.send_input();
         if !self.control_ended && ready[2] {
             self.hear()?;
         }
@@ -205,7 +198,7 @@ impl Session {
         };
         if len == 0 {
             self.output_ended = true;
-            self.input = false;
+            self.input.end();
             return Ok(true);
         }
         let target = match stream(packet[0]) {
@@ -216,44 +209,27 @@ impl Session {
         write_all(target, &packet[1..len])
     }
 
-    fn read_input(&mut self) {
-        self.block.resize(BLOCK_BYTES, 0);
-        match rustix::io::read(rustix::stdio::stdin(), self.block.as_mut_slice()) {
-            Ok(n) if n > 0 => {
-                self.block.truncate(n);
-                if let Some(keys) = &mut self.keys {
-                    (self.block, self.left) = keys.take(&self.block);
-                }
-            }
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => self.block.clear(),
-            Ok(_) | Err(_) => {
-                self.block.clear();
-                self.end_input();
-            }
-        }
-    }
-
     fn send_input(&mut self) {
-        match socket::try_send(&self.attach, &self.block) {
-            Ok(true) => self.block.clear(),
-            Ok(false) => {}
-            Err(_) => {
-                self.block.clear();
-                self.input = false;
+        let block = self.input.next();
+        if !block.is_empty() {
+            match socket::try_send(&self.attach, block) {
+                Ok(true) => self.input.sent(block.len()),
+                Ok(false) => {}
+                Err(_) => self.input.end(),
             }
         }
-    }
-
-    fn end_input(&mut self) {
-        self.input = false;
-        let _: rustix::io::Result<()> = shutdown(&self.attach, Shutdown::Write);
+        if self.sends && self.input.has_ended() {
+            self.sends = false;
+            let _: rustix::io::Result<()> = shutdown(&self.attach, Shutdown::Write);
+        }
     }
 
     fn pass_signals(&self) -> Result<(), Error> {
         while let Some(signal) = sys::next_signal(&self.signals).call("read signalfd")? {
             let sent = match signal {
                 libc::SIGWINCH if self.terminal => self.send_window_size(),
-                libc::SIGWINCH | libc::SIGCONT => Ok(()),
+                libc::SIGCONT => self.come_back(),
+                libc::SIGWINCH => Ok(()),
                 _ if self.control_ended => Ok(()),
                 _ => self.connection.send(Request::Kill(signal)),
             };
@@ -261,6 +237,17 @@ impl Session {
             drop(sent);
         }
         Ok(())
+    }
+
+    /// We were stopped: what the shell did meanwhile to our terminal is done again.
+    fn come_back(&self) -> Result<(), Error> {
+        match &self.raw {
+            Some(raw) => {
+                raw.again().call("tcsetattr")?;
+                self.send_window_size()
+            }
+            None => Ok(()),
+        }
     }
 
     fn send_window_size(&self) -> Result<(), Error> {

@@ -10,31 +10,17 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 
+use super::{BLOCK_BYTES, LEFT_BYTES_MAX, SIGNALS};
 use crate::error::At as _;
 use crate::{Error, sys};
 
-/// Passed on to the runtime, which passes them to the process.
-const SIGNALS: [i32; 6] = [
-    libc::SIGTERM,
-    libc::SIGINT,
-    libc::SIGQUIT,
-    libc::SIGHUP,
-    libc::SIGUSR1,
-    libc::SIGUSR2,
-];
 /// How often it is looked for the process, while there are words that may be its own.
 const LOOK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 5_000_000,
 };
-/// Most that is read at once, in bytes.
-const BLOCK_BYTES: usize = 8192;
 /// Most words that are kept back, in bytes; a runtime's are a line or two.
 const WORDS_BYTES_MAX: usize = 64 * 1024;
-/// Most that an ended process may have left in a pipe, in bytes: the largest that
-/// /proc/sys/fs/pipe-max-size allows by default.
-const LEFT_BYTES_MAX: usize = 1 << 20;
-
 /// How it ended.
 pub(super) struct Ended {
     /// The runtime's status: the process's, where there was one.

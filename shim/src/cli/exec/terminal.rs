@@ -11,34 +11,20 @@ use std::process::{Command, ExitStatus, Stdio};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, WaitOptions, getpid, pidfd_open, pidfd_send_signal, set_child_subreaper,
+    Pid, PidfdFlags, WaitOptions, chdir, getpid, pidfd_open, pidfd_send_signal, set_child_subreaper,
     setsid, waitpid,
 };
 use rustix::termios::{isatty, tcsetwinsize};
 
 use super::stay::Ended;
+use super::{BLOCK_BYTES, LEFT_BYTES_MAX, SIGNALS};
 use crate::cli::detach::Keys;
+use crate::cli::input::Input;
 use crate::cli::own_terminal::{RawTerminal, window_size, write_all};
 use crate::container::{ContainerId, Folder};
 use crate::error::At as _;
 use crate::supervisor::terminal::Console;
 use crate::{Error, sys};
-
-/// Passed on to the process; WINCH becomes a window size.
-const SIGNALS: [i32; 7] = [
-    libc::SIGTERM,
-    libc::SIGINT,
-    libc::SIGQUIT,
-    libc::SIGHUP,
-    libc::SIGUSR1,
-    libc::SIGUSR2,
-    libc::SIGWINCH,
-];
-/// Most that is read at once, in bytes.
-const BLOCK_BYTES: usize = 8192;
-/// Most that an ended process may have left in its terminal, in bytes. The kernel keeps
-/// less; whoever goes on writing keeps nobody waiting.
-const LEFT_BYTES_MAX: usize = 1 << 20;
 
 /// Whose process it is, and what the caller is to it.
 pub(super) struct Order<'a> {
@@ -77,20 +63,21 @@ pub(super) fn with(mut command: Command, order: &Order<'_>) -> Result<Ended, Err
     }
     let terminal = console.receive()?;
     let pid = read_pid(order.pid_file)?;
-    let raw = order.interactive && isatty(rustix::stdio::stdin());
-    let session = Session {
+    let mut session = Session {
         terminal,
         pid,
         pidfd: pidfd_open(pid, PidfdFlags::empty()).call("pidfd_open")?,
         signals,
-        input: order.interactive,
-        keys: raw.then(|| order.keys.clone()),
-        block: Vec::new(),
-        left: false,
+        input: Input::new(order.interactive),
+        raw: None,
         hung_up: false,
     };
     session.resize();
-    let status = session.run(raw)?;
+    if order.interactive && isatty(rustix::stdio::stdin()) {
+        session.input.watch(order.keys.clone());
+        session.raw = Some(RawTerminal::enter()?);
+    }
+    let status = session.run()?;
     Ok(Ended {
         status,
         words: Vec::new(),
@@ -122,25 +109,16 @@ struct Session {
     pid: Pid,
     pidfd: OwnedFd,
     signals: OwnedFd,
-    /// Whether our input goes to the process.
-    input: bool,
-    keys: Option<Keys>,
-    /// Input on its way.
-    block: Vec<u8>,
-    left: bool,
+    input: Input,
+    /// Ours, while it hands on every key.
+    raw: Option<RawTerminal>,
     /// Nobody has the terminal open any more.
     hung_up: bool,
 }
 
 impl Session {
-    /// Stays; `raw`: our own terminal hands on every key. Returns how the process ended, or
-    /// success where it goes on.
-    fn run(mut self, raw: bool) -> Result<ExitStatus, Error> {
-        let restored = if raw {
-            Some(RawTerminal::enter()?)
-        } else {
-            None
-        };
+    /// Stays. Returns how the process ended, or success where it goes on.
+    fn run(mut self) -> Result<ExitStatus, Error> {
         let turn = loop {
             match self.turn()? {
                 Turn::On => {}
@@ -149,7 +127,7 @@ impl Session {
         };
         match turn {
             Turn::Left => {
-                drop(restored);
+                self.raw = None;
                 self.leave()?;
                 Ok(ExitStatus::from_raw(0))
             }
@@ -167,7 +145,7 @@ impl Session {
     /// Waits once, and deals with everything that is ready.
     fn turn(&mut self) -> Result<Turn, Error> {
         let mut wanted = PollFlags::IN;
-        wanted.set(PollFlags::OUT, !self.block.is_empty());
+        wanted.set(PollFlags::OUT, !self.input.next().is_empty());
         // An ended descriptor is always ready: it is not asked about again.
         let terminal = if self.hung_up {
             PollFd::new(&self.pidfd, PollFlags::IN)
@@ -179,7 +157,7 @@ impl Session {
             PollFd::new(&self.pidfd, PollFlags::IN),
             terminal,
         ];
-        if self.input && self.block.is_empty() && !self.left {
+        if self.input.is_wanted() {
             fds.push(PollFd::from_borrowed_fd(
                 rustix::stdio::stdin(),
                 PollFlags::IN,
@@ -195,7 +173,7 @@ impl Session {
             self.pass_signals()?;
         }
         if ready.get(3).is_some_and(|ready| *ready) {
-            self.read_input();
+            self.input.read();
         }
         self.send_input();
         if ready[2] && !self.hung_up && self.pass_output()?.is_none() {
@@ -204,7 +182,7 @@ impl Session {
         if ready[1] {
             return Ok(Turn::Ended);
         }
-        Ok(if self.left && self.block.is_empty() {
+        Ok(if self.input.is_left() {
             Turn::Left
         } else {
             Turn::On
@@ -213,14 +191,23 @@ impl Session {
 
     fn pass_signals(&self) -> Result<(), Error> {
         while let Some(number) = sys::next_signal(&self.signals).call("read signalfd")? {
-            if number == libc::SIGWINCH {
-                self.resize();
-            } else if let Some(signal) = sys::signal(number) {
-                // That it ended meanwhile is seen otherwise.
-                let _: rustix::io::Result<()> = pidfd_send_signal(&self.pidfd, signal);
+            match number {
+                libc::SIGWINCH => self.resize(),
+                libc::SIGCONT => self.come_back(),
+                _ => {
+                    // That it ended meanwhile is seen otherwise.
+                    let send = |signal| pidfd_send_signal(&self.pidfd, signal);
+                    let _: Option<rustix::io::Result<()>> = sys::signal(number).map(send);
+                }
             }
         }
         Ok(())
+    }
+
+    /// We were stopped: what the shell did meanwhile to our terminal is done again.
+    fn come_back(&self) {
+        let _: Option<rustix::io::Result<()>> = self.raw.as_ref().map(RawTerminal::again);
+        self.resize();
     }
 
     /// Gives the process's terminal the size of ours.
@@ -230,34 +217,15 @@ impl Session {
         }
     }
 
-    fn read_input(&mut self) {
-        self.block.resize(BLOCK_BYTES, 0);
-        match rustix::io::read(rustix::stdio::stdin(), self.block.as_mut_slice()) {
-            Ok(n) if n > 0 => {
-                self.block.truncate(n);
-                if let Some(keys) = &mut self.keys {
-                    (self.block, self.left) = keys.take(&self.block);
-                }
-            }
-            Err(Errno::AGAIN | Errno::INTR) => self.block.clear(),
-            Ok(_) | Err(_) => {
-                self.block.clear();
-                self.input = false;
-            }
-        }
-    }
-
     fn send_input(&mut self) {
-        if self.block.is_empty() {
+        let block = self.input.next();
+        if block.is_empty() {
             return;
         }
-        match rustix::io::write(&self.terminal, &self.block) {
-            Ok(n) => drop(self.block.drain(..n)),
+        match rustix::io::write(&self.terminal, block) {
+            Ok(len) => self.input.sent(len),
             Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(_) => {
-                self.block.clear();
-                self.input = false;
-            }
+            Err(_) => self.input.end(),
         }
     }
 
@@ -300,6 +268,8 @@ impl Session {
 
     fn hold(self) -> Result<(), Error> {
         setsid().call("setsid")?;
+        // The folder that we were called in is not kept busy.
+        chdir("/").call("chdir")?;
         // What came before that was meant for the session of our caller, which may have ended.
         while sys::next_signal(&self.signals)
             .call("read signalfd")?
