@@ -51,8 +51,8 @@ test-net: ## what needs the package servers of distributions
 	@.ci/packages $(TEST_PACKAGES)
 	@integration-tests/run-suites $(notdir $(basename $(wildcard integration-tests/tests/net_*.rs)))
 
-test-peers: ## the suites of orchestrators under the containerd and docker of later Debians
-	@.ci/packages $(TEST_PACKAGES)
+test-peers: ## the suites of orchestrators under the containerd, docker and podman of later Debians
+	@.ci/packages $(TEST_PACKAGES) patchelf
 	@integration-tests/run-with-peers
 
 test-vm: ## the runtime's and the shim's tests on a cgroup-v2 host with systemd, in a virtual machine: as root, then as an ordinary user

@@ -35,7 +35,7 @@ pub mod tree;
 pub use cgroup::cgroup_file;
 pub use command::Outcome;
 pub use ordinary::is_root;
-pub use scene::{Scene, binary};
+pub use scene::{Scene, binary, peers};
 pub use skip::{missing_command, skipped};
 pub use terminal::Terminal;
 

@@ -301,6 +301,13 @@ pub fn binary(program: &str) -> PathBuf {
     folder.join(program)
 }
 
+/// How a `PATH` begins where other versions of peers than Debian's own are to be found
+/// first: in the folder that `TEU_PEERS` names.
+#[must_use]
+pub fn peers() -> String {
+    std::env::var("TEU_PEERS").map_or_else(|_| String::new(), |peers| peers + ":")
+}
+
 /// Inserts `--cgroup-parent` behind the verb.
 fn with_cgroup_parent(command: Command, verb: &OsStr, parent: &str) -> Command {
     let mut out = Command::new(command.get_program());

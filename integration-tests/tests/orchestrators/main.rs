@@ -6,7 +6,7 @@
 )]
 
 use std::process::Child;
-use teu_integration_tests::{Scene, cgroup_file};
+use teu_integration_tests::{Scene, cgroup_file, peers};
 
 mod containerd;
 mod containerd_host;
@@ -70,13 +70,12 @@ impl Drop for Daemon {
     }
 }
 
-/// The folders in which daemons find their programs: ours, under runc's name, first. `TEU_PEERS`
-/// names a folder with other versions of them than Debian's own.
+/// The folders in which daemons find their programs: ours, under runc's name, first.
 fn path(scene: &Scene) -> String {
-    let peers = std::env::var("TEU_PEERS").map_or_else(|_| String::new(), |peers| peers + ":");
     format!(
-        "{}:{peers}/usr/bin:/usr/sbin:/bin:/sbin",
-        scene.path("peers").display()
+        "{}:{}/usr/bin:/usr/sbin:/bin:/sbin",
+        scene.path("peers").display(),
+        peers()
     )
 }
 

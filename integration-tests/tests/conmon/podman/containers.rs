@@ -73,10 +73,12 @@ fn podman_reads_logs_of_each_driver() {
         (logs.stdout.as_str(), logs.stderr.as_str()),
         ("one\nthree", "two\n")
     );
-    let stamped = podman
-        .call(&["logs", "--timestamps", "--tail", "2", "file"])
-        .succeeds();
-    assert!(stamped.contains("one"), "{stamped}");
+    let stamped = podman.call(&["logs", "--timestamps", "file"]).succeeds();
+    let first = stamped.lines().next().unwrap();
+    assert!(
+        first.starts_with("20") && first.ends_with(" one"),
+        "{stamped}"
+    );
     podman
         .run(
             &["--name", "json", "--log-driver", "json-file"],

@@ -1,11 +1,13 @@
 //! Without privileges.
 
 use super::{LIMITS, pack_rootfs, path_of};
-use teu_integration_tests::{Outcome, Scene, missing_command, skip_unless};
+use teu_integration_tests::{Outcome, Scene, missing_command, peers, skip_unless};
 
 /// Who runs podman. Debian has this user; subordinate ids are lent to it for
 /// the test, in a mount namespace of each command's own.
 const USER: &str = "nobody";
+/// Names the folder of podman's own helpers, where that is none of Debian's.
+const HELPERS: &str = "CONTAINERS_HELPER_BINARY_DIR";
 const LEND: &str = r#"mount --bind subids /etc/subuid; mount --bind subids /etc/subgid; exec "$@""#;
 
 #[test]
@@ -23,11 +25,13 @@ fn an_ordinary_user_runs_containers() {
         runtime.display()
     ));
     let at = |name: &str| scene.path(name).display().to_string();
+    let helpers = std::env::var(HELPERS).unwrap_or_default();
     let podman = |words: &[&str]| -> Outcome {
         let own = format!(
-            "-u {USER} -- env -i PATH=/usr/bin:/usr/sbin:/bin:/sbin HOME={} XDG_RUNTIME_DIR={} \
+            "-u {USER} -- env -i PATH={}/usr/bin:/usr/sbin:/bin:/sbin {HELPERS}={helpers} HOME={} XDG_RUNTIME_DIR={} \
              CONTAINERS_CONF={} podman --storage-driver vfs --cgroup-manager cgroupfs \
              --events-backend file --runtime {} --conmon {}",
+            peers(),
             at("home"),
             at("xdg"),
             at("containers.conf"),
