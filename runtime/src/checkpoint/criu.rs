@@ -2,6 +2,7 @@
 
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::fs::MemfdFlags;
@@ -41,7 +42,7 @@ impl Worker {
     ///
     /// Descriptors without the close-on-exec flag are CRIU's under the same
     /// number.
-    pub(super) fn start(streams: bool) -> Result<Self, Error> {
+    pub(super) fn start(program: &Path, streams: bool) -> Result<Self, Error> {
         let pair = rustix::net::socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -51,7 +52,7 @@ impl Worker {
         let (ours, theirs) = pair.map_err(|errno| Error::Start(errno.into()))?;
         // The copy has no close-on-exec flag and is gone when CRIU has it.
         let theirs = rustix::io::dup(&theirs).map_err(|errno| Error::Start(errno.into()))?;
-        let mut command = Command::new("criu");
+        let mut command = Command::new(program);
         command.arg("swrk").arg(theirs.as_raw_fd().to_string());
         let mut stderr = None;
         if !streams {
@@ -65,7 +66,7 @@ impl Worker {
             stderr = Some(file);
         }
         let child = command.spawn().map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::Missing,
+            std::io::ErrorKind::NotFound => Error::Missing(program.to_owned()),
             _ => Error::Start(error),
         })?;
         Ok(Self {
@@ -210,10 +211,10 @@ pub(super) struct Criu {
 }
 
 impl Criu {
-    /// Finds CRIU in `PATH` and asks for its version.
-    pub(super) fn find(log: &Log) -> Result<Self, crate::error::Error> {
+    /// Asks for its version; a `program` without a slash is looked for in `PATH`.
+    pub(super) fn find(program: &Path, log: &Log) -> Result<Self, crate::error::Error> {
         let wrap = |error| Error::VersionCheck(Box::new(error));
-        let response = simple(&Request::bare(Kind::Version)).map_err(wrap)?;
+        let response = simple(program, &Request::bare(Kind::Version)).map_err(wrap)?;
         let version = response
             .version
             .ok_or(Error::Unexpected {
@@ -243,9 +244,11 @@ impl Criu {
     }
 
     /// Refuses a kernel or a CRIU without these features.
-    pub(super) fn needs_features(self, wanted: Features) -> Result<(), Error> {
+    pub(super) fn needs_features(self, program: &Path, wanted: Features) -> Result<(), Error> {
         let wrap = |error| Error::FeatureCheck(Box::new(error));
-        let there = simple(&Request::features(wanted)).map_err(wrap)?.features;
+        let there = simple(program, &Request::features(wanted))
+            .map_err(wrap)?
+            .features;
         for (feature, wanted, there) in [
             ("MemTrack", wanted.mem_track, there.mem_track),
             ("LazyPages", wanted.lazy_pages, there.lazy_pages),
@@ -259,8 +262,8 @@ impl Criu {
 }
 
 /// One question to a CRIU of its own, without news on the way.
-fn simple(request: &Request) -> Result<Response, Error> {
-    let mut worker = Worker::start(false)?;
+fn simple(program: &Path, request: &Request) -> Result<Response, Error> {
+    let mut worker = Worker::start(program, false)?;
     worker.send(request)?;
     let (response, _) = worker.receive()?;
     if !response.success {

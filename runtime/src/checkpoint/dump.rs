@@ -58,7 +58,7 @@ pub(crate) fn checkpoint(
     prepare_images(wishes)?;
     let ready = wishes.status_fd.filter(|_| wishes.lazy_pages);
     let ready = ready.map(Ready::open).transpose()?;
-    let criu = Criu::find(log)?;
+    let criu = Criu::find(&wishes.criu, log)?;
     criu.needs_features_of(wishes)?;
     let init = delete::init_of(&state)?;
     save(criu, &state, wishes, ready, log)?;
@@ -84,7 +84,7 @@ impl Criu {
         if wanted == Features::default() {
             return Ok(());
         }
-        self.needs_features(wanted)
+        self.needs_features(&wishes.criu, wanted)
     }
 }
 
@@ -222,16 +222,17 @@ fn save(
         }
         Ok(())
     };
-    talk(kind, &options, &mut listen)
+    talk(&wishes.criu, kind, &options, &mut listen)
         .map_err(|error| explain(error, &wishes.log_dir().join(LOG_FILE), log))
 }
 
 fn talk(
+    program: &Path,
     kind: Kind,
     options: &Options,
     listen: &mut super::criu::Listener<'_>,
 ) -> Result<(), Error> {
-    let mut worker = Worker::start(false)?;
+    let mut worker = Worker::start(program, false)?;
     let response = worker.ask(&Request::with(kind, options), listen)?;
     if response.kind != kind {
         return Err(super::Error::Unexpected {

@@ -53,6 +53,8 @@ use rpc::{Kind, Version};
 /// What the caller of `checkpoint` or `restore` asked for.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Wishes {
+    /// `--criu`: the program; without a slash one in `PATH`.
+    pub criu: PathBuf,
     /// `--image-path`, absolute.
     pub images: PathBuf,
     /// `--work-path`, absolute; without one CRIU works in `images`.
@@ -108,9 +110,9 @@ const EMPTY_NAMESPACES: u32 = libc::CLONE_NEWNET as u32;
 #[non_exhaustive]
 pub(crate) enum Error {
     #[error(
-        "exec: \"criu\": executable file not found in $PATH (checkpoint and restore are done by CRIU: install it)"
+        "exec: {0:?}: executable file not found in $PATH (checkpoint and restore are done by CRIU: install it)"
     )]
-    Missing,
+    Missing(PathBuf),
     #[error("run criu")]
     Start(#[source] std::io::Error),
     #[error("CRIU version check failed")]
@@ -155,7 +157,7 @@ impl Error {
     /// The error as values.
     pub(crate) fn facts(&self) -> Facts {
         let (step, object) = match self {
-            Self::Missing | Self::Start(_) => ("run", "criu".to_owned()),
+            Self::Missing(_) | Self::Start(_) => ("run", "criu".to_owned()),
             Self::VersionCheck(error) | Self::FeatureCheck(error) => return error.facts(),
             Self::Logged { log, error } => {
                 return Facts {

@@ -58,7 +58,7 @@ pub(crate) struct Restored {
 pub(crate) fn restore(request: &create::Request<'_>, wishes: &Wishes) -> Result<Restored, Error> {
     let mut prepared = create::prepare(request)?;
     let start = prepared.systemd.take();
-    let criu = Criu::find(request.log)?;
+    let criu = Criu::find(&wishes.criu, request.log)?;
     let rootfs = prepared.init.rootfs.rootfs.clone();
     let mut state = State::intent(
         request.id,
@@ -282,7 +282,7 @@ impl Attempt<'_> {
             self.request.log.warn(&error.chain());
         }
         Ok(Started {
-            worker: Worker::start(true)?,
+            worker: Worker::start(&self.wishes.criu, true)?,
             images,
             work,
         })

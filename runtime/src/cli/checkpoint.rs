@@ -110,7 +110,7 @@ pub(super) const RESTORE: &[FlagSpec] = &[
 pub(super) fn checkpoint(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
     let id = container_id(args)?;
     warn_rootless(context);
-    let wishes = wishes(args)?;
+    let wishes = wishes(context, args)?;
     let saved = saving::checkpoint(&context.root, &id, &wishes, context.log);
     named("checkpoint", &id, saved).map(|()| 0)
 }
@@ -119,7 +119,7 @@ pub(super) fn checkpoint(context: &Context<'_>, args: &Args) -> Result<u8, Error
 pub(super) fn restore(context: &Context<'_>, args: &Args) -> Result<u8, Error> {
     let id = container_id(args)?;
     warn_rootless(context);
-    let wishes = wishes(args)?;
+    let wishes = wishes(context, args)?;
     let detached = args.flag("detach");
     let foreground = if detached {
         None
@@ -154,7 +154,7 @@ fn warn_rootless(context: &Context<'_>) {
     }
 }
 
-fn wishes(args: &Args) -> Result<Wishes, Error> {
+fn wishes(context: &Context<'_>, args: &Args) -> Result<Wishes, Error> {
     let given = |name: &str| args.value(name).filter(|value| !value.is_empty());
     for kind in args.values("empty-ns") {
         if kind != "network" {
@@ -163,6 +163,7 @@ fn wishes(args: &Args) -> Result<Wishes, Error> {
     }
     let status_fd: Option<i32> = args.number("status-fd")?;
     Ok(Wishes {
+        criu: context.criu.into(),
         images: absolute(given("image-path").unwrap_or("checkpoint")),
         work: given("work-path").map(|path| absolute(PathBuf::from(path))),
         parent: given("parent-path").map(str::to_owned),

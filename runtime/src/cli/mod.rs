@@ -134,6 +134,8 @@ pub(crate) struct Context<'a> {
     pub rootless: Option<bool>,
     /// `--systemd-cgroup`: new containers get their cgroups from systemd.
     pub systemd_cgroup: bool,
+    /// `--criu`: what checkpoints and restores.
+    pub criu: &'a str,
 }
 
 impl Invocation {
@@ -239,6 +241,7 @@ impl Invocation {
             preserve_fds,
             rootless: rootless(self.globals.value("rootless"))?,
             systemd_cgroup: self.globals.flag("systemd-cgroup"),
+            criu: self.globals.value("criu").unwrap_or("criu"),
         };
         self.execute(spec.name, &context, args)
     }

@@ -115,6 +115,11 @@ pub(crate) const GLOBAL: &[FlagSpec] = &[
         "let systemd make the cgroups of new containers (default: through the file system)",
     ),
     value(
+        "criu",
+        "PROGRAM",
+        "what checkpoints and restores (default: criu)",
+    ),
+    value(
         "rootless",
         "BOOL",
         "true, false or auto: do without a cgroup that may not be made (default: auto, for all but root)",

@@ -241,5 +241,19 @@ fn a_missing_criu_is_named() {
     let bundle = container.bundle.to_str().unwrap();
     let _ = call(&["restore", "-b", bundle, "other"]).fails(1, &[expected]);
     let _ = call(&["state", "other"]).fails(1, &["does not exist"]);
+    let named = ["--criu", "/no/such/criu", "checkpoint", &container.id];
+    let _ = call(&named).fails(1, &["/no/such/criu", expected]);
     assert_eq!(container.status(), "running");
+}
+
+#[test]
+fn a_criu_may_be_named() {
+    scene_with_fake!(scene, fake, "criu by name", {});
+    let container = Container::script(&scene, "c", SLEEP, |_| ());
+    container.run_detached();
+    let criu = fake.folder.join("criu").display().to_string();
+    let words = ["--criu", &criu, "checkpoint", "--leave-running"];
+    let words = [&words[..], &[&container.id]].concat();
+    scene.run("teu-runtime", words).succeeds();
+    assert_eq!(fake.options()["leave_running"], 1);
 }
