@@ -8,8 +8,7 @@ fn who_types_the_keys_leaves_it_running_and_can_come_back() {
     let (teu_line, cgroup) = (teu_line(&scene), scene.cgroup());
     let run = format!("{teu_line} run --cgroup-parent {cgroup} --network none -it");
     let script = "while read x; do echo got $x; done";
-    let mut terminal =
-        Terminal::line(&scene, &format!("{run} --name d busybox sh -c '{script}'"));
+    let mut terminal = Terminal::line(&scene, &format!("{run} --name d busybox sh -c '{script}'"));
     terminal.takes_keys();
     terminal.types("one\n");
     terminal.see("got one");

@@ -1,5 +1,6 @@
 //! containerd-shim-teu-v2 under containerd: what a shim alone answers for.
 
+mod options;
 mod survival;
 
 use std::process::{Child, Stdio};

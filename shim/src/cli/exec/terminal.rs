@@ -11,8 +11,8 @@ use std::process::{Command, ExitStatus, Stdio};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, WaitOptions, chdir, getpid, pidfd_open, pidfd_send_signal, set_child_subreaper,
-    setsid, waitpid,
+    Pid, PidfdFlags, WaitOptions, chdir, getpid, pidfd_open, pidfd_send_signal,
+    set_child_subreaper, setsid, waitpid,
 };
 use rustix::termios::{isatty, tcsetwinsize};
 
