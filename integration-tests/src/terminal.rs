@@ -5,8 +5,9 @@ use crate::scene::WAIT_LIMIT;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use rustix::termios::{LocalModes, OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -113,25 +114,50 @@ impl Terminal {
     /// When none does within a minute.
     pub fn takes_keys(&mut self) {
         // What is asked of this end is answered for the other.
-        self.wait("a program takes keys", |terminal| {
+        let taken = self.wait("a program takes keys", |terminal| {
             tcgetattr(&terminal.master)
                 .is_ok_and(|mode| !mode.local_modes.contains(LocalModes::ICANON))
         });
+        assert!(taken, "no program takes keys: {}", self.text());
     }
 
-    /// Types, and waits until it was read: the next keys are read by themselves.
+    /// Types, and waits until it was read, as far as the kernel tells: it may still be on its
+    /// way to the program's end.
     ///
     /// # Panics
     /// When nobody reads it within a minute.
     pub fn types(&mut self, keys: &str) {
-        let written = rustix::io::write(&self.master, keys.as_bytes()).expect("type");
-        assert_eq!(written, keys.len(), "a terminal takes a line at once");
-        self.wait("what was typed is read", |terminal| {
-            // Where the program has ended by it, the terminal is not to be asked any more.
+        let mut left = keys.as_bytes();
+        let deadline = Instant::now() + WAIT_LIMIT;
+        while !left.is_empty() {
+            assert!(Instant::now() < deadline, "nobody takes {left:?}");
+            match rustix::io::write(&self.master, left) {
+                Ok(written) => left = &left[written..],
+                Err(Errno::AGAIN | Errno::INTR) => _ = self.look(),
+                Err(error) => panic!("type: {error}"),
+            }
+        }
+        // Where the program has ended by it, nobody is left to read.
+        let _ = self.wait("what was typed is read", |terminal| {
             let end = open(&terminal.name);
             end.and_then(rustix::io::ioctl_fionread)
-                .map_or(true, |bytes| bytes == 0)
+                .is_ok_and(|bytes| bytes == 0)
         });
+    }
+
+    /// Stops the program and lets it go on, as a shell does, which takes lines meanwhile.
+    ///
+    /// # Panics
+    /// When the program cannot be stopped, or the terminal not set.
+    pub fn stops_and_goes_on(&mut self) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::STOP).expect("stop it");
+        let stopped = waitpid(Some(pid), WaitOptions::UNTRACED).expect("wait for it");
+        assert!(stopped.is_some_and(|(_, status)| status.stopped()));
+        let mut mode = tcgetattr(&self.master).expect("tcgetattr");
+        mode.local_modes |= LocalModes::ICANON;
+        tcsetattr(&self.master, OptionalActions::Now, &mode).expect("tcsetattr");
+        kill_process(pid, Signal::CONT).expect("let it go on");
     }
 
     /// Waits until the program has ended with this status; all that was shown.
@@ -160,16 +186,17 @@ impl Terminal {
         String::from_utf8_lossy(&self.shown).into_owned()
     }
 
-    fn wait(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {
+    /// `false`: nobody has the terminal open any more.
+    fn wait(&mut self, what: &str, condition: impl Fn(&Self) -> bool) -> bool {
         let deadline = Instant::now() + WAIT_LIMIT;
         while !condition(self) {
-            let goes_on = self.look();
-            assert!(
-                goes_on && Instant::now() < deadline,
-                "waited in vain until {what}: {}",
-                self.text()
-            );
+            if !self.look() {
+                return false;
+            }
+            let in_time = Instant::now() < deadline;
+            assert!(in_time, "waited in vain until {what}: {}", self.text());
         }
+        true
     }
 
     /// Takes what is shown within a moment. `false`: nobody has the terminal open any more.

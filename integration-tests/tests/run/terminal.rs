@@ -125,6 +125,17 @@ fn an_exec_sessions_terminal_tells_how_it_ended() {
     terminal.types("\u{10}\u{11}\n");
     terminal.types("\u{4}");
     terminal.ends_with(0);
+    // Who stops it and comes back types keys, not lines; also into the first process.
+    let first = "run -it --rm --network none busybox";
+    for words in ["exec -it e", first] {
+        let words = words.split(' ').chain(["cat"]);
+        let mut terminal = Terminal::run(&scene.command("teu", words));
+        terminal.takes_keys();
+        terminal.stops_and_goes_on();
+        terminal.takes_keys();
+        terminal.types("\u{4}");
+        terminal.ends_with(0);
+    }
     // Without input, and with a reader that has no terminal.
     let out = teu(&scene, &["exec", "-t", "e", "sh", "-c", "tty; exit 3"]).exits(3);
     assert_eq!(out.stdout, "/dev/pts/0\r\n");
@@ -136,5 +147,12 @@ fn an_exec_sessions_terminal_tells_how_it_ended() {
         Path::new(&folder).parent().unwrap().display()
     ));
     assert!(!left.contains("exec-"), "{left}");
+    // Who types more than a terminal holds for a program that does not listen can still leave.
+    let mut terminal = typing("e sleep 100");
+    for _ in 0..18 {
+        terminal.types(&"line\n".repeat(640));
+    }
+    terminal.types("\u{10}\u{11}");
+    terminal.ends_with(0);
     teu(&scene, &["rm", "-f", "e"]).succeeds();
 }
