@@ -244,6 +244,14 @@ impl Scene {
         self.run("sh", ["-euc", script]).succeeds()
     }
 
+    /// Removes the cgroups that a daemon made for itself below the scene's.
+    pub fn remove_cgroups(&self) {
+        self.shell(&format!(
+            "find /sys/fs/cgroup/*{0} /sys/fs/cgroup{0} -depth -type d -exec rmdir {{}} + 2>/dev/null || true",
+            self.cgroup()
+        ));
+    }
+
     /// Polls until `condition` holds.
     ///
     /// # Panics

@@ -1,6 +1,6 @@
 //! Under containerd, by ctr.
 
-use super::{Daemon, Shim, archive, as_runc, remove_cgroups, under_both_shims, wait_for_shims};
+use super::{Daemon, Shim, archive, as_runc, under_both_shims, wait_for_shims};
 use teu_integration_tests::{Outcome, Scene, missing_command, skip_unless};
 
 under_both_shims! { runs_containers lives_with_a_task }
@@ -63,6 +63,30 @@ impl<'a> Containerd<'a> {
         self.scene.cgroup().trim_start_matches('/').to_owned()
     }
 
+    /// Kills a task, and removes it and its container.
+    pub(crate) fn remove(&self, id: &str) {
+        let _ = self.call(&["task", "kill", "-s", "9", id]);
+        self.scene.wait_until("it is stopped", || {
+            self.status(id).is_none_or(|status| status == "STOPPED")
+        });
+        let _ = self.call(&["task", "rm", id]);
+        self.call(&["container", "rm", id]).succeeds();
+    }
+
+    /// What `ctr task ls` says of a task, if there is one.
+    pub(crate) fn status(&self, id: &str) -> Option<String> {
+        let list = self.call(&["task", "ls"]).succeeds();
+        let mut lines = list.lines().map(|line| line.split_whitespace());
+        let mut words = lines.find(|words| words.clone().next() == Some(id))?;
+        words.nth(2).map(str::to_owned)
+    }
+
+    /// A process beside the first, to its end.
+    pub(crate) fn exec(&self, id: &str, exec_id: &str, program: &[&str]) -> Outcome {
+        let own = ["task", "exec", "--exec-id", exec_id, id];
+        self.call(&[&own, program].concat())
+    }
+
     /// `ctr run FLAGS IMAGE ID PROGRAM`, in the scene's cgroup.
     pub(crate) fn run(&self, flags: &[&str], id: &str, program: &[&str]) -> Outcome {
         let cgroup = format!("{}/{id}", self.scene.cgroup());
@@ -78,7 +102,7 @@ impl Drop for Containerd<'_> {
         }
         self.daemon = None;
         let _ = std::fs::remove_dir(format!("/run/containerd/runc/{}", self.namespace()));
-        remove_cgroups(self.scene);
+        self.scene.remove_cgroups();
     }
 }
 
@@ -110,15 +134,10 @@ fn lives_with_a_task(shim: Shim) {
         )
         .succeeds();
     let task = |words: &[&str]| containerd.call(&[&["task"], words].concat());
-    let status = || {
-        let list = task(&["ls"]).succeeds();
-        let line = list
-            .lines()
-            .find(|line| line.starts_with("one "))
-            .map(str::to_owned);
-        line.and_then(|line| line.split_whitespace().nth(2).map(str::to_owned))
-    };
-    let _ = task(&["exec", "--exec-id", "e", "one", "sh", "-c", "exit 4"]).exits(4);
+    let status = || containerd.status("one");
+    let _ = containerd
+        .exec("one", "e", &["sh", "-c", "exit 4"])
+        .exits(4);
     task(&["pause", "one"]).succeeds();
     assert_eq!(status().as_deref(), Some("PAUSED"));
     task(&["resume", "one"]).succeeds();

@@ -86,19 +86,6 @@ fn told(metrics: &Value) -> Vec<u64> {
     .to_vec()
 }
 
-fn remove(containerd: &Containerd<'_>, id: &str) {
-    let _ = containerd.call(&["task", "kill", "-s", "9", id]);
-    containerd.scene.wait_until("it is stopped", || {
-        let list = containerd.call(&["task", "ls"]).succeeds();
-        let line = list
-            .lines()
-            .find(|line| line.starts_with(&format!("{id} ")));
-        line.is_none_or(|line| line.contains("STOPPED"))
-    });
-    let _ = containerd.call(&["task", "rm", id]);
-    containerd.call(&["container", "rm", id]).succeeds();
-}
-
 #[test]
 fn figures_of_v2_move_and_are_the_kernels() {
     let scene = Scene::new("shim figures of v2");
@@ -128,7 +115,7 @@ fn figures_of_v2_move_and_are_the_kernels() {
         seen.0 == kernel(&folder) && seen.0 == seen.1
     });
     containerd.call(&["task", "resume", "one"]).succeeds();
-    remove(&containerd, "one");
+    containerd.remove("one");
 }
 
 #[test]
@@ -142,14 +129,14 @@ fn who_ends_for_want_of_memory_on_v2_is_told() {
     let hog = "x=a; while :; do x=$x$x; done";
     containerd.run(&flags, "one", &["sh", "-c", hog]).succeeds();
     events.wait_for("one", &["create", "start", "oom", "exit 137"]);
-    remove(&containerd, "one");
+    containerd.remove("one");
     // A child's end is told too, of a container that goes on.
     let child = "(x=a; while :; do x=$x$x; done); exec sleep 1000";
     containerd
         .run(&flags, "two", &["sh", "-c", child])
         .succeeds();
     events.wait_for("two", &["create", "start", "oom"]);
-    remove(&containerd, "two");
+    containerd.remove("two");
 }
 
 #[test]
@@ -193,23 +180,16 @@ fn systemd_makes_the_cgroup() {
         let memory = figure(&metrics(&containerd, "one"), &["memory", "usage_limit"]);
         assert_eq!(memory, 67_108_864);
     }
-    remove(&containerd, "one");
+    containerd.remove("one");
     scene.wait_until("the unit is gone", || property("ActiveState") == "inactive");
     let _ = scene.run("systemctl", ["stop", &slice]);
 }
 
 /// How far a container of [`COUNT`] has come.
 fn count(containerd: &Containerd<'_>, id: &str) -> u64 {
-    let exec = [
-        "task",
-        "exec",
-        "--exec-id",
-        "count",
-        id,
-        "cat",
-        "/dev/shm/count",
-    ];
-    let text = containerd.call(&exec).succeeds();
+    let text = containerd
+        .exec(id, "count", &["cat", "/dev/shm/count"])
+        .succeeds();
     text.trim().parse().unwrap_or(0)
 }
 
@@ -259,7 +239,7 @@ fn a_task_is_written_down_and_ends_or_goes_on() {
         .filter(|topic| *topic == "checkpointed")
         .count();
     assert_eq!(checkpoints, 2, "{:?}", events.of("one"));
-    remove(&containerd, "one");
+    containerd.remove("one");
 }
 
 #[test]
@@ -282,7 +262,7 @@ fn a_container_is_restored_from_its_checkpoint() {
     ];
     containerd.call(&checkpoint).succeeds();
     counted(&containerd, "one", reached);
-    remove(&containerd, "one");
+    containerd.remove("one");
     let restore = ["container", "restore", "--rw", "--live", "one", kept];
     // Its streams are ctr's: they must not be the test's.
     let ctr = scene
@@ -291,16 +271,8 @@ fn a_container_is_restored_from_its_checkpoint() {
         .status();
     assert!(ctr.is_ok_and(|status| status.success()));
     assert!(counted(&containerd, "one", reached) > reached);
-    let exec = [
-        "task",
-        "exec",
-        "--exec-id",
-        "e",
-        "one",
-        "sh",
-        "-c",
-        "exit 4",
-    ];
-    let _ = containerd.call(&exec).exits(4);
-    remove(&containerd, "one");
+    let _ = containerd
+        .exec("one", "e", &["sh", "-c", "exit 4"])
+        .exits(4);
+    containerd.remove("one");
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use teu_integration_tests::{Outcome, Scene, missing_command, readme, skip_unless};
 
-use super::{Daemon, Shim, archive, as_runc, remove_cgroups};
+use super::{Daemon, Shim, archive, as_runc};
 
 /// Where the kubelet speaks with containerd.
 const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/support/cri.py");
@@ -160,7 +160,7 @@ impl Drop for Cri<'_> {
             let _ = self.call("RemovePodSandbox", &json!([[1, pods.trim()]]), "0");
         }
         self.daemon = None;
-        remove_cgroups(self.scene);
+        self.scene.remove_cgroups();
     }
 }
 

@@ -135,11 +135,3 @@ fn wait_for_shims(scene: &Scene, part: &str) {
         "timeout 20 sh -c \"while pgrep -f 'containerd-shim-teu-v[2].*{part}'; do sleep 0.1; done\" || true"
     ));
 }
-
-/// Removes the cgroups that a daemon made for itself below the scene's.
-fn remove_cgroups(scene: &Scene) {
-    scene.shell(&format!(
-        "find /sys/fs/cgroup/*{0} /sys/fs/cgroup{0} -depth -type d -exec rmdir {{}} + 2>/dev/null || true",
-        scene.cgroup()
-    ));
-}

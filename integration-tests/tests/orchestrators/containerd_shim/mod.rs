@@ -113,8 +113,7 @@ impl Drop for Events<'_> {
 
 /// A process more, `e`, that ends with 4; then a pause.
 fn is_entered_and_paused(containerd: &Containerd<'_>, id: &str) {
-    let exec = ["task", "exec", "--exec-id", "e", id, "sh", "-c", "exit 4"];
-    let _ = containerd.call(&exec).exits(4);
+    let _ = containerd.exec(id, "e", &["sh", "-c", "exit 4"]).exits(4);
     containerd.call(&["task", "pause", id]).succeeds();
     containerd.call(&["task", "resume", id]).succeeds();
 }
@@ -180,30 +179,11 @@ fn a_pod_has_one_shim() {
         None,
         "the pod's shim looks after both"
     );
-    let stop = |id: &str| {
-        containerd.call(&["task", "kill", "-s", "9", id]).succeeds();
-        scene.wait_until("it is stopped", || {
-            let list = containerd.call(&["task", "ls"]).succeeds();
-            list.lines()
-                .any(|line| line.starts_with(id) && line.contains("STOPPED"))
-        });
-        let _ = containerd.call(&["task", "rm", id]);
-        containerd.call(&["container", "rm", id]).succeeds();
-    };
-    stop("pod");
+    containerd.remove("pod");
     let _ = containerd
-        .call(&[
-            "task",
-            "exec",
-            "--exec-id",
-            "e",
-            "member",
-            "sh",
-            "-c",
-            "exit 8",
-        ])
+        .exec("member", "e", &["sh", "-c", "exit 8"])
         .exits(8);
-    stop("member");
+    containerd.remove("member");
     scene.wait_until("the shim leaves", || shim_of(&scene, "pod").is_none());
 }
 
@@ -245,17 +225,7 @@ fn twenty_execs_run_side_by_side() {
             number.to_string()
         );
     }
-    containerd
-        .call(&["task", "kill", "-s", "9", "one"])
-        .succeeds();
-    scene.wait_until("it is stopped", || {
-        containerd
-            .call(&["task", "ls"])
-            .succeeds()
-            .contains("STOPPED")
-    });
-    let _ = containerd.call(&["task", "rm", "one"]);
-    containerd.call(&["container", "rm", "one"]).succeeds();
+    containerd.remove("one");
 }
 
 #[test]

@@ -37,17 +37,6 @@ fn calls(scene: &Scene, verb: &str) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-fn stop(containerd: &Containerd<'_>) {
-    let kill = ["task", "kill", "-s", "9", "one"];
-    containerd.call(&kill).succeeds();
-    containerd.scene.wait_until("it is stopped", || {
-        let list = containerd.call(&["task", "ls"]).succeeds();
-        list.contains("STOPPED")
-    });
-    let _ = containerd.call(&["task", "rm", "one"]);
-    containerd.call(&["container", "rm", "one"]).succeeds();
-}
-
 #[test]
 fn a_file_of_options_is_heeded() {
     let scene = Scene::new("shim options");
@@ -91,9 +80,8 @@ fn a_file_of_options_is_heeded() {
     let place = std::fs::read_to_string(format!("/proc/{shim}/cgroup")).unwrap();
     assert!(place.contains(&cgroup), "{place}");
     // The streams belong to who is named.
-    let own = ["task", "exec", "--exec-id", "e", "one"];
     let owner = ["stat", "-L", "-c", "%u %g", "/proc/1/fd/1"];
-    let said = containerd.call(&[&own[..], &owner].concat());
+    let said = containerd.exec("one", "e", &owner);
     assert_eq!(said.succeeds(), "1234 4321");
     // What is not of containers' making is still as it was asked for.
     let kept = scene.path("kept").display().to_string();
@@ -104,7 +92,7 @@ fn a_file_of_options_is_heeded() {
         checkpoint.contains(" --criu /opt/own/criu "),
         "{checkpoint}"
     );
-    stop(&containerd);
+    containerd.remove("one");
 }
 
 /// ctr sends it with the task, in place of what it had sent before: also runc's shim then
@@ -120,6 +108,6 @@ fn a_task_may_do_without_pivot_root() {
         let options = std::fs::read_to_string(options).unwrap();
         let options: serde_json::Value = serde_json::from_str(&options).unwrap();
         assert_eq!(options["no_pivot_root"] == true, !pivots, "{options}");
-        stop(&containerd);
+        containerd.remove("one");
     }
 }

@@ -86,40 +86,15 @@ fn containerd_may_die_and_come_back() {
     ends_while_containerd_is_away(&mut containerd, &bundle);
     // From 1.7 on containerd removes what ended while it was away.
     let removed = !bundle.exists();
-    let list = containerd.call(&["task", "ls"]).succeeds();
-    let status = |id: &str| {
-        list.lines()
-            .find(|line| line.starts_with(id))
-            .and_then(|line| line.split_whitespace().nth(2))
-    };
-    assert_eq!(status("stays"), Some("RUNNING"));
-    assert_eq!(status("ends"), Some("STOPPED").filter(|_| !removed));
+    assert_eq!(containerd.status("stays").as_deref(), Some("RUNNING"));
+    let ended = Some("STOPPED").filter(|_| !removed);
+    assert_eq!(containerd.status("ends").as_deref(), ended);
     let _ = containerd
-        .call(&[
-            "task",
-            "exec",
-            "--exec-id",
-            "e",
-            "stays",
-            "sh",
-            "-c",
-            "exit 6",
-        ])
+        .exec("stays", "e", &["sh", "-c", "exit 6"])
         .exits(6);
     let told = containerd.call(&["task", "rm", "ends"]);
     let expected = if removed { "not found" } else { "exit code 5" };
     assert!(told.stderr.contains(expected), "{}", told.stderr);
-    containerd
-        .call(&["task", "kill", "-s", "9", "stays"])
-        .succeeds();
-    scene.wait_until("it is stopped", || {
-        containerd
-            .call(&["task", "ls"])
-            .succeeds()
-            .contains("STOPPED")
-    });
-    let _ = containerd.call(&["task", "rm", "stays"]);
-    containerd
-        .call(&["container", "rm", "stays", "ends"])
-        .succeeds();
+    containerd.remove("stays");
+    containerd.call(&["container", "rm", "ends"]).succeeds();
 }

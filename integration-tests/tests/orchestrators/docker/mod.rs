@@ -12,7 +12,7 @@ mod swarm;
 
 use std::process::{Child, Command, Output};
 
-use super::{Daemon, Shim, archive, as_runc, path, remove_cgroups, wait_for_shims};
+use super::{Daemon, Shim, archive, as_runc, path, wait_for_shims};
 use teu_integration_tests::{Outcome, Scene, missing_command, readme, skip_unless, skipped};
 
 /// dockerd whose only runtime is ours, with busybox loaded.
@@ -171,7 +171,7 @@ impl Drop for Docker<'_> {
         // dockerd mounts its folder on itself; one that was killed leaves that.
         self.scene
             .shell("while umount docker 2>/dev/null; do :; done");
-        remove_cgroups(self.scene);
+        self.scene.remove_cgroups();
     }
 }
 

@@ -138,9 +138,6 @@ impl Drop for BuildKit<'_> {
         }
         let _ = self.daemon.wait();
         // It leaves the cgroups that it made for its steps.
-        self.scene.shell(&format!(
-            "find /sys/fs/cgroup/*{0} /sys/fs/cgroup{0} -depth -type d -exec rmdir {{}} + 2>/dev/null || true",
-            self.scene.cgroup()
-        ));
+        self.scene.remove_cgroups();
     }
 }

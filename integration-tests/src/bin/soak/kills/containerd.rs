@@ -290,10 +290,7 @@ impl Drop for Containerd<'_> {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
         let _ = self.daemon.wait();
-        self.scene.shell(&format!(
-            "find /sys/fs/cgroup/*{0} /sys/fs/cgroup{0} -depth -type d -exec rmdir {{}} + 2>/dev/null || true",
-            self.scene.cgroup()
-        ));
+        self.scene.remove_cgroups();
     }
 }
 
