@@ -6,7 +6,7 @@ use crate::cache::StepCache;
 use crate::cancel::Cancel;
 use crate::context::{ContextError, Place};
 use crate::dockerfile::{self, Dockerfile};
-use crate::epoch::Epoch;
+use crate::epoch::{BadEpoch, Epoch};
 use crate::exchange::{self, Exchange, INLINE_FIELD, Records};
 use crate::execute::{Executor, Failure, RunError, Settings, StepError};
 use crate::images::{self, StoreImages};
@@ -56,8 +56,8 @@ pub struct Request {
     pub platforms: Vec<Platform>,
     /// What shapes its execution.
     pub settings: Settings,
-    /// The latest time in the image.
-    pub epoch: Epoch,
+    /// The latest time in the image, whatever else says so.
+    pub epoch: Option<Epoch>,
     /// The program that pulls base images.
     pub puller: PathBuf,
 }
@@ -131,6 +131,9 @@ pub enum BuildError {
         /// Why not.
         source: images::ImageError,
     },
+    /// The latest time in the image.
+    #[error(transparent)]
+    Epoch(#[from] BadEpoch),
     /// The keys of `--ssh`.
     #[error(transparent)]
     Agent(#[from] AgentError),
@@ -164,7 +167,7 @@ impl Request {
             self.find_images(given, &prepared.storage, progress)?;
             return Ok(given.clone());
         }
-        let file = self.parse(prepared)?;
+        let file = self.parse(&prepared.source)?;
         let mut images = self.images(progress);
         let mut whole: Option<Plan> = None;
         for platform in &self.platforms {
@@ -217,7 +220,7 @@ impl Request {
     /// # Errors
     /// It is no Dockerfile.
     pub fn check(&self, prepared: &Prepared, progress: &Progress) -> Result<Checked, BuildError> {
-        let file = self.parse(prepared)?;
+        let file = self.parse(&prepared.source)?;
         let mut images = self.images(progress);
         Ok(plan::check(&file, &prepared.options, &mut images))
     }
@@ -226,8 +229,8 @@ impl Request {
     ///
     /// # Errors
     /// It is no Dockerfile, or asks for a front end that is not built in.
-    pub fn parse(&self, prepared: &Prepared) -> Result<Dockerfile, BuildError> {
-        let file = dockerfile::parse(&prepared.source.text).map_err(BuildError::Problem)?;
+    pub fn parse(&self, source: &Source) -> Result<Dockerfile, BuildError> {
+        let file = dockerfile::parse(&source.text).map_err(BuildError::Problem)?;
         check_syntax(&file, &self.options)?;
         Ok(file)
     }
@@ -266,7 +269,7 @@ impl Request {
                 context,
                 &prepared.named,
                 &cache,
-                self.epoch,
+                prepared.epoch,
                 &self.settings,
                 progress,
                 cancel,
@@ -310,7 +313,7 @@ impl Request {
         executor: &Executor<'_>,
     ) -> Result<Built, BuildError> {
         let layers = executor.layers(target.tree).to_vec();
-        let mut config = self.finished_config(target);
+        let mut config = Self::finished_config(target, executor.epoch);
         let is_inline = |to: &exchange::To| to.place == exchange::Place::Inline;
         if self.cache_to.iter().any(is_inline) {
             let records = Records {
@@ -347,7 +350,7 @@ impl Request {
                     .note(&format!("warning: the SBOM is {missing}"));
             }
             let about = teu_store::ChainId::of(layers).map(|chain| chain.0.hex());
-            let created = self.epoch.rfc3339();
+            let created = executor.epoch.rfc3339();
             let about = about.unwrap_or_default();
             predicates.push(attest::sbom(&inventory, &created, &about));
         }
@@ -412,9 +415,9 @@ impl Request {
     }
 
     /// The configuration with the times that only now are needed: those of our own instructions.
-    fn finished_config(&self, target: &Target) -> teu_store::image::ImageConfig {
+    fn finished_config(target: &Target, epoch: Epoch) -> teu_store::image::ImageConfig {
         let mut config = target.config.clone();
-        let time = self.epoch.rfc3339();
+        let time = epoch.rfc3339();
         config.created = Some(time.clone());
         let ours = |comment: &Option<String>| comment.as_deref() == Some(plan::HISTORY_COMMENT);
         for line in config

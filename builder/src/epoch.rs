@@ -8,13 +8,19 @@ const DEFAULT_SECONDS: i64 = 315_532_800;
 /// Later than any time that a file has, and still one that an archive can write: the year 9999.
 const KEEP_SECONDS: i64 = 253_402_207_200;
 
+/// The variable and build argument that says otherwise; reproducible-builds.org.
+pub const VARIABLE: &str = "SOURCE_DATE_EPOCH";
+
+/// Its value that means the time of the context; BuildKit's `docs/build-repro.md`.
+pub const OF_CONTEXT: &str = "context";
+
 /// The latest time that anything in the image carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Epoch(pub Time);
 
 /// A SOURCE_DATE_EPOCH that is no count of seconds.
 #[derive(Debug, thiserror::Error)]
-#[error("SOURCE_DATE_EPOCH is {0:?}, not a number of seconds since 1970")]
+#[error("SOURCE_DATE_EPOCH is {0:?}, neither a number of seconds since 1970 nor the word context")]
 pub struct BadEpoch(String);
 
 impl Epoch {

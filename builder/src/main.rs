@@ -177,7 +177,7 @@ fn answer(
             (text, true)
         }
         Call::Targets => {
-            let file = request.parse(prepared).map_err(Stop::Build)?;
+            let file = request.parse(source).map_err(Stop::Build)?;
             let text = match form {
                 Form::Text => call::targets_text(&file),
                 Form::Json => json(call::targets_json(&file, &source.text)),

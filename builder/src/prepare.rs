@@ -2,13 +2,14 @@
 
 use crate::build::{BuildError, Request};
 use crate::cancel::Cancel;
-use crate::context::{self, Context, ContextError, Opener, Place};
+use crate::context::{self, Context, ContextError, Date, Opener, Place};
 use crate::dockerfile::DOCKERFILE_BYTES_MAX;
+use crate::epoch::{self, Epoch};
 use crate::images;
 use crate::leftovers;
 use crate::plan::{self, NamedContext, PLAN_BYTES_MAX, Plan};
 use crate::storage::Storage;
-use crate::tree::Root;
+use crate::tree::{Root, TreeError};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use teu_store::{Digest, Store};
@@ -85,6 +86,8 @@ pub struct Prepared {
     pub(crate) context: Context,
     pub(crate) named: Vec<Context>,
     pub(crate) options: plan::Options,
+    /// The latest time in the image.
+    pub(crate) epoch: Epoch,
     #[expect(dead_code, reason = "dropped, it takes its names back")]
     imported: Imported,
     // Last: what is above reads from it.
@@ -137,7 +140,7 @@ impl Request {
         for (number, agent) in self.settings.agents.iter().enumerate() {
             agent.start(&storage.scratch().join(format!("agent-{number}")))?;
         }
-        let (files, mut source) = self.open_context(&storage, cancel)?;
+        let (files, mut source, date) = self.open_context(&storage, cancel)?;
         let cache = storage.cache_folder();
         let context = match (files, &self.context) {
             (None, Place::Directory(path)) => {
@@ -152,11 +155,12 @@ impl Request {
             }
         };
         let (named, contexts) = self.open_named(&storage, cancel)?;
-        let options = plan::Options {
+        let mut options = plan::Options {
             contexts,
             ignore: context.rules.clone(),
             ..self.options.clone()
         };
+        let epoch = self.settle_epoch(&mut options, &source, || date.seconds(&context.root))?;
         let mut given = None;
         if self.dockerfile.is_plan() {
             let name = source.name.clone();
@@ -170,19 +174,52 @@ impl Request {
             source,
             given,
             options,
+            epoch,
             imported: self.layouts()?,
             storage,
         })
     }
 
-    /// The context's files, unless they are read in place, and the Dockerfile.
+    /// The latest time in the image: of the command line, else of an ARG before the first FROM. The time of a context
+    /// becomes a number here, which steps see that declare the variable; a directory has none.
+    fn settle_epoch(
+        &self,
+        options: &mut plan::Options,
+        source: &Source,
+        date: impl FnOnce() -> Result<Option<i64>, TreeError>,
+    ) -> Result<Epoch, BuildError> {
+        let given = options.build_args.iter();
+        let given = given.rev().find(|(name, _)| name == epoch::VARIABLE);
+        let mut value = given.map(|(_, value)| value.clone());
+        if value.is_none() && !self.dockerfile.is_plan() && source.text.contains(epoch::VARIABLE) {
+            let file = self.parse(source)?;
+            value = plan::declared(&file, options, epoch::VARIABLE);
+        }
+        if value.as_deref() == Some(epoch::OF_CONTEXT) {
+            let seconds = date().map_err(ContextError::from)?;
+            let seconds = seconds
+                .map(|seconds| seconds.to_string())
+                .unwrap_or_default();
+            options
+                .build_args
+                .retain(|(name, _)| name != epoch::VARIABLE);
+            options
+                .build_args
+                .push((epoch::VARIABLE.to_owned(), seconds.clone()));
+            value = Some(seconds);
+        }
+        let epoch = Epoch::parse(value.as_deref())?;
+        Ok(self.epoch.unwrap_or(epoch))
+    }
+
+    /// The context's files, unless they are read in place, the Dockerfile, and when the context is from.
     fn open_context(
         &self,
         storage: &Storage,
         cancel: &Cancel,
-    ) -> Result<(Option<Root>, Source), BuildError> {
+    ) -> Result<(Option<Root>, Source, Date), BuildError> {
         if let Place::Directory(_) = &self.context {
-            return Ok((None, self.local_source()?));
+            return Ok((None, self.local_source()?, Date::None));
         }
         let stdin = self.context == Place::Stdin && self.dockerfile.is_stdin();
         if stdin {
@@ -190,13 +227,13 @@ impl Request {
         }
         let opened = self.opener(storage, cancel).open(&self.context, 0);
         match opened? {
-            context::Opened::Files(root) => {
+            context::Opened::Files(root, date) => {
                 let source = match &self.dockerfile {
                     DockerfilePlace::Stdin | DockerfilePlace::Plan(_) => self.local_source()?,
                     DockerfilePlace::Default => source_in(&root, default_name_in(&root)?)?,
                     DockerfilePlace::Path(path) => source_in(&root, &path.to_string_lossy())?,
                 };
-                Ok((Some(root), source))
+                Ok((Some(root), source, date))
             }
             context::Opened::Dockerfile(text) => {
                 let source = match &self.dockerfile {
@@ -208,7 +245,7 @@ impl Request {
                     | DockerfilePlace::Path(_)
                     | DockerfilePlace::Plan(_) => self.local_source()?,
                 };
-                Ok((Some(storage.empty()?), source))
+                Ok((Some(storage.empty()?), source, Date::None))
             }
         }
     }
@@ -239,7 +276,7 @@ impl Request {
                             Context::open(path, None, &storage.cache_folder())?
                         }
                         place => match opener.open(place, files.len() + 1)? {
-                            context::Opened::Files(root) => {
+                            context::Opened::Files(root, _) => {
                                 Context::of_files(root, &place.shown(), None)?
                             }
                             context::Opened::Dockerfile(_) => {

@@ -6,7 +6,7 @@ use crate::attest::{BadAttestation, Detail, Wanted};
 use crate::build::Request;
 use crate::context::Place;
 use crate::environment::Environment;
-use crate::epoch::Epoch;
+use crate::epoch::{self, Epoch};
 use crate::exchange;
 use crate::execute::{SecretSource, Settings};
 use crate::isolation::Entered;
@@ -197,12 +197,13 @@ impl BuildArguments {
     }
 
     pub(super) fn request(self, store: Store, isolation: Entered) -> Result<Request, CliError> {
-        let build_args = build_args(&self.build_args, |name| std::env::var(name).ok());
-        let epoch = build_args
-            .iter()
-            .rfind(|(name, _)| name == "SOURCE_DATE_EPOCH")
-            .map(|(_, value)| value.clone());
-        let epoch = epoch.or_else(|| std::env::var("SOURCE_DATE_EPOCH").ok());
+        let mut build_args = build_args(&self.build_args, |name| std::env::var(name).ok());
+        // In the environment it is as good as a build argument, as docker buildx has it.
+        if let Ok(value) = std::env::var(epoch::VARIABLE)
+            && !build_args.iter().any(|(name, _)| name == epoch::VARIABLE)
+        {
+            build_args.push((epoch::VARIABLE.to_owned(), value));
+        }
         let names = self
             .tags
             .iter()
@@ -258,8 +259,8 @@ impl BuildArguments {
             context,
             dockerfile,
             epoch: match self.timestamps {
-                Timestamps::Keep => Epoch::keep(),
-                Timestamps::Clamp => Epoch::parse(epoch.as_deref())?,
+                Timestamps::Keep => Some(Epoch::keep()),
+                Timestamps::Clamp => None,
             },
             puller: sibling("teu-store"),
         })

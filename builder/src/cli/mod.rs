@@ -6,7 +6,6 @@ mod language;
 
 use crate::build::Request;
 use crate::call::{Call, Form};
-use crate::epoch::BadEpoch;
 use crate::isolation::Entered;
 use crate::output::BadOutput;
 use crate::progress::Style;
@@ -144,9 +143,6 @@ pub enum CliError {
     /// A question that is answered before there is a store.
     #[error("the doctor does not build")]
     Doctor,
-    /// The environment.
-    #[error(transparent)]
-    Epoch(#[from] BadEpoch),
 }
 
 /// What to do, ready to be done.

@@ -6,7 +6,7 @@ mod table;
 
 pub(crate) use index::attributes_of;
 pub use index::{Files, Fingerprint, HashIndex, Print, Prints, Reading};
-pub use place::{Opened, Opener, Place};
+pub use place::{Date, Opened, Opener, Place};
 
 use crate::pattern::ignore::{BadRule, Rules};
 use crate::remote::git::GitError;

@@ -8,12 +8,15 @@ use super::ContextError;
 use crate::cancel::Cancel;
 use crate::copy::archive;
 use crate::dockerfile::DOCKERFILE_BYTES_MAX;
+use crate::pattern::ignore::Rules;
 use crate::remote::git::Git;
 use crate::remote::{self, BadUrl, GitSource, HttpSource, http};
 use crate::storage::{Storage, StorageError};
-use crate::tree::Root;
+use crate::tree::walk::{Excluding, walk};
+use crate::tree::{Root, TreeError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Largest archive of a context, in bytes after decompression: a bomb shall fill no disk.
 const ARCHIVE_BYTES_MAX: u64 = 256 * 1024 * 1024 * 1024;
@@ -37,10 +40,21 @@ pub enum Place {
 /// What a place turned out to be.
 #[derive(Debug)]
 pub enum Opened {
-    /// Files.
-    Files(Root),
+    /// Files, and when they are from.
+    Files(Root, Date),
     /// A Dockerfile, and no files.
     Dockerfile(String),
+}
+
+/// When a context is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Date {
+    /// It changes as the user works.
+    None,
+    /// Seconds since 1970, as its server or repository says.
+    At(i64),
+    /// As the newest of its files.
+    Newest,
 }
 
 impl Place {
@@ -76,6 +90,24 @@ impl Place {
     }
 }
 
+impl Date {
+    /// In seconds since 1970, for a context with these files; `None` where there is none to speak of.
+    ///
+    /// # Errors
+    /// The files cannot be listed.
+    pub fn seconds(self, root: &Root) -> Result<Option<i64>, TreeError> {
+        match self {
+            Self::None => Ok(None),
+            Self::At(seconds) => Ok(Some(seconds)),
+            Self::Newest => {
+                let all = walk(root, Path::new(""), "", &Excluding(&Rules::default()))?;
+                let files = all.iter().filter(|found| !found.meta.is_directory());
+                Ok(files.map(|found| found.meta.mtime.seconds).max())
+            }
+        }
+    }
+}
+
 /// `github.com/a/b#c` as the repository that it means.
 fn with_git_suffix(text: &str) -> String {
     let end = text.find(['#', '?']).unwrap_or(text.len());
@@ -102,37 +134,43 @@ impl Opener<'_> {
     /// It is not to be had, or nothing that files can be taken from.
     pub fn open(&self, place: &Place, number: usize) -> Result<Opened, ContextError> {
         match place {
-            Place::Directory(path) => Ok(Opened::Files(Root::open(path)?)),
-            Place::Git(source) => self.repository(source, number).map(Opened::Files),
-            Place::Stdin => self.stream("standard input", io::stdin()),
+            Place::Directory(path) => Ok(Opened::Files(Root::open(path)?, Date::None)),
+            Place::Git(source) => self.repository(source, number),
+            Place::Stdin => self.stream("standard input", io::stdin(), Date::Newest),
             Place::Http(source) => {
                 let cache = self.storage.cache_folder();
                 let fetched = http::fetch(source, &cache, self.cancel)?;
                 let file = std::fs::File::open(&fetched.path);
-                self.stream(&source.url, file.map_err(unreadable(&source.url))?)
+                let seconds = |time: SystemTime| {
+                    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+                    i64::try_from(since.as_secs()).ok()
+                };
+                let date = fetched.modified.and_then(seconds);
+                let date = date.map_or(Date::Newest, Date::At);
+                self.stream(&source.url, file.map_err(unreadable(&source.url))?, date)
             }
         }
     }
 
-    fn repository(&self, source: &GitSource, number: usize) -> Result<Root, ContextError> {
+    fn repository(&self, source: &GitSource, number: usize) -> Result<Opened, ContextError> {
         let folder = self.storage.scratch().join(format!("context-{number}"));
         std::fs::create_dir(&folder).map_err(unreadable(&folder.display().to_string()))?;
         let commit = self.git.resolve(source)?;
-        self.git.checkout(source, &commit, &folder)?;
+        let date = Date::At(self.git.checkout(source, &commit, &folder)?);
         let root = Root::open(&folder)?;
         if source.directory.is_empty() {
-            return Ok(root);
+            return Ok(Opened::Files(root, date));
         }
         // Whatever links lead to it, it lies in the repository.
-        Ok(Root::new(
-            root.open_directory(Path::new(&source.directory))?,
-        ))
+        let directory = root.open_directory(Path::new(&source.directory))?;
+        Ok(Opened::Files(Root::new(directory), date))
     }
 
-    fn stream(&self, name: &str, stream: impl Read) -> Result<Opened, ContextError> {
+    fn stream(&self, name: &str, stream: impl Read, date: Date) -> Result<Opened, ContextError> {
         let (is_archive, mut stream) = archive::recognize(stream).map_err(unreadable(name))?;
         if is_archive {
-            return self.archive(name, &mut stream).map(Opened::Files);
+            let root = self.archive(name, &mut stream)?;
+            return Ok(Opened::Files(root, date));
         }
         let mut text = String::new();
         let read = stream

@@ -32,6 +32,7 @@ pub use build::{Checked, check, plan};
 pub use mounts::bytes;
 pub use outline::{Known, Outline, description};
 pub use read::{BadPlan, PLAN_BYTES_MAX, read};
+pub use stages::declared;
 
 use crate::dockerfile::Span;
 use crate::lint::Warning;

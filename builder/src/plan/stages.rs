@@ -98,6 +98,22 @@ pub(super) fn split<'a>(file: &'a Dockerfile, options: &Options) -> Result<Stage
     })
 }
 
+/// The value that an ARG before the first FROM gives to a variable.
+pub fn declared(file: &Dockerfile, options: &Options, name: &str) -> Option<String> {
+    let statements = file.statements.iter();
+    let before = statements.take_while(|one| matches!(one.instruction, Instruction::Arg(_)));
+    let before: Vec<Statement> = before.cloned().collect();
+    let platform = platform_variables(options, last_stage(file));
+    let found = globals(
+        &before,
+        file.directives.escape,
+        &options.build_args,
+        platform,
+    );
+    let (values, _) = found.ok()?;
+    values.get(name).map(str::to_owned)
+}
+
 fn no_stage(file: &Dockerfile) -> Problem {
     let span = file
         .statements

@@ -170,7 +170,7 @@ impl Git<'_> {
         checked(source, commit, tag.as_deref())
     }
 
-    /// Checks out `commit` into the empty directory `folder`.
+    /// Checks out `commit` into the empty directory `folder`; the commit's time, in seconds since 1970.
     ///
     /// # Errors
     /// It is not to be had.
@@ -179,7 +179,7 @@ impl Git<'_> {
         source: &GitSource,
         commit: &Commit,
         folder: &Path,
-    ) -> Result<(), GitError> {
+    ) -> Result<i64, GitError> {
         let run = |action, arguments: &[&str]| self.run(source, Some(folder), action, arguments);
         run(
             "prepare for",
@@ -203,17 +203,17 @@ impl Git<'_> {
             ];
             run("fetch the submodules of", &update)?;
         }
-        if source.times == Times::Commit {
-            let time = run(
-                "read the time of",
-                &["show", "--no-patch", "--format=%ct", name],
-            )?;
-            set_times(folder, time.trim().parse().unwrap_or_default())?;
-        }
+        let show = ["show", "--no-patch", "--format=%ct", name];
+        let time = run("read the time of", &show)?;
+        let time = time.trim().parse().unwrap_or_default();
         if !source.keep_git_dir {
             remove_repositories(folder)?;
         }
-        Ok(())
+        // Last: what is removed changes the time of its directory.
+        if source.times == Times::Commit {
+            set_times(folder, time)?;
+        }
+        Ok(time)
     }
 
     /// Fetches one commit; where the server cannot give just that, its reference, or all of them.

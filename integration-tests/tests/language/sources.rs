@@ -210,3 +210,75 @@ fn agents() {
     }
     let _ = missing.fails(1, &["\"x\" is required"]);
 }
+
+/// `SOURCE_DATE_EPOCH=context`, as BuildKit has it: the time of the commit, of the server, of the newest member.
+#[test]
+fn the_time_of_a_context() {
+    let scene = Scene::new("dates");
+    scene.busybox("busybox");
+    let says = "ARG SOURCE_DATE_EPOCH\nRUN echo \"=$SOURCE_DATE_EPOCH=\" > /seen\n";
+    let asked = |global: &str| format!("{global}FROM busybox\n{says}");
+    git(
+        &scene,
+        &format!(
+            "git init -q -b main r; cd r; printf '{}' > Dockerfile; printf '{}' > Own; git add .; GIT_COMMITTER_DATE='1700000001 +0200' git commit -qm 1",
+            asked("").replace('\n', "\\n"),
+            asked("ARG SOURCE_DATE_EPOCH=context\n").replace('\n', "\\n"),
+        ),
+    );
+    let server = GitServer::start(&scene);
+    let expect = |place: &str, arguments: &[&str], input: &[u8], seen: &str, created: &str| {
+        let _ = build_from(&scene, place, arguments, input).exits(0);
+        let text = scene
+            .run("teu-store", ["inspect", "--format", "json", "result"])
+            .succeeds();
+        assert!(
+            text.contains(created),
+            "{place} {arguments:?}: no {created} in {text}"
+        );
+        let all = [arguments, &["-o", "out"]].concat();
+        let _ = build_from(&scene, place, &all, input).exits(0);
+        assert_eq!(
+            scene.shell("cat out/seen"),
+            format!("={seen}="),
+            "{place} {arguments:?}"
+        );
+    };
+    let (repository, of_context) = (server.url("r"), "SOURCE_DATE_EPOCH=context");
+    let dated = ("1700000001", "2023-11-14T22:13:21Z");
+    expect(
+        &repository,
+        &["--build-arg", of_context],
+        b"",
+        dated.0,
+        dated.1,
+    );
+    expect(&repository, &["-f", "Own"], b"", dated.0, dated.1);
+    expect(&repository, &[], b"", "", "1980-01-01T00:00:00Z");
+    let given = ["-f", "Own", "--build-arg", "SOURCE_DATE_EPOCH=5"];
+    expect(&repository, &given, b"", "5", "1970-01-01T00:00:05Z");
+    // A directory changes as the user works, and has no time.
+    scene.write("c/Dockerfile", asked(""));
+    expect(
+        "c",
+        &["--build-arg", of_context],
+        b"",
+        "",
+        "1980-01-01T00:00:00Z",
+    );
+    scene.write("c/Dockerfile", asked("ARG SOURCE_DATE_EPOCH=1600000000\n"));
+    expect("c", &[], b"", "1600000000", "2020-09-13T12:26:40Z");
+    scene.shell(
+        "touch -d @1650000000 c/Dockerfile && touch -d @1640000000 c/f && tar -C c -cf c.tar .",
+    );
+    let tar = std::fs::read(scene.path("c.tar")).unwrap();
+    expect(
+        "-",
+        &["--build-arg", of_context],
+        &tar,
+        "1650000000",
+        "2022-04-15T05:20:00Z",
+    );
+    scene.write("c/Dockerfile", asked("ARG SOURCE_DATE_EPOCH=soon\n"));
+    let _ = build_from(&scene, "c", &[], b"").fails(1, &["\"soon\"", "the word context"]);
+}
