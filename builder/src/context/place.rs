@@ -139,7 +139,7 @@ impl Opener<'_> {
             Place::Stdin => self.stream("standard input", io::stdin(), Date::Newest),
             Place::Http(source) => {
                 let cache = self.storage.cache_folder();
-                let fetched = http::fetch(source, &cache, self.cancel)?;
+                let fetched = http::fetch(source, &cache, self.cancel, &|_| ())?;
                 let file = std::fs::File::open(&fetched.path);
                 let seconds = |time: SystemTime| {
                     let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;

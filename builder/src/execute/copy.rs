@@ -11,6 +11,7 @@ use crate::copy::select::{Origin as SelectOrigin, select};
 use crate::copy::{CopyError, archive, layer};
 use crate::pattern::ignore::Rules;
 use crate::plan::{Copy, CopySource, Directory, Origin, Step, Tree};
+use crate::progress::Counted;
 use crate::tree::Root;
 use crate::tree::owner;
 use std::path::Path;
@@ -249,6 +250,7 @@ impl Executor<'_> {
         let latest = self.epoch.0;
         self.known_or(index, &key, || {
             self.storage.write_layer(|out| {
+                let out = Counted::new(out, self.progress, index + 1);
                 let sources = layer::Sources { origin, below };
                 if let Some(changed) = layer::write(out, entries, sources, latest)? {
                     self.doubt(index, &format!("/{}", changed.display()));

@@ -76,7 +76,9 @@ impl Executor<'_> {
             match source {
                 CopySource::Http(source) => {
                     let cache = self.storage.cache_folder();
-                    let file = http::fetch(source, &cache, self.cancel).map_err(CopyError::Http)?;
+                    let shown = |bytes| self.progress.bytes(index + 1, "fetched", bytes);
+                    let file = http::fetch(source, &cache, self.cancel, &shown);
+                    let file = file.map_err(CopyError::Http)?;
                     resolved.push(Resolved::Http(source, file));
                 }
                 CopySource::Git(source) => {

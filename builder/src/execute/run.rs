@@ -20,7 +20,7 @@ use crate::cache::Key;
 use crate::emulation::emulator;
 use crate::leftovers::STATES;
 use crate::plan::{Mount, MountKind, Run, Step};
-use crate::progress::{Shown, Tail};
+use crate::progress::{Counted, Shown, Tail};
 use crate::storage::StorageError;
 use crate::tree::{Root, TreeError};
 use std::io::{self, IsTerminal};
@@ -179,8 +179,10 @@ impl Executor<'_> {
             trust::check(bundle, &upper)?;
         }
         let below = below.as_deref();
-        self.storage
-            .write_layer(|out| upper::write(out, &upper, below, before.as_ref(), self.epoch.0))
+        self.storage.write_layer(|out| {
+            let out = Counted::new(out, self.progress, index + 1);
+            upper::write(out, &upper, below, before.as_ref(), self.epoch.0)
+        })
     }
 
     /// Looks whether the context is still what the step's key says: the step saw the user's own files.

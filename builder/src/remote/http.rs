@@ -88,11 +88,17 @@ fn failed(
     }
 }
 
-/// Fetches a file, or takes what an earlier build fetched where that is still right.
+/// Fetches a file, or takes what an earlier build fetched where that is still right. `fetched` hears now and then how
+/// many bytes are here.
 ///
 /// # Errors
 /// It is not to be had, or not what it should be.
-pub fn fetch(source: &HttpSource, cache: &Path, cancel: &Cancel) -> Result<Fetched, HttpError> {
+pub fn fetch(
+    source: &HttpSource,
+    cache: &Path,
+    cancel: &Cancel,
+    fetched: &dyn Fn(u64),
+) -> Result<Fetched, HttpError> {
     let folder = cache.join("http");
     std::fs::create_dir_all(&folder).map_err(failed("create", folder.display()))?;
     let place = Place {
@@ -121,7 +127,30 @@ pub fn fetch(source: &HttpSource, cache: &Path, cancel: &Cancel) -> Result<Fetch
             what: source.url.clone(),
             source: io::Error::other("the server sends nothing"),
         }),
-        (WebFile::Content { mut body, known }, _) => place.store(source, &mut body, &known, cancel),
+        (WebFile::Content { mut body, known }, _) => {
+            let mut body = Heard {
+                inner: &mut body,
+                bytes: 0,
+                heard: fetched,
+            };
+            place.store(source, &mut body, &known, cancel)
+        }
+    }
+}
+
+/// Says how much was read.
+struct Heard<'a> {
+    inner: &'a mut dyn Read,
+    bytes: u64,
+    heard: &'a dyn Fn(u64),
+}
+
+impl Read for Heard<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.bytes += length as u64;
+        (self.heard)(self.bytes);
+        Ok(length)
     }
 }
 
