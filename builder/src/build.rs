@@ -352,7 +352,10 @@ impl Request {
             let about = teu_store::ChainId::of(layers).map(|chain| chain.0.hex());
             let created = executor.epoch.rfc3339();
             let about = about.unwrap_or_default();
-            predicates.push(attest::sbom(&inventory, &created, &about));
+            predicates.push(Predicate {
+                referrer: self.attest.referrers.sbom,
+                ..attest::sbom(&inventory, &created, &about)
+            });
         }
         if let Some(detail) = self.attest.provenance {
             let material = |image: &plan::Image| {
@@ -376,7 +379,10 @@ impl Request {
                     .filter_map(|(_, image)| material(image))
                     .collect::<Vec<_>>(),
             };
-            predicates.push(attest::provenance(&recipe, detail));
+            predicates.push(Predicate {
+                referrer: self.attest.referrers.provenance,
+                ..attest::provenance(&recipe, detail)
+            });
         }
         Ok(predicates)
     }

@@ -294,6 +294,37 @@ fn what_is_said_about_an_image() {
     build(&scene, &["--attest", "type=what"]).fails(2, &["neither sbom nor provenance"]);
 }
 
+/// What is said beside an image in a registry leaves the image as it is without.
+#[test]
+fn statements_that_refer_to_an_image() {
+    let scene = scene("referrers");
+    let registry = Registry::http(&scene);
+    let (plain, said) = (registry.name("plain:1"), registry.name("said:1"));
+    let digest = |name: &str| raw(&scene, &format!("docker://{name}"), ".config.digest");
+    build(&scene, &["-t", &plain, "--push"]).succeeds();
+    let sbom = "type=sbom,as=referrer";
+    build(&scene, &["-t", &said, "--push", "--attest", sbom]).succeeds();
+    assert_eq!(digest(&said), digest(&plain), "an image, no index");
+    let list = scene.run("teu-store", ["referrers", "--format", "json", &said]);
+    let list: Value = serde_json::from_str(&list.succeeds()).unwrap();
+    let found = list.to_string();
+    assert!(
+        found.contains("application/vnd.in-toto+json")
+            && found.contains("https://spdx.dev/Document"),
+        "{found}"
+    );
+    // Each where it was asked for.
+    let both = ["-t", &said, "--push", "--provenance", "--attest", sbom];
+    build(&scene, &both).succeeds();
+    let kinds = raw(
+        &scene,
+        &format!("docker://{said}"),
+        "[.manifests[].annotations[\"vnd.docker.reference.type\"]]",
+    );
+    assert_eq!(kinds, r#"[null,"attestation-manifest"]"#);
+    build(&scene, &["-t", "x", "--attest", sbom]).fails(1, &["needs an output to a registry"]);
+}
+
 /// A scene in which `base` is an index over two platforms, whose digest comes with it.
 fn platforms(name: &str) -> (Scene, String) {
     let scene = Scene::new(name);

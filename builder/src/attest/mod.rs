@@ -17,7 +17,10 @@ use teu_store::image::{Descriptor, Manifest, Platform, media_type};
 use teu_store::{Digest, Reference};
 
 /// The type of a statement as a layer; in-toto, attestation spec, "media types".
-const STATEMENT_TYPE: &str = "application/vnd.in-toto+json";
+pub const STATEMENT_TYPE: &str = "application/vnd.in-toto+json";
+
+/// The annotation that tells statements apart without reading them; BuildKit's, and other signers'.
+pub const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
 
 /// The type of the document inside; in-toto statement, version 0.1, which BuildKit's readers know.
 const STATEMENT: &str = "https://in-toto.io/Statement/v0.1";
@@ -28,6 +31,17 @@ pub struct Wanted {
     /// How it was built, in this detail.
     pub provenance: Option<Detail>,
     /// What packages it has.
+    pub sbom: bool,
+    /// Which of them are artifacts of their own beside the image, and leave it as it is without them.
+    pub referrers: Referrers,
+}
+
+/// Statements that a registry keeps as artifacts whose subject is the image (image-spec, manifest.md, "subject").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Referrers {
+    /// The one about how it was built.
+    pub provenance: bool,
+    /// The one about its packages.
     pub sbom: bool,
 }
 
@@ -42,13 +56,14 @@ pub struct BadAttestation {
 impl FromStr for Wanted {
     type Err = BadAttestation;
 
-    /// `type=sbom`, `type=provenance,mode=max`, each with `disabled=true` to take it back.
+    /// `type=sbom`, `type=provenance,mode=max`, each with `as=referrer`, or with `disabled=true` to take it back.
     fn from_str(text: &str) -> Result<Self, BadAttestation> {
         let bad = |why| BadAttestation {
             text: text.to_owned(),
             why,
         };
         let (mut kind, mut detail, mut disabled) = (None, Detail::Min, false);
+        let mut referrer = false;
         for field in text.split(',') {
             match field.split_once('=') {
                 Some(("type", value)) => kind = Some(value),
@@ -56,6 +71,8 @@ impl FromStr for Wanted {
                 Some(("mode", "max")) => detail = Detail::Max,
                 Some(("disabled", "true")) => disabled = true,
                 Some(("disabled", "false")) => disabled = false,
+                Some(("as", "manifest")) => referrer = false,
+                Some(("as", "referrer")) => referrer = true,
                 // Only this version is written.
                 Some(("version", "v1")) => {}
                 _ => return Err(bad("it has an unknown option")),
@@ -63,8 +80,11 @@ impl FromStr for Wanted {
         }
         let mut wanted = Self::default();
         match kind {
-            Some("sbom") => wanted.sbom = !disabled,
-            Some("provenance") => wanted.provenance = (!disabled).then_some(detail),
+            Some("sbom") => (wanted.sbom, wanted.referrers.sbom) = (!disabled, referrer),
+            Some("provenance") => {
+                wanted.provenance = (!disabled).then_some(detail);
+                wanted.referrers.provenance = referrer;
+            }
             _ => return Err(bad("type= is neither sbom nor provenance")),
         }
         Ok(wanted)
@@ -78,6 +98,41 @@ pub struct Predicate {
     pub kind: &'static str,
     /// Its content.
     pub content: Value,
+    /// Whether it is an artifact of its own beside the image, instead of a manifest in its index.
+    pub referrer: bool,
+}
+
+/// One statement on its own, for a registry that lists it as referring to the image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Referring {
+    /// Its predicate's type.
+    pub kind: &'static str,
+    /// The statement as JSON.
+    pub text: String,
+}
+
+/// The statements about one image that do not go into its index.
+pub fn referring(
+    about: &Descriptor,
+    names: &[Reference],
+    predicates: &[Predicate],
+) -> Vec<Referring> {
+    let apart = predicates.iter().filter(|predicate| predicate.referrer);
+    let one = |predicate: &Predicate| Referring {
+        kind: predicate.kind,
+        text: statement(about, names, predicate).to_string(),
+    };
+    apart.map(one).collect()
+}
+
+/// in-toto's statement around a predicate.
+fn statement(about: &Descriptor, names: &[Reference], predicate: &Predicate) -> Value {
+    json!({
+        "_type": STATEMENT,
+        "predicateType": predicate.kind,
+        "subject": subjects(about, names),
+        "predicate": predicate.content,
+    })
 }
 
 /// Puts the statements about one image into the store; the descriptor for the index, if there are any.
@@ -90,21 +145,16 @@ pub fn manifest(
     names: &[Reference],
     predicates: &[Predicate],
 ) -> Result<Option<Descriptor>, StorageError> {
-    if predicates.is_empty() {
-        return Ok(None);
-    }
     let mut layers = Vec::new();
-    for predicate in predicates {
-        let statement = json!({
-            "_type": STATEMENT,
-            "predicateType": predicate.kind,
-            "subject": subjects(about, names),
-            "predicate": predicate.content,
-        });
+    for predicate in predicates.iter().filter(|predicate| !predicate.referrer) {
+        let statement = statement(about, names, predicate);
         let mut layer = storage.put_document(STATEMENT_TYPE, statement.to_string().as_bytes())?;
-        let kind = ("in-toto.io/predicate-type", predicate.kind);
+        let kind = (PREDICATE_TYPE, predicate.kind);
         layer.annotations = [(kind.0.to_owned(), kind.1.to_owned())].into();
         layers.push(layer);
+    }
+    if layers.is_empty() {
+        return Ok(None);
     }
     let digests: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
     let config = json!({
@@ -189,7 +239,15 @@ mod tests {
             read("type=provenance,disabled=true").unwrap(),
             Wanted::default()
         );
-        for bad in ["", "type=what", "type=sbom,generator=x", "mode=max"] {
+        let apart = read("type=sbom,as=referrer").unwrap();
+        assert!(apart.sbom && apart.referrers.sbom && !apart.referrers.provenance);
+        for bad in [
+            "",
+            "type=what",
+            "type=sbom,generator=x",
+            "type=sbom,as=x",
+            "mode=max",
+        ] {
             assert!(read(bad).is_err(), "{bad}");
         }
         assert_eq!(escaped("linux/amd64+x"), "linux%2Famd64%2Bx");

@@ -70,6 +70,7 @@ pub fn provenance(recipe: &Recipe<'_>, detail: Detail) -> Predicate {
     let dependencies: Vec<Value> = recipe.materials.iter().map(dependency).collect();
     Predicate {
         kind: "https://slsa.dev/provenance/v1",
+        referrer: false,
         content: json!({
             "buildDefinition": {
                 "buildType": BUILD_TYPE,

@@ -224,6 +224,7 @@ pub fn sbom(inventory: &Inventory, created: &str, about: &str) -> Predicate {
     Predicate {
         kind: "https://spdx.dev/Document",
         content,
+        referrer: false,
     }
 }
 

@@ -76,7 +76,7 @@ pub(super) struct BuildArguments {
     /// An annotation: `KEY=VALUE` of the manifest, or `LEVEL[PLATFORM],...:KEY=VALUE` with manifest, index, manifest-descriptor or index-descriptor as LEVEL; repeatable.
     #[arg(long = "annotation", value_name = "ANNOTATION")]
     annotations: Vec<String>,
-    /// Says beside the image what is in it (type=sbom) or how it was built (type=provenance[,mode=max]); repeatable.
+    /// Says beside the image what is in it (type=sbom) or how it was built (type=provenance[,mode=max]), in its index, or in artifacts of their own that refer to it in the registry (as=referrer); repeatable.
     #[arg(long, value_name = "ATTESTATION", value_parser = attestation)]
     attest: Vec<(String, Wanted)>,
     /// Short for --attest type=sbom.
@@ -157,9 +157,10 @@ impl BuildArguments {
         let mut wanted = Wanted::default();
         for (text, one) in self.attest.iter().map(|flag| (&flag.0, flag.1)) {
             if text.contains("type=sbom") {
-                wanted.sbom = one.sbom;
+                (wanted.sbom, wanted.referrers.sbom) = (one.sbom, one.referrers.sbom);
             } else {
                 wanted.provenance = one.provenance;
+                wanted.referrers.provenance = one.referrers.provenance;
             }
         }
         wanted.sbom = self.sbom.unwrap_or(wanted.sbom);

@@ -1,7 +1,7 @@
 //! Manifests and an index over what was built, in the store.
 
 use super::{Annotation, Built, Level, Output};
-use crate::attest;
+use crate::attest::{self, Referring};
 use crate::storage::{Storage, StorageError};
 use std::collections::BTreeMap;
 use teu_store::image::{Descriptor, ImageConfig, Index, Manifest, media_type};
@@ -16,6 +16,8 @@ pub(super) struct Documents {
     pub(super) target: Descriptor,
     /// The configurations' digests, the images' ids, in the order of the platforms.
     pub(super) ids: Vec<Digest>,
+    /// What is to be attached to which image, once that is in a registry.
+    pub(super) referring: Vec<(Descriptor, Referring)>,
     /// Annotations of whatever lists the target.
     pub(super) annotations: BTreeMap<String, String>,
 }
@@ -55,7 +57,7 @@ pub(super) fn documents(
     let all: Vec<&Annotation> = annotations.iter().chain(&output.annotations).collect();
     let mut manifests = Vec::new();
     let mut statements = Vec::new();
-    let mut ids = Vec::new();
+    let (mut ids, mut referring) = (Vec::new(), Vec::new());
     for one in built {
         let (config, layers) = packed(storage, one, packing, progress)?;
         let kind = if output.docker_types {
@@ -69,6 +71,8 @@ pub(super) fn documents(
         ids.push(manifest.config.digest);
         descriptor.platform = Some(one.platform.clone());
         descriptor.annotations = chosen(&all, Level::ManifestDescriptor, one);
+        let apart = attest::referring(&descriptor, names, &one.predicates);
+        referring.extend(apart.into_iter().map(|apart| (descriptor.clone(), apart)));
         statements.extend(attest::manifest(
             storage,
             &descriptor,
@@ -98,6 +102,7 @@ pub(super) fn documents(
     Ok(Documents {
         target,
         ids,
+        referring,
         annotations: listed,
     })
 }

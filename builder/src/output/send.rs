@@ -3,6 +3,7 @@
 use super::document::{DocumentError, Documents, documents};
 use super::files::{self, FilesError};
 use super::{Annotation, Built, Kind, Output, Place};
+use crate::attest::{PREDICATE_TYPE, STATEMENT_TYPE};
 use crate::storage::{Storage, StorageError};
 use std::fs::File;
 use std::io;
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use teu_store::copy::{CopyOptions, Location, copy_document};
 use teu_store::image::{Descriptor, Platform};
 use teu_store::progress::Progress;
-use teu_store::registry::{Options, TrustOptions};
+use teu_store::registry::{Access, Artifact, Client, Options, TrustOptions};
 use teu_store::transfer::{self, Packing};
 use teu_store::{Digest, Format, Reference};
 
@@ -38,6 +39,19 @@ pub enum OutputError {
         /// Why not.
         source: Box<transfer::Error>,
     },
+    /// What is said about the image.
+    #[error("attach {what} to the image at {place}")]
+    Attach {
+        /// Its type.
+        what: &'static str,
+        /// Where.
+        place: String,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A registry keeps them, and nothing else does.
+    #[error("as=referrer in --attest needs an output to a registry: --push")]
+    NoRegistry,
     /// Files.
     #[error(transparent)]
     Files(#[from] FilesError),
@@ -92,6 +106,11 @@ impl Sending<'_> {
     /// # Errors
     /// The first that failed; those before it are done.
     pub fn all(&self, outputs: &[Output]) -> Result<Sent, OutputError> {
+        let mut predicates = self.built.iter().flat_map(|one| &one.predicates);
+        let pushes = |output: &Output| matches!(output.kind, Kind::Image { push: true, .. });
+        if predicates.any(|one| one.referrer) && !outputs.iter().any(pushes) {
+            return Err(OutputError::NoRegistry);
+        }
         if outputs.is_empty() {
             return self.leave_in_store();
         }
@@ -236,6 +255,7 @@ impl Sending<'_> {
                     name.clone()
                 };
                 self.copy(&documents, &Location::Registry(place), output)?;
+                self.attach(&documents, name, output)?;
             }
         }
         if store {
@@ -263,23 +283,46 @@ impl Sending<'_> {
         }
     }
 
+    /// Puts what is said about the images beside them, under the digest of what it is about.
+    fn attach(
+        &self,
+        documents: &Documents,
+        name: &Reference,
+        output: &Output,
+    ) -> Result<(), OutputError> {
+        for (about, referring) in &documents.referring {
+            let put = || -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+                let path = self.storage.scratch().join("statement.intoto.json");
+                std::fs::write(&path, &referring.text)?;
+                let kind = STATEMENT_TYPE.to_owned();
+                let annotation = (PREDICATE_TYPE.to_owned(), referring.kind.to_owned());
+                let artifact = Artifact {
+                    kind: kind.clone(),
+                    files: vec![(path, kind)],
+                    annotations: [annotation].into(),
+                };
+                let client = Client::connect(name, Access::Push, &[], &registry(output))?;
+                client.attach(about, &artifact)?;
+                Ok(())
+            };
+            put().map_err(|source| OutputError::Attach {
+                what: referring.kind,
+                place: name.to_string(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
     fn copy(
         &self,
         documents: &Documents,
         to: &Location,
         output: &Output,
     ) -> Result<(), OutputError> {
-        let registry = Options {
-            plain_http: false,
-            trust: TrustOptions {
-                unverified: output.insecure,
-                ..TrustOptions::default()
-            },
-            ..Options::default()
-        };
         let options = CopyOptions {
             from: Options::default(),
-            to: registry,
+            to: registry(output),
             // docker's formats know one image.
             all: !matches!(to, Location::DockerArchive(..) | Location::DockerDaemon(_)),
             platform: Platform::host(),
@@ -295,6 +338,18 @@ impl Sending<'_> {
                 place: to.to_string(),
                 source: Box::new(source),
             })
+    }
+}
+
+/// How an output's registry is spoken to.
+fn registry(output: &Output) -> Options {
+    Options {
+        plain_http: false,
+        trust: TrustOptions {
+            unverified: output.insecure,
+            ..TrustOptions::default()
+        },
+        ..Options::default()
     }
 }
 
