@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::sleeping;
 use teu_integration_tests::shim::messages::{ProcessRequest, StatsResponse};
-use teu_integration_tests::shim::{Shim, Streams};
+use teu_integration_tests::shim::{Cost, Shim, Streams};
 use teu_integration_tests::{Scene, skip_unless};
 
 /// A message's numbers by their path of field numbers (`4.33.2`), the first of
@@ -196,4 +196,39 @@ fn a_container_that_is_gone_has_no_figures() {
     let error = shim.call::<StatsResponse>("Stats", &whom).unwrap_err();
     assert_eq!(error.code, 5, "{error:?}");
     shim.shut_down(pid);
+}
+
+/// The most that a container may cost while nothing happens, of five: resident, proportional
+/// and private memory of its shim and its keeper, in KiB.
+const IDLE_MAX: [u64; 3] = [1600, 500, 300];
+
+#[test]
+fn an_idle_container_costs_little() {
+    let scene = Scene::new("idle shims");
+    let mut shims = ["a", "b", "c", "d", "e"].map(|id| sleeping(&scene, id));
+    let pids = shims.each_mut().map(Shim::pids);
+    let mean = || {
+        let costs = pids.iter().flatten().map(|pid| Cost::of(*pid));
+        let sum = costs.fold(Cost::default(), |sum, cost| sum + cost);
+        [sum.rss, sum.pss, sum.private].map(|kib| kib / 5)
+    };
+    // Programs with all that debugging needs are larger: they are only asked what they cost.
+    if std::env::var_os("TEU_BINARIES").is_some() {
+        scene.wait_until(&format!("{:?} become {IDLE_MAX:?}", mean()), || {
+            mean()
+                .iter()
+                .zip(IDLE_MAX)
+                .all(|(cost, most)| *cost <= most)
+        });
+    }
+    eprintln!("idle, each of five: RSS, PSS, private {:?} KiB", mean());
+    for shim in &mut shims {
+        shim.kill("", 9).unwrap();
+        assert_eq!(shim.wait("").unwrap(), 137);
+        shim.delete("").unwrap();
+    }
+    for mut shim in shims {
+        let pid = shim.pid();
+        shim.shut_down(pid);
+    }
 }
