@@ -3,7 +3,9 @@
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
+use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -37,7 +39,8 @@ pub struct RefRecord {
     /// What listings show of the image; see [`Summary`]. Records of older versions have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
-    /// When the name was last given here, RFC 3339; for people, so it is no part of the image.
+    /// When the name was last given here, RFC 3339; for people, so it is no part of the image. The file says the time when it was
+    /// written; when the name was given to the same image again, that is the file's time of modification.
     pub updated: String,
 }
 
@@ -62,6 +65,30 @@ pub(crate) struct RefTargets {
     pub(crate) pushed: Option<Named>,
 }
 
+/// A record, or what somebody needs of it.
+pub(crate) trait Record: DeserializeOwned {
+    /// Where it says when the name was last given.
+    fn updated(&mut self) -> Option<&mut String>;
+}
+
+impl Record for RefRecord {
+    fn updated(&mut self) -> Option<&mut String> {
+        Some(&mut self.updated)
+    }
+}
+
+impl Record for RefGlance {
+    fn updated(&mut self) -> Option<&mut String> {
+        Some(&mut self.updated)
+    }
+}
+
+impl Record for RefTargets {
+    fn updated(&mut self) -> Option<&mut String> {
+        None
+    }
+}
+
 impl Store {
     /// Makes `name` mean `target`, durably and in one step. Everything `target` names must be durable by now,
     /// and kept by a living [`crate::Transaction`].
@@ -71,11 +98,27 @@ impl Store {
             target: target.clone(),
             pushed: None,
             summary: self.summary_of(target),
-            updated: jiff::Timestamp::now().to_string(),
+            updated: Timestamp::now().to_string(),
         };
         // Whoever reads a record to write it again must not undo this.
         let _renaming = Lock::acquire(&self.lock_path("refs"), Mode::Exclusive)?;
+        // One that cannot be read is replaced.
+        let now = self.get_ref(name).ok().flatten();
+        if now.is_some_and(|now| now.target == record.target && now.summary == record.summary) {
+            return self.give_again(name);
+        }
         self.write_ref(&record)
+    }
+
+    /// Notes that a name was given to the image that it has. That costs no writing to the disk: what the name means, and all that
+    /// belongs to it, was durable before it was written, and a power cut may take the time.
+    fn give_again(&self, name: &Reference) -> Result<(), Error> {
+        let path = self.ref_path(name);
+        fs::File::open(&path)
+            .and_then(|file| file.set_modified(SystemTime::now()))
+            .context("set the time of", &path)?;
+        // Who wrote it may have been killed before it came to this.
+        store::sync_parent(&path)
     }
 
     /// Makes `name` mean `target` if it means `before` now; whether it did. Otherwise as [`Store::set_ref`].
@@ -95,7 +138,7 @@ impl Store {
             target: target.clone(),
             pushed: None,
             summary: self.summary_of(target),
-            updated: jiff::Timestamp::now().to_string(),
+            updated: Timestamp::now().to_string(),
         };
         self.write_ref(&record)?;
         Ok(true)
@@ -169,11 +212,12 @@ impl Store {
 }
 
 /// One record; `None` where there is none.
-pub(crate) fn read_record<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+pub(crate) fn read_record<T: Record>(path: &Path) -> Result<Option<T>, Error> {
     let file = match fs::File::open(path) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.context("open", path)?,
     };
+    let modified = file.metadata().and_then(|metadata| metadata.modified());
     let mut text = Vec::with_capacity(RECORD_BYTES_USUAL);
     let read = file.take(RECORD_BYTES_MAX + 1).read_to_end(&mut text);
     read.context("read", path)?;
@@ -184,12 +228,25 @@ pub(crate) fn read_record<T: DeserializeOwned>(path: &Path) -> Result<Option<T>,
             max: RECORD_BYTES_MAX,
         });
     }
-    serde_json::from_slice(&text)
-        .map(Some)
-        .map_err(|source| Error::Json {
-            what: path.display().to_string(),
-            source,
-        })
+    let parsed: Result<T, _> = serde_json::from_slice(&text);
+    let mut record = parsed.map_err(|source| Error::Json {
+        what: path.display().to_string(),
+        source,
+    })?;
+    if let (Some(updated), Ok(modified)) = (record.updated(), modified) {
+        put_off(updated, modified);
+    }
+    Ok(Some(record))
+}
+
+/// Makes `time`, RFC 3339, the later one of two.
+fn put_off(time: &mut String, other: SystemTime) {
+    let written = time.parse::<Timestamp>().ok();
+    if let Ok(other) = Timestamp::try_from(other)
+        && written.is_some_and(|written| written < other)
+    {
+        *time = other.to_string();
+    }
 }
 
 /// The file name for a reference or an id: `/` becomes `%2F`, a dot at the start `%2E`;
@@ -219,6 +276,34 @@ mod tests {
         assert_eq!(file_name(""), "%");
         assert_eq!(file_name("a/b%2F"), "a%2Fb%252F");
         assert!(file_name(&"ä".repeat(200)).len() <= 255);
+    }
+
+    // A pull of what is here waits for no disk.
+    #[test]
+    fn what_a_name_means_already_is_not_written_again() {
+        use std::os::unix::fs::MetadataExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let target = Descriptor::new("m", Digest::of(b"x"), 1);
+        let name: Reference = "a".parse().unwrap();
+        let given = || {
+            store.set_ref(&name, &target).unwrap();
+            let file = fs::metadata(store.ref_path(&name)).unwrap();
+            let record = store.get_ref(&name).unwrap().unwrap();
+            (file.ino(), record.updated.parse::<Timestamp>().unwrap())
+        };
+        let (file, first) = given();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let (same, second) = given();
+        assert_eq!(file, same);
+        assert!(first < second);
+        let other = Descriptor::new("m", Digest::of(b"y"), 1);
+        store.set_ref(&name, &other).unwrap();
+        assert_eq!(store.get_ref(&name).unwrap().unwrap().target, other);
+        // What is damaged is written anew.
+        fs::write(store.ref_path(&name), "{").unwrap();
+        store.set_ref(&name, &target).unwrap();
+        assert_eq!(store.get_ref(&name).unwrap().unwrap().target, target);
     }
 
     #[test]
