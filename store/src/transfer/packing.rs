@@ -72,10 +72,7 @@ impl Transaction {
         let level = packing.level;
         match packing.format {
             Format::Tar => std::io::copy(&mut content, &mut blob),
-            Format::Gzip => {
-                let level = level.and_then(|level| u32::try_from(level).ok());
-                pack::gzip_at(content, &mut blob, level.unwrap_or(pack::GZIP_LEVEL).min(9))
-            }
+            Format::Gzip => pack::gzip_at(content, &mut blob, level.unwrap_or(pack::GZIP_LEVEL)),
             Format::Zstd => pack::zstd(content, &mut blob, level.unwrap_or(pack::ZSTD_LEVEL)),
         }
         .map_err(|source| crate::Error::Read {
