@@ -176,3 +176,49 @@ fn an_ordinary_user_runs_what_it_unpacked() {
         r#"echo '{"args":["true"],"user":"app"}' > request; teu-store bundle create --id it --request request one held; grep -q '"uid":1000' held/config.json; teu-store bundle release it; teu-store rmi one; teu-store gc; test -z "$(find .local/share/teu/store -mindepth 3 | head -n 1)""#,
     );
 }
+
+/// What makes images of images and takes them from place to place; prints what is the same for everybody.
+const CHANGES: &str = "
+    export SOURCE_DATE_EPOCH=1700000000
+    teu-store import -q $IN/base.tar one >/dev/null
+    teu-store config one two -e A=b --user app --label k=v
+    teu-store config one arm --platform linux/arm64
+    teu-store index create both one arm
+    teu-store index annotate both --of linux/arm64 why=test
+    teu-store index list both --format '{platform} {digest}' | sort
+    for to in oci:layout:both oci-archive:both.tar docker://$REGISTRY/both; do teu-store copy -q --all --preserve-digests both $to; done
+    teu-store copy -q two docker-archive:two.tar
+    teu-store copy -q --all docker://$REGISTRY/both store:again; teu-store copy -q --all oci:layout:both store:layout
+    teu-store copy -q --all oci-archive:both.tar store:archive; teu-store copy -q docker-archive:two.tar store:docker
+    teu-store index remove again linux/arm64
+    teu-store images --format '{name} {id}'
+    teu-store verify -q
+    teu-store prune --all >/dev/null; teu-store gc >/dev/null; teu-store images -q";
+
+#[test]
+fn an_ordinary_user_changes_joins_and_copies_as_root_does() {
+    let scene = Scene::new("rootless changes");
+    skip_unless!(
+        scene,
+        home(&scene),
+        "needs root to be another user, and setpriv (package util-linux)"
+    );
+    let registry = Registry::http(&scene);
+    let here = scene.path("").display().to_string();
+    let script = |who: &str| {
+        let place = registry.name(who);
+        format!("export IN={here} REGISTRY={place}\n{CHANGES}")
+    };
+    let theirs = user(&scene, &script("theirs"));
+    scene.write(
+        "as-root/bin/teu-store",
+        format!("#!/bin/sh\nexec {here}/teu-store --root {here}/as-root/store \"$@\"\n"),
+    );
+    let ours = scene.shell(&format!(
+        "cd as-root; chmod +x bin/teu-store; export HOME=$PWD PATH=$PWD/bin:$PATH\n{}",
+        script("ours")
+    ));
+    assert_eq!(theirs, ours);
+    // Two configurations, an index changed three times, its members, eight copies, eight names, and then none.
+    assert_eq!(theirs.lines().count(), 2 + 3 + 2 + 8 + 8, "{theirs}");
+}
