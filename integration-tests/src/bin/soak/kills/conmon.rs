@@ -145,6 +145,13 @@ impl<'a> Container<'a> {
 
     /// Removes what is left as podman does, and says what is still there.
     fn leftovers(&self) -> Vec<String> {
+        // The runtime that it had called dies with it, but not at once: what it made last may
+        // come to be after it was looked for.
+        let until = Instant::now() + END_LIMIT;
+        while !processes(&[&self.bundle.display().to_string()]).is_empty() && Instant::now() < until
+        {
+            std::thread::sleep(Duration::from_millis(2));
+        }
         let removed = self.runtime(&["delete", "--force", &self.id]);
         let mut left: Vec<String> = Vec::new();
         if removed.code() != 0 {
