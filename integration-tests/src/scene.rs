@@ -268,9 +268,17 @@ impl Scene {
     }
 }
 
+impl Scene {
+    /// What exists of the scene outside its folder, after some patience, a line each: processes, mounts, cgroups.
+    #[must_use]
+    pub fn left(&self) -> Vec<String> {
+        leftover::after(&self.mark, self.folder.path())
+    }
+}
+
 impl Drop for Scene {
     fn drop(&mut self) {
-        let left = leftover::after(&self.mark, self.folder.path());
+        let left = self.left();
         leftover::remove(&self.mark, self.folder.path());
         if !left.is_empty() && !std::thread::panicking() {
             panic!("left behind by {:?}:\n{}", self.name, left.join("\n"));
