@@ -27,7 +27,7 @@ OTHER_LINKER ?= aarch64-linux-gnu-gcc
 OTHER_RUNNER ?= qemu-aarch64-static
 OTHER_SKIPS := --skip hook::tests --skip the_kernel_runs_the_device_program
 
-.PHONY: all help demo test test-net test-peers lint bench soak soak-store fuzz install test-vm check-aarch64 clean
+.PHONY: all help demo test test-net test-peers lint bench soak soak-store soak-build fuzz install test-vm check-aarch64 clean
 
 all: ## build the release binaries
 	$(BUILD)
@@ -82,17 +82,22 @@ soak: ## what takes too long for the tests: floods of output, many containers, k
 	@.ci/packages $(TEST_PACKAGES)
 	cargo build --release --quiet
 	@$(RELEASE)/soak $(SOAK)
-	@[ -n "$(SOAK)" ] || $(MAKE) soak-store
+	@[ -n "$(SOAK)" ] || $(MAKE) soak-store soak-build
 
 soak-store: ## the store's part of it: kill -9 and a full disk at every system call, a thousand power cuts, 64 hands for a minute
 	@.ci/packages $(TEST_PACKAGES)
 	@TEU_KILL_STRIDE=1 TEU_POWER_POINTS=500 TEU_BESIDE=64,60 integration-tests/run-suites store_kill store_power
 
-fuzz: ## feed the store's readers with noise for FUZZ seconds each (cargo-fuzz and a nightly compiler)
+soak-build: ## the builder's part of it: 100 builds killed at random moments, 64 at once beside a collector
+	@.ci/packages $(TEST_PACKAGES)
+	@TEU_BUILD_KILLS=100 TEU_BUILDS=64 integration-tests/run-suites build_kill
+
+fuzz: ## feed the store's and the builder's readers with noise for FUZZ seconds each (cargo-fuzz and a nightly compiler)
 	@cargo fuzz --version >/dev/null || { echo "cargo-fuzz is missing: cargo install cargo-fuzz"; exit 1; }
-	@for target in layer documents; do \
-		(cd store && mkdir -p fuzz/target/corpus/$$target && \
-			cargo +nightly fuzz run $$target fuzz/target/corpus/$$target fuzz/corpus/$$target -- \
+	@for target in store/layer store/documents builder/dockerfile builder/patterns; do \
+		name=$${target#*/}; \
+		(cd $${target%/*} && mkdir -p fuzz/target/corpus/$$name && \
+			cargo +nightly fuzz run $$name fuzz/target/corpus/$$name fuzz/corpus/$$name -- \
 				-max_total_time=$(FUZZ) -max_len=65536) || exit 1; done
 
 install: all ## put the binaries in PREFIX/bin

@@ -28,6 +28,8 @@ pub mod epoch;
 pub mod exchange;
 pub mod execute;
 pub mod explain;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod images;
 pub mod isolation;
 pub mod leftovers;
