@@ -225,7 +225,11 @@ impl Request {
         if stdin {
             return Err(BuildError::StdinTwice);
         }
-        let opened = self.opener(storage, cancel).open(&self.context, 0);
+        let mut place = self.context.clone();
+        if let Place::Git(source) = &mut place {
+            source.keep_git_dir |= plan::is_asked(&self.options, "BUILDKIT_CONTEXT_KEEP_GIT_DIR");
+        }
+        let opened = self.opener(storage, cancel).open(&place, 0);
         match opened? {
             context::Opened::Files(root, date) => {
                 let source = match &self.dockerfile {

@@ -471,3 +471,35 @@ fn foreign_programs_run_by_an_emulator() {
     assert!(outcome.stderr.contains(warning), "{}", outcome.stderr);
     assert_eq!(scene.shell("cat out/made"), "emulated");
 }
+
+/// Build arguments that BuildKit itself listens to.
+#[test]
+fn arguments_with_a_meaning_of_their_own() {
+    let scene = scene("builtin arguments");
+    let argument = |text: &str, more: &[&str]| {
+        let all = [&["--build-arg", text][..], more].concat();
+        build(&scene, &all)
+    };
+    scene.write(
+        "context/Dockerfile",
+        "FROM busybox\nRUN --mount=type=cache,id=c,target=/c [ $(hostname) = here ]\n",
+    );
+    let named = "BUILDKIT_SANDBOX_HOSTNAME=here";
+    let space = ["--build-arg", "BUILDKIT_CACHE_MOUNT_NS=mine"];
+    argument(named, &space).succeeds();
+    build(&scene, &[]).fails(1, &["exit status 1"]);
+    let mounts = scene.run("teu-build", ["mounts", "ls"]).succeeds();
+    assert!(mounts.contains("mine/c "), "{mounts}");
+    scene.write("context/Dockerfile", "FROM busybox\nENV A=1\n");
+    let several = "BUILDKIT_MULTI_PLATFORM=1";
+    let layout = ["-t", "a:1", "-o", "type=oci,dest=m,tar=false", "-o", "out"];
+    argument(several, &layout).succeeds();
+    assert_eq!(raw(&scene, "oci:m:1", ".manifests|length"), "1");
+    assert!(scene.shell("ls out").starts_with("linux_"));
+    let inline = ["-t", "a:2", "-o", "type=oci,dest=i,tar=false"];
+    argument("BUILDKIT_INLINE_CACHE=1", &inline).succeeds();
+    assert_eq!(
+        scene.shell("grep -l teu.buildcache i/blobs/sha256/* | wc -l"),
+        "1"
+    );
+}

@@ -11,7 +11,7 @@ use crate::exchange;
 use crate::execute::{SecretSource, Settings};
 use crate::isolation::Entered;
 use crate::output::{self, Kind, Output, Outputs};
-use crate::plan::Options;
+use crate::plan::{Options, is_asked};
 use crate::prepare::DockerfilePlace;
 use crate::progress::Style;
 use clap::ValueEnum;
@@ -173,7 +173,8 @@ impl BuildArguments {
         wanted
     }
 
-    fn outputs(&self) -> Result<Outputs, CliError> {
+    /// `several` asks for an index, and for a directory each, though there be one platform only.
+    fn outputs(&self, several: bool) -> Result<Outputs, CliError> {
         let mut list = self.outputs.clone();
         let image = |push: bool| {
             Output::of(Kind::Image {
@@ -188,6 +189,16 @@ impl BuildArguments {
         if self.push {
             list.push(image(true));
         }
+        if several && list.is_empty() {
+            list.push(image(false));
+        }
+        for output in list.iter_mut().filter(|_| several) {
+            match &mut output.kind {
+                Kind::Image { .. } | Kind::Oci { .. } => output.index = true,
+                Kind::Local { split, .. } => _ = split.get_or_insert(true),
+                Kind::Docker(_) | Kind::DockerDaemon | Kind::Tar(_) | Kind::CacheOnly => {}
+            }
+        }
         let annotations = self
             .annotations
             .iter()
@@ -197,14 +208,22 @@ impl BuildArguments {
         Ok(Outputs { list, annotations })
     }
 
-    pub(super) fn request(self, store: Store, isolation: Entered) -> Result<Request, CliError> {
-        let mut build_args = build_args(&self.build_args, |name| std::env::var(name).ok());
-        // In the environment it is as good as a build argument, as docker buildx has it.
+    /// `--build-arg`. What the environment says about the time is as good as one, as docker buildx has it.
+    fn build_arguments(&self) -> Vec<(String, String)> {
+        let mut given = build_args(&self.build_args, |name| std::env::var(name).ok());
         if let Ok(value) = std::env::var(epoch::VARIABLE)
-            && !build_args.iter().any(|(name, _)| name == epoch::VARIABLE)
+            && !given.iter().any(|(name, _)| name == epoch::VARIABLE)
         {
-            build_args.push((epoch::VARIABLE.to_owned(), value));
+            given.push((epoch::VARIABLE.to_owned(), value));
         }
+        given
+    }
+
+    pub(super) fn request(self, store: Store, isolation: Entered) -> Result<Request, CliError> {
+        let options = Options {
+            build_args: self.build_arguments(),
+            ..Options::default()
+        };
         let names = self
             .tags
             .iter()
@@ -217,7 +236,10 @@ impl BuildArguments {
             (None, Some(path)) => DockerfilePlace::Path(path.clone()),
             (None, None) => DockerfilePlace::Default,
         };
-        let outputs = self.outputs()?;
+        let outputs = self.outputs(is_asked(&options, "BUILDKIT_MULTI_PLATFORM"))?;
+        let inline = is_asked(&options, "BUILDKIT_INLINE_CACHE").then(|| "type=inline".parse());
+        let cache_to = self.cache_to.iter().cloned();
+        let cache_to = cache_to.chain(inline.and_then(Result::ok)).collect();
         let platforms = distinct(&self.platforms);
         let attest = self.attest();
         let context = Place::parse(&self.context)
@@ -235,14 +257,13 @@ impl BuildArguments {
             attest,
             verify_repro: self.verify_repro,
             cache_from: self.cache_from,
-            cache_to: self.cache_to,
+            cache_to,
             options: Options {
-                build_args,
                 target: self.target,
                 platform: platforms[0].clone(),
                 allow: self.language.allowed()?,
                 network: self.language.network(),
-                ..Options::default()
+                ..options
             },
             platforms,
             settings: Settings {

@@ -85,7 +85,7 @@ fn request(run: &Run, mounts: &Mounts, limits: &Limits, cgroup: Option<String>) 
             .collect(),
         cwd: Some(run.cwd.clone()),
         user: Some(run.user.clone()),
-        hostname: Some(HOSTNAME.to_owned()),
+        hostname: Some(run.hostname.clone().unwrap_or_else(|| HOSTNAME.to_owned())),
         mounts: shm(limits)
             .into_iter()
             .chain(mounts.list.iter().map(mount))

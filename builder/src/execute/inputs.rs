@@ -131,6 +131,9 @@ impl Executor<'_> {
         value("the user", run.user.clone());
         value("the security mode", format!("insecure: {}", run.insecure));
         value("the network", format!("{:?}", run.network).to_lowercase());
+        if let Some(name) = &run.hostname {
+            value("the host name", name.clone());
+        }
         if let Some((_, text)) = &run.script {
             value("the script", text.clone());
         }

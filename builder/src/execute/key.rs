@@ -59,7 +59,7 @@ impl Executor<'_> {
             .iter()
             .map(|mount| self.mount_key(mount, seen))
             .collect::<Result<Vec<_>, _>>()?;
-        let operation = json!({
+        let mut operation = json!({
             "run": run.args,
             "env": run.env,
             "cwd": run.cwd,
@@ -69,6 +69,9 @@ impl Executor<'_> {
             "script": run.script,
             "mounts": mounts,
         });
+        if let Some(name) = &run.hostname {
+            operation["hostname"] = json!(name);
+        }
         self.key(operation, parent)
     }
 

@@ -86,7 +86,8 @@ pub(super) fn documents(
         of.map(|one| (one.key.clone(), one.value.clone())).collect()
     };
     let (index_annotations, listed) = (top(Level::Index), top(Level::IndexDescriptor));
-    let single = built.len() == 1 && index_annotations.is_empty() && statements.is_empty();
+    let single =
+        built.len() == 1 && !output.index && index_annotations.is_empty() && statements.is_empty();
     let target = match (single, &manifests[..]) {
         (true, [only]) => Descriptor {
             platform: None,

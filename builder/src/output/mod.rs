@@ -35,6 +35,8 @@ pub struct Output {
     pub names: Vec<Reference>,
     /// How layers are packed; none is what the kind does by itself.
     pub packing: Option<Packing>,
+    /// An index over a single image, too.
+    pub index: bool,
     /// Documents and layers are called as docker calls them.
     pub docker_types: bool,
     /// Annotations of this output alone.

@@ -93,6 +93,7 @@ impl Output {
             kind,
             names: Vec::new(),
             packing: None,
+            index: false,
             docker_types: false,
             annotations: Vec::new(),
             insecure: false,

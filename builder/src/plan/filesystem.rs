@@ -2,6 +2,7 @@
 
 use super::build::is_proxy;
 use super::evaluate::Evaluator;
+use super::stages::given;
 use super::{Copy, CopySource, Directory, Entitlement, Network, Operation, Origin, Run};
 use crate::dockerfile::heredoc::Heredoc;
 use crate::dockerfile::instruction::{self, CommandLine, Source, Text, Transfer};
@@ -79,6 +80,9 @@ impl Evaluator<'_, '_> {
             proxies: self.proxies(),
             cwd: clean_absolute("/", &self.state.config.config.working_dir),
             user: self.state.config.config.user.clone(),
+            hostname: given(self.planner.options, "BUILDKIT_SANDBOX_HOSTNAME")
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned),
             network,
             insecure,
             emulated: self.emulated(),

@@ -32,7 +32,7 @@ pub use build::{Checked, check, plan};
 pub use mounts::bytes;
 pub use outline::{Known, Outline, description};
 pub use read::{BadPlan, PLAN_BYTES_MAX, read};
-pub use stages::declared;
+pub use stages::{declared, is_asked};
 
 use crate::dockerfile::Span;
 use crate::lint::Warning;
@@ -237,6 +237,9 @@ pub struct Run {
     pub cwd: String,
     /// As `USER` said; empty is root.
     pub user: String,
+    /// What its machine is called, instead of the usual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
     /// Which network it sees.
     pub network: Network,
     /// All capabilities, all devices, nothing filtered or hidden.

@@ -3,6 +3,7 @@
 use super::evaluate::Evaluator;
 use super::filesystem::clean_absolute;
 use super::outline::{self, Known};
+use super::stages::given;
 use super::{Mount, MountKind, Origin, Sharing};
 use crate::dockerfile::instruction::{self, Text};
 use crate::dockerfile::{Result, Span};
@@ -132,11 +133,13 @@ impl Evaluator<'_, '_> {
                 ));
             }
         };
+        let id = fields.text("id").filter(|id| !id.is_empty());
+        let id = id.unwrap_or_else(|| target.clone());
         let kind = MountKind::Cache {
-            id: fields
-                .text("id")
-                .filter(|id| !id.is_empty())
-                .unwrap_or_else(|| target.clone()),
+            id: match given(self.planner.options, "BUILDKIT_CACHE_MOUNT_NS") {
+                Some(space) if !space.is_empty() => format!("{space}/{id}"),
+                _ => id,
+            },
             sharing,
             source: clean_absolute("/", &fields.text("source").unwrap_or_default()),
             writable: fields.writable(true)?,

@@ -224,6 +224,11 @@ pub(super) fn given<'a>(options: &'a Options, name: &str) -> Option<&'a str> {
     value_of(&options.build_args, name)
 }
 
+/// Whether the command line turns on what a build argument is the switch of.
+pub fn is_asked(options: &Options, name: &str) -> bool {
+    given(options, name).is_some_and(|value| matches!(value, "1" | "true" | "True" | "TRUE"))
+}
+
 fn value_of<'a>(build_args: &'a [(String, String)], name: &str) -> Option<&'a str> {
     build_args
         .iter()

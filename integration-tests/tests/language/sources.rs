@@ -62,6 +62,13 @@ fn urls_and_repositories() {
             "o/s/f=1\\n"
         ]
     );
+    let keep = ["--build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR=1"];
+    let _ = build_from(&scene, &server.url("r"), &keep, b"").exits(0);
+    let kept = files(&scene);
+    assert!(
+        kept.iter().any(|line| line.starts_with("o/.git/HEAD=")),
+        "{kept:?}"
+    );
     let _ = build_from(&scene, &(server.url("r") + "#main:s"), &[], b"").exits(0);
     assert_eq!(files(&scene), ["o/", "o/Dockerfile=...", "o/f=1\\n"]);
     let web = Web::start();
