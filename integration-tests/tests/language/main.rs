@@ -13,6 +13,7 @@ mod probes;
 mod remote;
 mod server;
 mod sources;
+mod steps;
 
 use std::path::Path;
 use teu_integration_tests::{Outcome, Scene};
