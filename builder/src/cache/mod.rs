@@ -36,7 +36,7 @@ use std::time::Duration;
 use teu_store::DiffId;
 
 /// Changes when keys or records change their meaning: older ones are then never found.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Largest record, in bytes: a digest and its braces.
 const RECORD_BYTES_MAX: u64 = 4096;

@@ -6,6 +6,7 @@
 use super::CopyError;
 use super::items::Single;
 use super::layer::clamp;
+use crate::tree::owner::Owner;
 use crate::tree::{Kind as FileKind, Root, Time};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -95,7 +96,18 @@ fn beginning(stream: &mut impl Read, length: usize) -> io::Result<Vec<u8>> {
     Ok(start)
 }
 
-/// Writes the members of the archive `source` below `target`.
+/// What becomes of an archive's members.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The directory that they go to.
+    pub target: &'a Path,
+    /// Whose all of them are, where it is not what the archive says.
+    pub owner: Option<Owner>,
+    /// No time of theirs is later.
+    pub latest: Time,
+}
+
+/// Writes the members of the archive `source` where `place` says.
 ///
 /// # Errors
 /// An archive that is broken, leads out of the target or cannot be shown in a layer.
@@ -103,8 +115,7 @@ pub fn unpack(
     tar: &mut Writer<impl Write>,
     root: &Root,
     source: &Path,
-    target: &Path,
-    latest: Time,
+    place: Place<'_>,
 ) -> Result<(), CopyError> {
     let fail = |error: io::Error| CopyError::Unpack {
         path: Path::new("/").join(source),
@@ -118,7 +129,7 @@ pub fn unpack(
             .map_err(|error| fail(io::Error::other(error)))?
         {
             None => return Ok(()),
-            Some(entry) => member(tar, &plain, entry, target, latest).map_err(fail)?,
+            Some(entry) => member(tar, &plain, entry, place).map_err(fail)?,
         }
     }
 }
@@ -146,19 +157,21 @@ fn member(
     tar: &mut Writer<impl Write>,
     archive: &File,
     entry: Entry,
-    target: &Path,
-    latest: Time,
+    place: Place<'_>,
 ) -> io::Result<()> {
-    let path = below(target, &entry.path)?;
+    let path = below(place.target, &entry.path)?;
     let name = path.as_os_str().as_bytes();
     let time = Time {
         seconds: entry.attributes.mtime.seconds,
         nanoseconds: entry.attributes.mtime.nanoseconds,
     };
-    let attributes = Attributes {
-        mtime: clamp(time, latest),
+    let mut attributes = Attributes {
+        mtime: clamp(time, place.latest),
         ..entry.attributes
     };
+    if let Some(owner) = place.owner {
+        (attributes.uid, attributes.gid) = (owner.uid, owner.gid);
+    }
     match entry.kind {
         Kind::Directory => tar.directory(name, &attributes),
         Kind::File(data) => tar.file(name, &attributes, data.size, content(archive, &data)),
@@ -166,7 +179,7 @@ fn member(
         Kind::HardLink(link) => tar.hard_link(
             name,
             &attributes,
-            below(target, &link)?.as_os_str().as_bytes(),
+            below(place.target, &link)?.as_os_str().as_bytes(),
         ),
         Kind::Device(device) => tar.device(name, &attributes, device),
         Kind::Fifo => tar.fifo(name, &attributes),
@@ -350,8 +363,11 @@ mod tests {
                 &mut out,
                 &root,
                 Path::new(name),
-                Path::new("d"),
-                Time::default(),
+                Place {
+                    target: Path::new("d"),
+                    owner: Some(Owner { uid: 5, gid: 6 }),
+                    latest: Time::default(),
+                },
             )
             .unwrap();
             let mut made = unnamed().unwrap();
@@ -361,6 +377,8 @@ mod tests {
                 .unwrap()
                 .unwrap();
             assert_eq!(entry.path, b"d/f", "{name}");
+            let owner = (entry.attributes.uid, entry.attributes.gid);
+            assert_eq!(owner, (5, 6), "{name}");
         }
     }
 }

@@ -202,8 +202,12 @@ impl Hash {
                 self.field(b"file", &print.content);
                 print.xattrs
             }
-            Content::Archive(_) => {
+            Content::Archive(_, owner) => {
                 self.field(b"archive", &print.content);
+                if let Some(owner) = owner {
+                    let numbers = [owner.uid.to_le_bytes(), owner.gid.to_le_bytes()];
+                    self.field(b"all owned by", &numbers.concat());
+                }
                 None
             }
             Content::Inline(text) => {

@@ -55,15 +55,14 @@ impl<W: Write> Layer<'_, W> {
         let mut attributes = self.attributes(entry);
         match &entry.content {
             Content::File(source) => return self.file(name, attributes, source, entry.mtime),
-            Content::Archive(source) => {
-                let target = path.parent().unwrap_or(Path::new(""));
-                return archive::unpack(
-                    &mut self.tar,
-                    origin(self.sources.origin, source)?,
-                    source,
-                    target,
-                    self.latest,
-                );
+            Content::Archive(source, owner) => {
+                let place = archive::Place {
+                    target: path.parent().unwrap_or(Path::new("")),
+                    owner: *owner,
+                    latest: self.latest,
+                };
+                let root = origin(self.sources.origin, source)?;
+                return archive::unpack(&mut self.tar, root, source, place);
             }
             Content::Directory(None) => self.tar.directory(name, &attributes),
             Content::Directory(Some(source)) => {

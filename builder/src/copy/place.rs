@@ -3,7 +3,8 @@
 //! - A destination that ends in `/`, or is a directory already, takes files under their own names.
 //! - A directory's content is copied, not the directory.
 //! - Symbolic links in the destination are followed within the tree below.
-//! - Directories that are missing are made, 0755, owned by `--chown` or root. Those that are there stay as they are.
+//! - Directories that are missing are made, owned by `--chown` or root: 0755, or what an octal `--chmod` says
+//!   where they only lead to the destination. Those that are there stay as they are.
 
 use super::CopyError;
 use super::items::{All, Group, Item, Items, Single};
@@ -86,8 +87,8 @@ pub enum Content {
     Fifo,
     /// A device: whether block, major, minor.
     Device(bool, u32, u32),
-    /// An archive to unpack here.
-    Archive(PathBuf),
+    /// An archive to unpack here, and whose all of it shall be, if not its members' owners'.
+    Archive(PathBuf, Option<Owner>),
 }
 
 /// Collects entries, knowing what is below and what was placed before.
@@ -170,6 +171,31 @@ impl<'a> Placing<'a> {
     /// # Errors
     /// Something else stands in the way.
     pub fn make_directories(&mut self, path: &Path) -> Result<PathBuf, CopyError> {
+        self.make(path, DIRECTORY_MODE)
+    }
+
+    /// Places the directory that a directory's content goes to.
+    fn content_target(&mut self, destination: &str) -> Result<PathBuf, CopyError> {
+        let end = destination.rfind('/').unwrap_or(0);
+        self.make_leading(Path::new(&destination[..end]))?;
+        match destination.ends_with('/') {
+            true => self
+                .resolve(Path::new(destination))
+                .map_err(CopyError::from),
+            false => self.make_directories(Path::new(destination)),
+        }
+    }
+
+    /// Places the directories that lead to a destination.
+    fn make_leading(&mut self, path: &Path) -> Result<PathBuf, CopyError> {
+        let mode = match self.look.mode {
+            Some(ModeChange::Octal(bits)) => bits & 0o777,
+            Some(ModeChange::Symbolic(_)) | None => DIRECTORY_MODE,
+        };
+        self.make(path, mode)
+    }
+
+    fn make(&mut self, path: &Path, mode: u32) -> Result<PathBuf, CopyError> {
         let path = self.resolve(path)?;
         let mut at = PathBuf::new();
         for element in &path {
@@ -186,7 +212,7 @@ impl<'a> Placing<'a> {
                 None => {
                     let owner = self.look.owner.unwrap_or_default();
                     let content = Content::Directory(None);
-                    let entry = Entry::new(content, DIRECTORY_MODE, owner, self.now);
+                    let entry = Entry::new(content, mode, owner, self.now);
                     self.entries.insert(at.clone(), entry);
                 }
             }
@@ -210,7 +236,7 @@ impl<'a> Placing<'a> {
         for (number, (first, group)) in all.groups().enumerate() {
             let single = match group {
                 Group::Directory(_, items) => {
-                    let target = self.make_directories(Path::new(destination))?;
+                    let target = self.content_target(destination)?;
                     if number + 1 == groups.len() {
                         self.last_items(target, items, first)?;
                     } else {
@@ -224,7 +250,7 @@ impl<'a> Placing<'a> {
                 Group::File(_, single) if archive(single)? => {
                     let target = self.make_directories(Path::new(destination))?;
                     let place = target.join(format!(".archive-{}", self.entries.len()));
-                    let content = Content::Archive(single.source.clone());
+                    let content = Content::Archive(single.source.clone(), self.look.owner);
                     let entry = self.look.entry(content, &single.meta, first);
                     self.entries.insert(place, entry);
                     None
@@ -308,17 +334,14 @@ impl<'a> Placing<'a> {
         name: &Path,
     ) -> Result<(PathBuf, bool), CopyError> {
         if destination.ends_with('/') {
-            return Ok((
-                self.make_directories(Path::new(destination))?.join(name),
-                false,
-            ));
+            return Ok((self.make_leading(Path::new(destination))?.join(name), false));
         }
         let path = self.resolve(Path::new(destination))?;
         if self.kind(&path)? == Some(Kind::Directory) {
             return Ok((path.join(name), false));
         }
         if let Some(parent) = path.parent() {
-            self.make_directories(parent)?;
+            self.make_leading(parent)?;
         }
         Ok((path, true))
     }

@@ -6,7 +6,7 @@ use crate::dockerfile::suggest;
 use crate::pattern::glob::{self, Glob};
 use crate::pattern::ignore::{Matched, Rules};
 use crate::plan::CopySource;
-use crate::tree::walk::{Excluding, Filter, survey};
+use crate::tree::walk::{Excluding, Filter, Walked, survey};
 use crate::tree::{Kind, Meta, Root, TreeError};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ pub fn select(
             CopySource::Path {
                 path,
                 keep: Some(pattern),
-            } => groups.push(keeping_parents(origin, path, pattern, exclude)?),
+            } => groups.extend(keeping_parents(origin, path, pattern, exclude)?),
             CopySource::Path { path, keep: None } => {
                 let matched = glob::has_magic(path);
                 for path in matches(origin, path)? {
@@ -56,8 +56,8 @@ pub fn select(
     Ok(groups)
 }
 
-/// What a resolved source stands for; `None` when `--exclude` names it. Of a directory that is not
-/// the match of a pattern only what is in it can be excluded.
+/// What a resolved source stands for; `None` when `--exclude` names it. A directory is there all the
+/// same, with nothing in it; unless it is the match of a pattern, only what is in it can be excluded.
 fn group(
     origin: &Origin<'_>,
     path: &Path,
@@ -66,9 +66,6 @@ fn group(
 ) -> Result<Option<Group>, CopyError> {
     let name = path.file_name().unwrap_or_default().to_owned();
     let excluded = !name.is_empty() && exclude.excludes(&name.to_string_lossy());
-    if excluded && matched {
-        return Ok(None);
-    }
     let resolved = origin.root.resolve(path)?;
     let meta = origin
         .root
@@ -77,6 +74,12 @@ fn group(
         .ok_or_else(|| missing(origin, path))?;
     if !meta.is_directory() && excluded {
         return Ok(None);
+    }
+    if excluded && matched {
+        return Ok(Some(Group::Directory(
+            meta,
+            Items::new(&resolved, Walked::default()),
+        )));
     }
     if !meta.is_directory() {
         let single = Single {
@@ -102,14 +105,40 @@ fn items(origin: &Origin<'_>, start: &Path, filter: &dyn Filter) -> Result<Items
     Ok(Items::new(start, found))
 }
 
-/// `--parents`: what `pattern` matches below `start`, with its directories.
+/// `--parents`: what `pattern` matches below `start`, with its directories; below each directory
+/// that `start` matches, where that is a pattern itself.
 fn keeping_parents(
     origin: &Origin<'_>,
     start: &str,
     pattern: &str,
     exclude: &Rules,
+) -> Result<Vec<Group>, CopyError> {
+    if !glob::has_magic(start) {
+        let group = keeping_parents_below(origin, Path::new(start), pattern, exclude)?;
+        return match &group {
+            Group::Directory(_, items) if items.is_empty() && !glob::has_magic(pattern) => {
+                Err(missing(origin, &Path::new(start).join(pattern)))
+            }
+            _ => Ok(vec![group]),
+        };
+    }
+    let mut groups = Vec::new();
+    for start in matches(origin, start)? {
+        let meta = origin.root.meta(&origin.root.resolve(&start)?)?;
+        if meta.is_some_and(|meta| meta.is_directory()) {
+            groups.push(keeping_parents_below(origin, &start, pattern, exclude)?);
+        }
+    }
+    Ok(groups)
+}
+
+fn keeping_parents_below(
+    origin: &Origin<'_>,
+    start: &Path,
+    pattern: &str,
+    exclude: &Rules,
 ) -> Result<Group, CopyError> {
-    let start = origin.root.resolve(Path::new(start))?;
+    let start = origin.root.resolve(start)?;
     let meta = origin
         .root
         .meta(&start)?
@@ -129,9 +158,6 @@ fn keeping_parents(
             pattern: wanted,
         },
     )?;
-    if items.is_empty() && !glob::has_magic(pattern) {
-        return Err(missing(origin, &start.join(pattern)));
-    }
     Ok(Group::Directory(meta, items))
 }
 

@@ -50,7 +50,7 @@ impl Filter for Excluding<'_> {
 }
 
 /// What a walk found, kept as places in the listings of its directories: some eight bytes each.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Walked {
     /// The directories that were entered, by their paths below the start.
     directories: Vec<(PathBuf, Listing)>,

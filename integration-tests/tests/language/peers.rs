@@ -19,7 +19,7 @@ const ROWS: [&str; 28] = [
     "COPY link /n",
     "COPY l /n",
     "COPY --chown=5:6 d /n",
-    "COPY --chmod=640 a.txt /n/x",
+    "COPY --chmod=640 a.txt /x",
     "COPY [\"a.txt\", \"/a b\"]",
     "ADD t.tar t.tgz /n/",
     "WORKDIR /w\nCOPY a.txt sub/",
