@@ -11,6 +11,7 @@ use crate::exchange::{self, Exchange, INLINE_FIELD, Records};
 use crate::execute::{Executor, Failure, RunError, Settings, StepError};
 use crate::images::{self, StoreImages};
 use crate::isolation::Isolation;
+use crate::lint::Warning;
 use crate::output::{Built, OutputError, Outputs, Sending, Sent};
 use crate::plan::{self, Checked, Images as _, Plan, Target};
 use crate::prepare::{DockerfilePlace, NamedPlace, Prepared, Source};
@@ -220,7 +221,16 @@ impl Request {
     /// # Errors
     /// It is no Dockerfile.
     pub fn check(&self, prepared: &Prepared, progress: &Progress) -> Result<Checked, BuildError> {
-        let file = self.parse(&prepared.source)?;
+        let file = match self.parse(&prepared.source) {
+            Ok(file) => file,
+            Err(BuildError::Problem(problem)) => {
+                return Ok(Checked {
+                    warnings: plan::warnings_before(&prepared.source.text, &prepared.options),
+                    error: Some(problem),
+                });
+            }
+            Err(error) => return Err(error),
+        };
         let mut images = self.images(progress);
         Ok(plan::check(&file, &prepared.options, &mut images))
     }
@@ -253,7 +263,12 @@ impl Request {
         progress: &Progress,
         cancel: &Cancel,
     ) -> Result<Sent, BuildError> {
-        let plan = self.plan(prepared, progress)?;
+        let plan = self.plan(prepared, progress).inspect_err(|error| {
+            if let BuildError::Problem(_) = error {
+                let warnings = plan::warnings_before(&prepared.source.text, &prepared.options);
+                show_lint(&warnings, prepared, progress);
+            }
+        })?;
         plan.warnings
             .iter()
             .for_each(|warning| progress.note(&format!("warning: {warning}")));
@@ -285,7 +300,7 @@ impl Request {
             return Err(BuildError::Interrupted);
         }
         cache.exchange.finish(&warn);
-        self.show_lint(&plan, prepared, progress);
+        show_lint(&plan.lint, prepared, progress);
         let isolation = self.settings.isolation.isolation;
         done.map_err(|failure| step_error(&plan, failure, isolation))?;
         if self.verify_repro {
@@ -403,23 +418,6 @@ impl Request {
         Ok(sending.all(&self.outputs.list)?)
     }
 
-    /// What is probably a mistake, after the steps: there it is seen.
-    fn show_lint(&self, plan: &Plan, prepared: &Prepared, progress: &Progress) {
-        let Source { name, text } = &prepared.source;
-        let color = std::io::stderr().is_terminal();
-        for warning in &plan.lint {
-            progress.note(&warning.problem().render_warning(name, text, color));
-        }
-        let warnings = match plan.lint.len() {
-            0 => return,
-            1 => "1 warning found".to_owned(),
-            count => format!("{count} warnings found"),
-        };
-        progress.note(&format!(
-            "{warnings} (`# check=skip=RULE` turns a rule off)"
-        ));
-    }
-
     /// The configuration with the times that only now are needed: those of our own instructions.
     fn finished_config(target: &Target, epoch: Epoch) -> teu_store::image::ImageConfig {
         let mut config = target.config.clone();
@@ -449,6 +447,21 @@ fn run_steps(plan: &Plan, executor: &Executor<'_>, cancel: &Cancel) -> Result<()
         |step| executor.step(step),
         || cancel.stop(),
     )
+}
+
+/// What is probably a mistake, after the steps: there it is seen.
+fn show_lint(warnings: &[Warning], prepared: &Prepared, progress: &Progress) {
+    let Source { name, text } = &prepared.source;
+    let color = std::io::stderr().is_terminal();
+    for warning in warnings {
+        progress.note(&warning.problem().render_warning(name, text, color));
+    }
+    let found = match warnings.len() {
+        0 => return,
+        1 => "1 warning found".to_owned(),
+        count => format!("{count} warnings found"),
+    };
+    progress.note(&format!("{found} (`# check=skip=RULE` turns a rule off)"));
 }
 
 /// The published front ends only add to the language what is built in here; of any other

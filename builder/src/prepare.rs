@@ -192,8 +192,9 @@ impl Request {
         let given = given.rev().find(|(name, _)| name == epoch::VARIABLE);
         let mut value = given.map(|(_, value)| value.clone());
         if value.is_none() && !self.dockerfile.is_plan() && source.text.contains(epoch::VARIABLE) {
-            let file = self.parse(source)?;
-            value = plan::declared(&file, options, epoch::VARIABLE);
+            // What is wrong with the file is told with what the rules say about it, by who plans.
+            let file = self.parse(source).ok();
+            value = file.and_then(|file| plan::declared(&file, options, epoch::VARIABLE));
         }
         if value.as_deref() == Some(epoch::OF_CONTEXT) {
             let seconds = date().map_err(ContextError::from)?;

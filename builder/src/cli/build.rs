@@ -46,6 +46,12 @@ pub(super) struct BuildArguments {
     /// Runs every step, whatever earlier builds made.
     #[arg(long)]
     no_cache: bool,
+    /// Runs every step of this stage, whatever earlier builds made; repeatable.
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    no_cache_filter: Vec<String>,
+    /// A label of the image, beside those of the Dockerfile; repeatable.
+    #[arg(long = "label", value_name = "NAME[=VALUE]")]
+    labels: Vec<String>,
     /// Says for each step that ran what had changed.
     #[arg(long)]
     pub(super) explain: bool,
@@ -259,6 +265,7 @@ impl BuildArguments {
             cache_from: self.cache_from,
             cache_to,
             options: Options {
+                labels: self.labels.iter().map(|text| label(text)).collect(),
                 target: self.target,
                 platform: platforms[0].clone(),
                 allow: self.language.allowed()?,
@@ -275,6 +282,7 @@ impl BuildArguments {
                 limits: self.language.limits()?,
                 ca_bundle: self.language.ca_bundle()?,
                 no_cache: self.no_cache,
+                no_cache_stages: self.no_cache_filter,
                 on_failure_shell: self.on_failure == Some(OnFailure::Shell),
                 dockerfile: dockerfile.shown(&context),
             },
@@ -325,6 +333,12 @@ fn tag(name: &str) -> Result<Reference, CliError> {
         name: name.to_owned(),
         source,
     })
+}
+
+/// `NAME=VALUE`, or `NAME` for an empty value.
+fn label(text: &str) -> (String, String) {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    (name.to_owned(), value.to_owned())
 }
 
 /// `NAME=VALUE`, or `NAME` for the value that our own environment has, if any. The last of a name counts.

@@ -22,7 +22,7 @@ pub mod suggest;
 pub mod word;
 
 pub use instruction::Instruction;
-pub use parse::parse;
+pub use parse::{parse, parse_until_wrong};
 
 use crate::report::Problem;
 use std::ops::Range;

@@ -14,6 +14,18 @@ use crate::report::Problem;
 /// # Errors
 /// The first thing that is wrong, with its place.
 pub fn parse(source: &str) -> Result<Dockerfile> {
+    match parse_until_wrong(source)? {
+        (file, None) => Ok(file),
+        (_, Some(problem)) => Err(problem),
+    }
+}
+
+/// Parses a Dockerfile up to the first instruction that is wrong, for rules that speak of what
+/// stands before it.
+///
+/// # Errors
+/// What is wrong with the file as a whole.
+pub fn parse_until_wrong(source: &str) -> Result<(Dockerfile, Option<Box<Problem>>)> {
     let directives = directive::parse(source)?;
     let lines = lines::split(source, &directives)?;
     if let Some(line) = lines.get(INSTRUCTIONS_MAX) {
@@ -21,8 +33,17 @@ pub fn parse(source: &str) -> Result<Dockerfile> {
         return Err(Problem::new(title, line.span.clone(), "one too many").into());
     }
     let parse = |line: &Line| Args::new(line, directives.escape)?.statement();
-    let statements = lines.iter().map(parse).collect::<Result<Vec<_>>>()?;
-    if statements.is_empty() {
+    let (mut statements, mut problem) = (Vec::with_capacity(lines.len()), None);
+    for line in &lines {
+        match parse(line) {
+            Ok(statement) => statements.push(statement),
+            Err(wrong) => {
+                problem = Some(wrong);
+                break;
+            }
+        }
+    }
+    if lines.is_empty() {
         return Err(Problem::new("the file holds no instructions", 0..0, "")
             .help("start with `FROM image`".to_owned())
             .into());
@@ -31,11 +52,12 @@ pub fn parse(source: &str) -> Result<Dockerfile> {
         .into_iter()
         .filter_map(|line| line.empty_continuation)
         .collect();
-    Ok(Dockerfile {
+    let file = Dockerfile {
         directives,
         statements,
         empty_continuations,
-    })
+    };
+    Ok((file, problem))
 }
 
 /// One instruction's line, taken apart.
@@ -245,6 +267,7 @@ impl<'a> Args<'a> {
 
     fn from(self) -> Result<Instruction> {
         let platform = self.flags("FROM", &["platform"])?.value("platform")?;
+        let platform = platform.filter(|platform| !platform.raw.is_empty());
         let words = self.words("FROM")?;
         let (base, name, written) = match words.as_slice() {
             [base] => (base.clone(), None, None),
@@ -304,7 +327,7 @@ impl<'a> Args<'a> {
             "COPY",
             &["from", "chown", "chmod", "link", "parents", "exclude"],
         )?;
-        let from = flags.value("from")?;
+        let from = flags.value("from")?.filter(|from| !from.raw.is_empty());
         let parents = flags.boolean("parents")?.unwrap_or(false);
         Ok(Instruction::Copy(Copy {
             transfer: self.transfer("COPY", &mut flags)?,
@@ -412,12 +435,21 @@ impl<'a> Args<'a> {
                     .problem("HEALTHCHECK NONE takes nothing else", "more follows")
                     .into());
             }
-            "CMD" if rest.is_empty() => {
-                return Err(self
-                    .problem("HEALTHCHECK CMD needs a command", "nothing follows")
-                    .into());
-            }
-            "CMD" => Some(self.command_in(rest)?),
+            "CMD" => match self.command_in(rest)? {
+                CommandLine::Exec(words) if words.is_empty() => {
+                    let label = "the list is empty";
+                    return Err(self
+                        .problem("HEALTHCHECK CMD needs a command", label)
+                        .into());
+                }
+                CommandLine::Shell(line) if line.is_empty() => {
+                    let label = "nothing follows";
+                    return Err(self
+                        .problem("HEALTHCHECK CMD needs a command", label)
+                        .into());
+                }
+                command => Some(command),
+            },
             _ => {
                 let problem = Problem::new(
                     "HEALTHCHECK takes CMD or NONE",

@@ -17,6 +17,15 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
+/// The same; a word that only begins one of the candidates means that.
+pub fn nearest_or_begun<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str> + Clone,
+) -> Option<&'a str> {
+    let begun = |candidate: &&str| !word.is_empty() && candidate.starts_with(word);
+    nearest(word, candidates.clone()).or_else(|| candidates.into_iter().find(begun))
+}
+
 /// Longest word that is compared, in characters: the cost is quadratic.
 const WORD_CHARS_MAX: usize = 64;
 
@@ -51,5 +60,7 @@ mod tests {
         assert_eq!(nearest("ENTRYPIONT", known), Some("ENTRYPOINT"));
         assert_eq!(nearest("FETCH", known), None);
         assert_eq!(nearest("", known), None);
+        assert_eq!(nearest_or_begun("ENTRY", known), Some("ENTRYPOINT"));
+        assert_eq!(nearest_or_begun("", known), None);
     }
 }

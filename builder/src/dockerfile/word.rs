@@ -375,6 +375,9 @@ impl<'a> Reader<'a> {
             return Err(WordError::Modifier(format!("{colon}{operator}")));
         }
         let trims = matches!(operator, '#' | '%');
+        if trims && !colon.is_empty() {
+            return Err(WordError::Modifier(format!("{colon}{operator}")));
+        }
         let word = self.until(Some('}'), trims)?.text;
         match operator {
             '-' => Ok(value.map_or(word, str::to_owned)),

@@ -39,7 +39,7 @@ impl Executor<'_> {
     ) -> Result<(DiffId, bool), StepError> {
         let sources = self.resolve_all(index, copy)?;
         let definition = self.remote_key(copy, &sources, parent)?;
-        if let Some(layer) = self.find(std::slice::from_ref(&definition))? {
+        if let Some(layer) = self.find(index, std::slice::from_ref(&definition))? {
             self.note(index, Outcome::Reused);
             return Ok((layer, true));
         }

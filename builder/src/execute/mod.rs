@@ -58,6 +58,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Run every step, whatever is remembered.
     pub no_cache: bool,
+    /// Stages whose steps are done whatever earlier builds made.
+    pub no_cache_stages: Vec<String>,
     /// A failed step is followed by a shell in what it left.
     pub on_failure_shell: bool,
     /// The Dockerfile's name as the user gave it: what has the same place in it is compared.
@@ -380,7 +382,7 @@ impl<'a> Executor<'a> {
             return Ok((layer, true));
         }
         let Described { inputs, files } = inputs()?;
-        let outcome = if self.settings.no_cache {
+        let outcome = if self.forgets(index) {
             Outcome::Forced
         } else if lost {
             Outcome::Lost
@@ -405,7 +407,7 @@ impl<'a> Executor<'a> {
         make: impl FnOnce() -> Result<DiffId, StepError>,
     ) -> Result<(DiffId, bool), StepError> {
         let keys = std::slice::from_ref(content);
-        if let Some(layer) = self.find(keys)? {
+        if let Some(layer) = self.find(index, keys)? {
             self.used(index, keys, layer);
             return Ok((layer, true));
         }
@@ -438,7 +440,7 @@ impl<'a> Executor<'a> {
 
     /// What one of `keys` stands for, if that is known, for the step of that position.
     fn reused(&self, index: usize, keys: &[Key]) -> Result<Option<DiffId>, StepError> {
-        let found = self.find(keys)?;
+        let found = self.find(index, keys)?;
         if let Some(layer) = found {
             self.note(index, Outcome::Reused);
             self.used(index, keys, layer);
@@ -446,9 +448,16 @@ impl<'a> Executor<'a> {
         Ok(found)
     }
 
+    /// Whether the step of that position is done whatever is remembered.
+    fn forgets(&self, index: usize) -> bool {
+        let stage = self.plan.steps[index].stage();
+        let is_it = |name: &String| name.eq_ignore_ascii_case(stage);
+        self.settings.no_cache || self.settings.no_cache_stages.iter().any(is_it)
+    }
+
     /// A remembered layer that is still in the store, or one that a cache elsewhere has.
-    fn find(&self, keys: &[Key]) -> Result<Option<DiffId>, StepError> {
-        if self.settings.no_cache || self.rehearsal {
+    fn find(&self, step: usize, keys: &[Key]) -> Result<Option<DiffId>, StepError> {
+        if self.forgets(step) || self.rehearsal {
             return Ok(None);
         }
         for (index, key) in keys.iter().enumerate() {

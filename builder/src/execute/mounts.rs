@@ -16,7 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::Read;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -89,7 +89,9 @@ impl Mounts {
         if let Some(bundle) = &executor.settings.ca_bundle {
             mounts.trust(bundle, run, memory)?;
         }
-        if let Some(ready) = hosts(&executor.settings.limits.hosts, memory)? {
+        let mut names = executor.settings.limits.hosts.clone();
+        names.extend(own_name(run));
+        if let Some(ready) = hosts(&names, memory)? {
             mounts.list.push(ready);
         }
         for (index, mount) in run.mounts.iter().enumerate() {
@@ -337,7 +339,13 @@ impl Mounts {
     }
 }
 
-/// /etc/hosts with names of the command line, where there are some.
+/// The name that the build gives to the step's machine, and where that is: here.
+fn own_name(run: &Run) -> Option<(String, IpAddr)> {
+    let name = run.hostname.clone()?;
+    Some((name, Ipv4Addr::LOCALHOST.into()))
+}
+
+/// /etc/hosts with names that the build gives, where there are some.
 fn hosts(names: &[(String, IpAddr)], memory: &Path) -> Result<Option<Ready>, RunError> {
     if names.is_empty() {
         return Ok(None);

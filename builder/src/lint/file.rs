@@ -13,14 +13,14 @@ use teu_store::Reference;
 const RESERVED: [&str; 2] = ["context", "scratch"];
 
 /// What FROM can see.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Globals<'a> {
     /// Values as this build has them.
     pub values: &'a Environment,
     /// The same without any build argument.
     pub defaults: &'a Environment,
     /// Names that some ARG before the first FROM declares, with or without a value.
-    pub declared: &'a [String],
+    pub declared: Vec<&'a str>,
 }
 
 /// Applies the rules to a file.
@@ -215,14 +215,14 @@ impl Check<'_> {
     }
 
     fn undeclared(&self, expansion: &Expansion, text: &Text, statement: &Statement) {
-        let declared = self.globals.declared;
+        let declared = &self.globals.declared;
         for name in expansion
             .unset
             .iter()
-            .filter(|name| !declared.contains(name))
+            .filter(|name| !declared.contains(&name.as_str()))
         {
             let known = self.globals.values.iter().map(|(name, _)| name);
-            let near = suggest::nearest(name, known.chain(declared.iter().map(String::as_str)));
+            let near = suggest::nearest(name, known.chain(declared.iter().copied()));
             let detail = format!("`${name}` is declared by no ARG before the first FROM");
             self.warn_with_help(
                 &rules::UNDEFINED_ARG_IN_FROM,

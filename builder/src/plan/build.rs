@@ -5,10 +5,11 @@ use super::outline::{Outline, description};
 use super::stages::{self, Stages};
 use super::{Image, Images, NamedContext, Options, Origin, Plan, Step, Target, Tree};
 use crate::dockerfile::instruction::Text;
-use crate::dockerfile::{Dockerfile, Result, Span, suggest};
+use crate::dockerfile::{self, Dockerfile, Result, Span, suggest};
+use crate::environment::Environment;
 use crate::lint::{self, Linter, Warning};
 use crate::report::Problem;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use teu_store::Reference;
 use teu_store::image::Platform;
 
@@ -52,6 +53,19 @@ pub fn check(file: &Dockerfile, options: &Options, images: &mut dyn Images) -> C
     Checked { warnings, error }
 }
 
+/// What the rules say about the text before something in it is wrong, in the order of the file.
+pub fn warnings_before(source: &str, options: &Options) -> Vec<Warning> {
+    let Ok((file, _)) = dockerfile::parse_until_wrong(source) else {
+        return Vec::new();
+    };
+    let Ok(linter) = linter(&file, options) else {
+        return Vec::new();
+    };
+    // Whatever is wrong is told by whoever asks.
+    let _ = stages::split(&file, options, &linter);
+    linter.warnings()
+}
+
 fn plan_with(
     linter: &Linter,
     file: &Dockerfile,
@@ -59,8 +73,7 @@ fn plan_with(
     images: &mut dyn Images,
     all_stages: bool,
 ) -> Result<Plan> {
-    let stages = stages::split(file, options)?;
-    lint::check_file(linter, file, stages.as_seen_by_from());
+    let stages = stages::split(file, options, linter)?;
     let target = stages.target(options.target.as_deref())?;
     let mut planner = Planner {
         escape: file.directives.escape,
@@ -72,8 +85,9 @@ fn plan_with(
         steps: Vec::new(),
         done: HashMap::new(),
         open: Vec::new(),
-        declared: stages.declared.iter().cloned().collect(),
+        declared: stages.declared().map(str::to_owned).collect(),
         linter,
+        inherited: BTreeSet::new(),
         outline: Outline::default(),
     };
     if all_stages {
@@ -81,7 +95,10 @@ fn plan_with(
             planner.stage(index, &(0..0))?;
         }
     }
-    let state = planner.stage(target, &(0..0))?;
+    let mut state = planner.stage(target, &(0..0))?;
+    let labels = &mut state.config.config.labels;
+    labels.extend(options.labels.iter().cloned());
+    planner.outline_globals();
     let warnings = planner.unused_arguments();
     let stage = &stages.list[target];
     let name = stage.from.name.as_ref().map(|name| name.raw.clone());
@@ -145,6 +162,8 @@ pub(super) struct Planner<'a> {
     /// Every build argument that some instruction declared.
     pub(super) declared: HashSet<String>,
     pub(super) linter: &'a Linter,
+    /// ARGs of stages that took their value from before the first FROM.
+    pub(super) inherited: BTreeSet<String>,
     pub(super) outline: Outline,
 }
 
@@ -236,6 +255,9 @@ impl Planner<'_> {
             }
             None => match self.named_context(&name).cloned() {
                 Some(NamedContext::Files(place)) => Ok(Origin::Named(place)),
+                Some(NamedContext::Image(image)) if image == "scratch" => {
+                    Ok(Origin::Tree(Tree::Empty))
+                }
                 Some(NamedContext::Image(image)) => {
                     Ok(Origin::Tree(self.image(&image, platform, &from.span)?.0))
                 }
@@ -256,6 +278,17 @@ impl Planner<'_> {
             "not defined before this stage",
         );
         Err(problem.help("move that stage up".to_owned()).into())
+    }
+
+    /// Tells of what stands before the first FROM and counts. A stage's own ARG of a name is nearer.
+    fn outline_globals(&mut self) {
+        let planned = self.done.keys().copied();
+        for argument in self.stages.used(&self.inherited, planned, self.escape) {
+            let own = &mut self.outline.arguments;
+            if !own.iter().any(|known| known.name == argument.name) {
+                own.push(argument.clone());
+            }
+        }
     }
 
     fn unused_arguments(&self) -> Vec<String> {
@@ -288,7 +321,7 @@ fn is_predefined(name: &str) -> bool {
 }
 
 /// The proxy variables, which are passed to RUN and appear in no key and no history.
-pub(super) fn is_proxy(name: &str) -> bool {
+fn is_proxy(name: &str) -> bool {
     const NAMES: [&str; 5] = [
         "HTTP_PROXY",
         "HTTPS_PROXY",
@@ -296,7 +329,27 @@ pub(super) fn is_proxy(name: &str) -> bool {
         "NO_PROXY",
         "ALL_PROXY",
     ];
-    NAMES
+    NAMES.iter().any(|proxy| proxy.eq_ignore_ascii_case(name))
+}
+
+/// The proxies among build arguments, `NAME=value`, each under both its names: programs disagree
+/// about which of them counts. Where both were given, the one in small letters does.
+pub(super) fn proxies(
+    build_args: &[(String, String)],
+    is_set: impl Fn(&str) -> bool,
+) -> Vec<String> {
+    let mut given: Vec<&(String, String)> = build_args
         .iter()
-        .any(|proxy| *proxy == name || proxy.to_lowercase() == name)
+        .filter(|(name, value)| is_proxy(name) && !value.is_empty())
+        .collect();
+    given.sort_by_key(|(name, _)| name);
+    let mut proxies = Environment::default();
+    for (name, value) in given {
+        for name in [name.to_uppercase(), name.to_lowercase()] {
+            if !is_set(&name) {
+                proxies.set(&name, value);
+            }
+        }
+    }
+    proxies.to_strings()
 }

@@ -153,6 +153,9 @@ fn of_context(
     span: &Span,
 ) -> Result<State> {
     let place = match context {
+        NamedContext::Image(name) if name == "scratch" => {
+            return Ok(start(Tree::Empty, scratch(&platform), platform));
+        }
         NamedContext::Image(name) => return of_image(planner, name, platform, span),
         NamedContext::Files(place) => *place,
     };
@@ -298,7 +301,9 @@ impl Evaluator<'_, '_> {
                     globals.get(&name).is_some(),
                 ),
             };
-            if !inherited {
+            if inherited {
+                self.planner.inherited.insert(name.clone());
+            } else {
                 let known = Known::argument(&name, value.as_deref(), argument, statement);
                 outline::add(&mut self.planner.outline.arguments, known);
             }

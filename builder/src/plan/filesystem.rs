@@ -1,6 +1,6 @@
 //! RUN, COPY, ADD and WORKDIR: instructions that become steps.
 
-use super::build::is_proxy;
+use super::build::proxies;
 use super::evaluate::Evaluator;
 use super::stages::given;
 use super::{Copy, CopySource, Directory, Entitlement, Network, Operation, Origin, Run};
@@ -80,9 +80,7 @@ impl Evaluator<'_, '_> {
             proxies: self.proxies(),
             cwd: clean_absolute("/", &self.state.config.config.working_dir),
             user: self.state.config.config.user.clone(),
-            hostname: given(self.planner.options, "BUILDKIT_SANDBOX_HOSTNAME")
-                .filter(|name| !name.is_empty())
-                .map(str::to_owned),
+            hostname: self.hostname()?,
             network,
             insecure,
             emulated: self.emulated(),
@@ -91,6 +89,20 @@ impl Evaluator<'_, '_> {
         };
         self.step(Operation::Run(Box::new(operation)), created_by, statement);
         Ok(())
+    }
+
+    /// The name that a build argument gives to the machine of the steps.
+    fn hostname(&self) -> Result<Option<String>> {
+        const ARGUMENT: &str = "BUILDKIT_SANDBOX_HOSTNAME";
+        let Some(name) = given(self.planner.options, ARGUMENT) else {
+            return Ok(None);
+        };
+        if is_hostname(name) {
+            return Ok(Some(name.to_owned()));
+        }
+        let title = format!("`{name}` is no name of a machine");
+        let label = format!("given by the build argument {ARGUMENT}");
+        Err(Problem::new(title, self.current().clone(), label).into())
     }
 
     /// For what the stage's programs are, unless this machine runs them by itself.
@@ -187,16 +199,8 @@ impl Evaluator<'_, '_> {
     }
 
     fn proxies(&self) -> Vec<String> {
-        let given = self
-            .planner
-            .options
-            .build_args
-            .iter()
-            .filter(|(name, _)| is_proxy(name));
-        given
-            .filter(|(name, _)| self.state.variables.get(name).is_none())
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect()
+        let is_set = |name: &str| self.state.variables.get(name).is_some();
+        proxies(&self.planner.options.build_args, is_set)
     }
 
     /// The command as histories show it: with the declared build arguments in front.
@@ -428,6 +432,13 @@ impl Evaluator<'_, '_> {
             self.warn(&rules::COPY_IGNORED_FILE, &text.span, detail);
         }
     }
+}
+
+/// What sethostname(2) takes, of the characters that names on networks have.
+pub(super) fn is_hostname(name: &str) -> bool {
+    const BYTES_MAX: usize = 64;
+    let is_good = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    !name.is_empty() && name.len() <= BYTES_MAX && name.chars().all(is_good)
 }
 
 fn inline(heredoc: &Heredoc, content: String) -> CopySource {

@@ -158,6 +158,8 @@ impl Evaluator<'_, '_> {
                 self.warn_of_port(&word, text);
             }
         }
+        all.sort_unstable();
+        all.dedup();
         let empty = || Value::Object(serde_json::Map::new());
         self.state
             .config
@@ -181,12 +183,15 @@ impl Evaluator<'_, '_> {
     }
 
     /// `VOLUME`.
-    pub(super) fn volume(&mut self, paths: &[Text]) -> Result<()> {
-        let paths = paths
+    pub(super) fn volume(&mut self, texts: &[Text]) -> Result<()> {
+        let paths = texts
             .iter()
             .map(|path| self.expand(path))
             .collect::<Result<Vec<_>>>()?;
-        for path in &paths {
+        for (path, text) in paths.iter().zip(texts) {
+            if path.is_empty() {
+                return Err(Problem::new("VOLUME needs a path", text.span.clone(), "empty").into());
+            }
             self.state
                 .config
                 .config
@@ -197,12 +202,9 @@ impl Evaluator<'_, '_> {
         Ok(())
     }
 
-    /// `USER`.
+    /// `USER`. Of variables without a value nothing is left, which is root.
     pub(super) fn user(&mut self, text: &Text) -> Result<()> {
         let user = self.expand(text)?;
-        if user.is_empty() {
-            return Err(Problem::new("USER needs a name", text.span.clone(), "empty").into());
-        }
         self.history(format!("USER {user}"));
         self.state.config.config.user = user;
         Ok(())

@@ -28,7 +28,7 @@ mod read;
 mod remote;
 mod stages;
 
-pub use build::{Checked, check, plan};
+pub use build::{Checked, check, plan, warnings_before};
 pub use mounts::bytes;
 pub use outline::{Known, Outline, description};
 pub use read::{BadPlan, PLAN_BYTES_MAX, read};
@@ -52,6 +52,8 @@ pub const HISTORY_COMMENT: &str = "teu.dockerfile.v0";
 pub struct Options {
     /// `--build-arg` in order; the last of a name counts.
     pub build_args: Vec<(String, String)>,
+    /// `--label`: what the image gets beside, or instead of, the Dockerfile's.
+    pub labels: Vec<(String, String)>,
     /// `--target`; by default the last stage.
     pub target: Option<String>,
     /// What the image is for.
@@ -72,6 +74,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             build_args: Vec::new(),
+            labels: Vec::new(),
             target: None,
             platform: Platform::host(),
             build_platform: Platform::host(),
@@ -434,6 +437,12 @@ impl Step {
             Operation::Copy(copy) => copy.origin.tree().into_iter().collect(),
             Operation::Directory(_) => Vec::new(),
         }
+    }
+
+    /// The name of the stage that it is a step of.
+    pub fn stage(&self) -> &str {
+        let (stage, _) = self.place.rsplit_once(' ').unwrap_or((&self.place, ""));
+        stage.rsplit(' ').next().unwrap_or_default()
     }
 
     /// The steps that must be done before it.

@@ -6,9 +6,12 @@ use super::outline::{self, Known};
 use super::stages::given;
 use super::{Mount, MountKind, Origin, Sharing};
 use crate::dockerfile::instruction::{self, Text};
-use crate::dockerfile::{Result, Span};
+use crate::dockerfile::{Result, Span, suggest};
 use crate::report::Problem;
 use std::collections::HashMap;
+
+/// What a mount can be.
+const TYPES: [&str; 5] = ["bind", "cache", "tmpfs", "secret", "ssh"];
 
 /// The fields of one mount with their variables replaced, taken out one by one.
 struct Fields<'a> {
@@ -31,10 +34,13 @@ impl Evaluator<'_, '_> {
             "secret" => fields.secret(target)?,
             "ssh" => fields.ssh(target, self.agents)?,
             other => {
-                return Err(fields.problem(
+                let near = suggest::nearest_or_begun(other, TYPES);
+                let problem = fields.problem(
                     format!("unknown mount type `{other}`"),
                     "bind, cache, tmpfs, secret or ssh",
-                ));
+                );
+                let help = near.map(|near| format!("did you mean `{near}`?"));
+                return Err(problem.help(help).into());
             }
         };
         fields.finish()?;

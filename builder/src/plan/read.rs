@@ -1,7 +1,8 @@
 //! A plan from outside: the JSON that `teu-build plan` prints, or another front end writes. Believed only after it was
 //! checked: positions lead backwards, and nothing stands in it that a Dockerfile could not say.
 
-use super::build::is_proxy;
+use super::build;
+use super::filesystem::is_hostname;
 use super::{
     CopySource, Entitlement, MountKind, Network, Operation, Options, Origin, Plan, Run, Tree,
 };
@@ -96,11 +97,7 @@ fn proxies(run: &Run, options: &Options) -> Vec<String> {
         let mut names = run.env.iter().filter_map(|text| text.split_once('='));
         names.any(|(own, _)| own == name)
     };
-    let given = options.build_args.iter();
-    given
-        .filter(|(name, _)| is_proxy(name) && !is_set(name))
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect()
+    build::proxies(&options.build_args, is_set)
 }
 
 /// Whether a tree is known before the step of that number.
@@ -157,6 +154,9 @@ fn check_run(run: &Run, options: &Options) -> Result<(), String> {
             "it asks for the host's network, and --network=none is given: --allow network.host"
                 .to_owned(),
         );
+    }
+    if let Some(name) = run.hostname.as_ref().filter(|name| !is_hostname(name)) {
+        return Err(format!("{name:?} is no name of a machine"));
     }
     if run.args.is_empty() {
         return Err("it runs nothing".to_owned());

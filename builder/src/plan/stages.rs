@@ -4,11 +4,12 @@ use crate::dockerfile::instruction::{From, Text};
 use crate::dockerfile::word::Lexer;
 use crate::dockerfile::{Dockerfile, Instruction, Result, Statement, suggest};
 use crate::environment::Environment;
-use crate::lint::Globals;
+use crate::lint::{self, Globals, Linter};
 use crate::report::Problem;
+use std::collections::BTreeSet;
 use teu_store::image::Platform;
 
-use super::Options;
+use super::{Known, Options};
 
 /// Most stages of one Dockerfile. Planning goes from stage to stage recursively; real files
 /// have ten.
@@ -35,12 +36,26 @@ pub(super) struct Stages<'a> {
     pub(super) globals: Environment,
     /// The same as if no build argument were given.
     pub(super) defaults: Environment,
-    /// Names declared by an ARG before the first FROM.
-    pub(super) declared: Vec<String>,
+    /// The ARGs before the first FROM.
+    pub(super) known: Vec<Global>,
 }
 
-/// Splits a Dockerfile at its FROMs.
-pub(super) fn split<'a>(file: &'a Dockerfile, options: &Options) -> Result<Stages<'a>> {
+/// An ARG before the first FROM.
+#[derive(Debug)]
+pub(super) struct Global {
+    /// It, as `--call outline` tells of it.
+    pub(super) argument: Known,
+    /// The names that its default is made of.
+    made_of: BTreeSet<String>,
+}
+
+/// Splits a Dockerfile at its FROMs. What the rules say about its text is noted even where it
+/// cannot be split.
+pub(super) fn split<'a>(
+    file: &'a Dockerfile,
+    options: &Options,
+    linter: &Linter,
+) -> Result<Stages<'a>> {
     let is_from = |statement: &Statement| matches!(statement.instruction, Instruction::From(_));
     let first = file
         .statements
@@ -50,15 +65,32 @@ pub(super) fn split<'a>(file: &'a Dockerfile, options: &Options) -> Result<Stage
     let before = &file.statements[..first];
     let platform = platform_variables(options, last_stage(file));
     let escape = file.directives.escape;
-    let (globals, declared) = globals(before, escape, &options.build_args, platform.clone())?;
+    let (globals, known) = globals(before, escape, &options.build_args, platform.clone())?;
     let (defaults, _) = self::globals(before, escape, &[], platform).unwrap_or_default();
-    let lexer = Lexer::new(file.directives.escape, &globals);
+    let stages = Stages {
+        list: Vec::new(),
+        globals,
+        defaults,
+        known,
+    };
+    lint::check_file(linter, file, stages.as_seen_by_from());
+    let lexer = Lexer::new(escape, &stages.globals);
+    let list = stages_of(&file.statements[first..], &lexer, options)?;
+    Ok(Stages { list, ..stages })
+}
+
+/// The stages of what stands from the first FROM on.
+fn stages_of<'a>(
+    mut rest: &'a [Statement],
+    lexer: &Lexer<'_>,
+    options: &Options,
+) -> Result<Vec<Stage<'a>>> {
+    let is_from = |statement: &Statement| matches!(statement.instruction, Instruction::From(_));
     let mut list = Vec::new();
-    let mut rest = &file.statements[first..];
     while let Some((from_statement, after)) = rest.split_first() {
         let length = after.iter().position(is_from).unwrap_or(after.len());
         if let Instruction::From(from) = &from_statement.instruction {
-            let base = expand(&lexer, &from.base)?;
+            let base = expand(lexer, &from.base)?;
             if base.is_empty() {
                 let problem = Problem::new(
                     "the base image has no name",
@@ -75,7 +107,7 @@ pub(super) fn split<'a>(file: &'a Dockerfile, options: &Options) -> Result<Stage
             list.push(Stage {
                 from,
                 base,
-                platform: platform_of(from, &lexer, &options.platform)?,
+                platform: platform_of(from, lexer, &options.platform)?,
                 from_statement,
                 body: &after[..length],
             });
@@ -90,12 +122,7 @@ pub(super) fn split<'a>(file: &'a Dockerfile, options: &Options) -> Result<Stage
         }
         rest = &after[length..];
     }
-    Ok(Stages {
-        list,
-        globals,
-        defaults,
-        declared,
-    })
+    Ok(list)
 }
 
 /// The value that an ARG before the first FROM gives to a variable.
@@ -129,8 +156,8 @@ fn globals(
     escape: char,
     build_args: &[(String, String)],
     mut globals: Environment,
-) -> Result<(Environment, Vec<String>)> {
-    let mut declared = Vec::new();
+) -> Result<(Environment, Vec<Global>)> {
+    let mut known = Vec::new();
     for statement in statements {
         let Instruction::Arg(arguments) = &statement.instruction else {
             let problem = Problem::new(
@@ -145,18 +172,25 @@ fn globals(
         for argument in arguments {
             let lexer = Lexer::new(escape, &globals);
             let name = expand(&lexer, &argument.name)?;
+            let mut made_of = BTreeSet::new();
             let value = match (value_of(build_args, &name), &argument.default) {
                 (Some(value), _) => Some(value.to_owned()),
-                (None, Some(default)) => Some(expand(&lexer, default)?),
+                (None, Some(default)) => {
+                    made_of = names_in(&lexer, default);
+                    Some(expand(&lexer, default)?)
+                }
                 (None, None) => None,
             };
-            if let Some(value) = value {
-                globals.set(&name, &value);
+            if let Some(value) = &value {
+                globals.set(&name, value);
             }
-            declared.push(name);
+            known.push(Global {
+                argument: Known::argument(&name, value.as_deref(), argument, statement),
+                made_of,
+            });
         }
     }
-    Ok((globals, declared))
+    Ok((globals, known))
 }
 
 /// The name of the stage that is built when none is asked for.
@@ -206,9 +240,14 @@ fn platform_of(from: &From, lexer: &Lexer, own: &Platform) -> Result<Platform> {
         return Ok(own.clone());
     };
     let wanted = expand(lexer, text)?;
+    let unset = lexer.expand_and_tell(&text.raw).map(|told| told.unset);
+    let near = unset.unwrap_or_default().into_iter().find_map(|name| {
+        suggest::nearest(&name, lexer.variables.iter().map(|(known, _)| known)).map(str::to_owned)
+    });
     let unknown = |label: String| {
         let title = format!("`{wanted}` is no platform");
-        Problem::new(title, text.span.clone(), label)
+        let help = near.as_ref().map(|near| format!("did you mean `{near}`?"));
+        Problem::new(title, text.span.clone(), label).help(help)
     };
     let platform = wanted
         .parse::<Platform>()
@@ -237,6 +276,12 @@ fn value_of<'a>(build_args: &'a [(String, String)], name: &str) -> Option<&'a st
         .map(|(_, value)| value.as_str())
 }
 
+/// The variables that a value names.
+fn names_in(lexer: &Lexer, text: &Text) -> BTreeSet<String> {
+    let named = lexer.expand_and_tell(&text.raw);
+    named.map_or_else(|_| BTreeSet::new(), |told| &told.set | &told.unset)
+}
+
 /// Replaces the variables of a value.
 pub(super) fn expand(lexer: &Lexer, text: &Text) -> Result<String> {
     lexer
@@ -250,8 +295,44 @@ impl Stages<'_> {
         Globals {
             values: &self.globals,
             defaults: &self.defaults,
-            declared: &self.declared,
+            declared: self.declared().collect(),
         }
+    }
+
+    /// Names declared by an ARG before the first FROM.
+    pub(super) fn declared(&self) -> impl Iterator<Item = &str> {
+        self.known.iter().map(|known| known.argument.name.as_str())
+    }
+
+    /// The ARGs before the first FROM that these names and the FROMs of these stages mean, and
+    /// those that their defaults are made of.
+    pub(super) fn used(
+        &self,
+        names: &BTreeSet<String>,
+        stages: impl Iterator<Item = usize>,
+        escape: char,
+    ) -> impl Iterator<Item = &Known> {
+        let lexer = Lexer::new(escape, &self.globals);
+        let mut open: Vec<String> = names.iter().cloned().collect();
+        for from in stages.map(|index| self.list[index].from) {
+            for text in [Some(&from.base), from.platform.as_ref()] {
+                open.extend(text.into_iter().flat_map(|text| names_in(&lexer, text)));
+            }
+        }
+        let mut seen = BTreeSet::new();
+        while let Some(name) = open.pop() {
+            let same = self
+                .known
+                .iter()
+                .filter(|known| known.argument.name == name);
+            open.extend(
+                same.flat_map(|known| known.made_of.iter().cloned())
+                    .filter(|name| !seen.contains(name)),
+            );
+            seen.insert(name);
+        }
+        let arguments = self.known.iter().map(|known| &known.argument);
+        arguments.filter(move |argument| seen.contains(&argument.name))
     }
 
     /// The names of all stages.

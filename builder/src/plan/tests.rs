@@ -137,7 +137,7 @@ fn arguments_before_and_after_from() {
             "X=w2-amd64-"
         ]
     );
-    assert_eq!(run.proxies, ["HTTP_PROXY=p"]);
+    assert_eq!(run.proxies, ["HTTP_PROXY=p", "http_proxy=p"]);
     assert_eq!(
         plan.results[0].config.config.env,
         ["PATH=/bin", "BASE=1", "X=w2-amd64-"]
@@ -476,7 +476,7 @@ fn histories_are_buildkits() {
             "WORKDIR /w",
             "COPY --chown=1:2 --chmod=755 a b <<X sub/ # buildkit",
             "HEALTHCHECK {Test:[CMD-SHELL x y] Interval:1m30s Timeout:0s StartPeriod:0s StartInterval:0s Retries:2}",
-            "EXPOSE [80/tcp 1/udp 2/udp]",
+            "EXPOSE [1/udp 2/udp 80/tcp]",
             "CMD [\"a b\"]",
         ]
     );

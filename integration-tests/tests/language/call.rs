@@ -61,6 +61,76 @@ fn check() {
 }
 
 #[test]
+fn what_was_meant_is_told_before_what_is_wrong() {
+    let scene = scene();
+    scene.write("context/Dockerfile", "FROM scratch AS Cased\nFETCH x\n");
+    let value: Value =
+        serde_json::from_str(&ask(&scene, &["--call", "check,format=json"], 1)).unwrap();
+    assert_eq!(value["warnings"][0]["ruleName"], "StageNameCasing");
+    let error = &value["buildError"];
+    assert_eq!(error["location"]["ranges"][0]["start"]["line"], 2);
+    // A build tells of both, too.
+    for (text, said) in [
+        (
+            "FROM scratch AS Cased\nMAINTAINER me\nFETCH x\n",
+            [
+                "warning: StageNameCasing",
+                "warning: MaintainerDeprecated",
+                "2 warnings found",
+                "unknown instruction `FETCH`",
+            ],
+        ),
+        (
+            "FROM --platform=$BULIDPLATFORM scratch\n",
+            [
+                "warning: UndefinedArgInFrom",
+                "did you mean `$BUILDPLATFORM`?",
+                "`` is no platform",
+                "did you mean `BUILDPLATFORM`?",
+            ],
+        ),
+    ] {
+        scene.write("context/Dockerfile", text);
+        let _ = scene
+            .run("teu-build", ["build", "--progress", "plain", "context"])
+            .fails(1, &said);
+    }
+}
+
+/// Of what stands before the first FROM an outline tells what the target needs.
+#[test]
+fn outline_of_arguments_outside_of_stages() {
+    let scene = scene();
+    scene.write(
+        "context/Dockerfile",
+        "ARG END=tch OTHER=no\nARG UNUSED=$OTHER\n# BASE what all start from\nARG BASE=\"scra${END}\"\nARG LEVEL=3 SHARED=1\n\
+         FROM $UNUSED AS unused\nFROM $BASE AS used\nARG LEVEL\nARG SHARED=2\nFROM used AS target\nARG OWN\nFROM unused\n",
+    );
+    let asked = ["--call=outline,format=json", "--target=target"];
+    let outline: Value = serde_json::from_str(&ask(&scene, &asked, 0)).unwrap();
+    let told: Vec<String> = outline["args"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|known| {
+            let line = &known["location"]["ranges"][0]["start"]["line"];
+            format!(
+                "{line} {} {} {}",
+                known["name"], known["value"], known["description"]
+            )
+        })
+        .collect();
+    let wanted = [
+        r#"1 "END" "tch" null"#,
+        r#"4 "BASE" "scratch" "what all start from""#,
+        r#"5 "LEVEL" "3" null"#,
+        r#"9 "SHARED" "2" null"#,
+        r#"11 "OWN" null null"#,
+    ];
+    assert_eq!(told, wanted);
+}
+
+#[test]
 fn outline_and_targets() {
     let scene = scene();
     let wanted = "TARGET: final\n\nBUILD ARG   VALUE   DESCRIPTION\nVERSION     1       of what is built\n\nSECRET   REQUIRED\ntoken    true\n\nSSH       REQUIRED\ndefault   \n\n";

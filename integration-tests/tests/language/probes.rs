@@ -136,7 +136,7 @@ const COPIES: [Probe; 27] = [
     ),
 ];
 
-const RUNS: [Probe; 42] = [
+const RUNS: [Probe; 43] = [
     (
         "RUN heredoc",
         "RUN <<EOF\ncd /tmp\ntouch x\nEOF\nRUN [ -f /tmp/x ]",
@@ -309,6 +309,11 @@ const RUNS: [Probe; 42] = [
     (
         "predefined proxy ARG not in history",
         "RUN [ $http_proxy = http://p.invalid ]",
+        true,
+    ),
+    (
+        "a proxy has both its names",
+        "RUN [ $HTTP_PROXY = http://p.invalid ]",
         true,
     ),
     (
@@ -512,4 +517,31 @@ fn substitutions() {
 #[test]
 fn whole_files() {
     probe(&scene("whole files"), &WHOLE, "");
+}
+
+#[test]
+fn a_machine_with_a_name() {
+    let scene = scene("a name");
+    let text = "FROM busybox\nRUN [ $(hostname) = host.name ] && grep -q '^127.0.0.1.*host.name$' /etc/hosts && grep -q localhost /etc/hosts\n";
+    let name = |value: &str| format!("BUILDKIT_SANDBOX_HOSTNAME={value}");
+    let _ = build(&scene, text, &["--build-arg", &name("host.name")]).exits(0);
+    let _ = build(&scene, text, &["--build-arg", &name("other")]).fails(1, &["grep"]);
+    let _ = build(&scene, text, &["--build-arg", &name("a b")]).fails(1, &["no name of a machine"]);
+}
+
+#[test]
+fn one_stage_without_the_cache() {
+    let scene = scene("no cache filter");
+    let text = "FROM busybox AS One\nRUN cat /proc/sys/kernel/random/uuid > /1\nFROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /2\nCOPY --from=one /1 /\n";
+    let made = |arguments: &[&str]| {
+        let _ = build(&scene, text, arguments).exits(0);
+        let files = crate::files(&scene);
+        ["1=", "2="].map(|start| files.iter().find(|line| line.starts_with(start)).cloned())
+    };
+    let first = made(&[]);
+    assert_eq!(made(&[]), first);
+    let second = made(&["--no-cache-filter", "one"]);
+    assert!(second[0] != first[0] && second[1] == first[1]);
+    let third = made(&["--no-cache-filter", "x,stage-1"]);
+    assert!(third[0] == second[0] && third[1] != first[1]);
 }
