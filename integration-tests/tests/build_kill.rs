@@ -53,16 +53,21 @@ fn killed_builds_leave_nothing() {
     let build = ["build", "-q", "-t", "it", "context"];
     let afresh = ["build", "-q", "-t", "it", "--no-cache", "context"];
     let id = scene.run("teu-build", afresh).succeeds();
-    let begin = Instant::now();
-    assert_eq!(scene.run("teu-build", afresh).succeeds(), id);
-    let whole = u64::try_from(begin.elapsed().as_micros()).unwrap();
+    // How long a build takes now, in microseconds; others use the machine, too.
+    let timed = |words: &[&str], shown: &str| {
+        let begin = Instant::now();
+        assert_eq!(scene.run("teu-build", words).succeeds(), id, "{shown}");
+        u64::try_from(begin.elapsed().as_micros()).unwrap()
+    };
+    let mut whole = timed(&afresh, "nothing was killed yet");
     let mounts = || scene.shell("grep -c $PWD /proc/self/mountinfo || true");
     let before = (unfinished(&scene), mounts());
     assert_eq!(before.0, "");
     let seed = u64::from(std::process::id()) << 16 | 1;
     let mut numbers = Numbers(seed);
     let mut killed = 0;
-    for round in 0..how_many("TEU_BUILD_KILLS", KILLS) {
+    let rounds = how_many("TEU_BUILD_KILLS", KILLS);
+    for round in 0..rounds {
         let mut command = scene.command("teu-build", afresh);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
@@ -73,18 +78,17 @@ fn killed_builds_leave_nothing() {
         killed += usize::from(!is_over);
         child.wait().unwrap();
         // Sometimes the next build goes on with what was remembered, sometimes it begins anew.
-        let next = if round % 2 == 0 {
-            &build[..]
-        } else {
-            &afresh[..]
-        };
         let shown = format!("round {round} of seed {seed}, killed after {moment:?}");
-        assert_eq!(scene.run("teu-build", next).succeeds(), id, "{shown}");
+        if round % 2 == 0 {
+            assert_eq!(scene.run("teu-build", build).succeeds(), id, "{shown}");
+        } else {
+            whole = timed(&afresh, &shown);
+        }
         assert_eq!((unfinished(&scene), mounts()), before, "{shown}");
         assert_eq!(scene.left(), Vec::<String>::new(), "{shown}");
     }
     eprintln!("{killed} builds were killed before their end");
-    assert!(killed > 0);
+    assert!(killed > rounds / 2);
     scene.run("teu-store", ["gc"]).succeeds();
     scene.run("teu-store", ["verify"]).succeeds();
     assert_eq!(scene.run("teu-build", afresh).succeeds(), id);
