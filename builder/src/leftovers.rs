@@ -41,6 +41,8 @@ pub fn put_away(store: &Store) {
     for states in abandoned(&work) {
         let _ = states.parent().map(std::fs::remove_dir_all);
     }
+    // A build that was killed while it put its own away has no states any more.
+    store.put_away_dead();
     for root in folders(&store.root_path().join("roots")) {
         let Some(name) = root.file_name().and_then(|name| name.to_str()) else {
             continue;

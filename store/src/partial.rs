@@ -15,7 +15,7 @@ use crate::digest::Digest;
 use crate::error::{Context, Error};
 use crate::image::Descriptor;
 use crate::lock::Lock;
-use crate::store;
+use crate::store::{self, Store};
 use crate::transaction::Transaction;
 
 /// Less than this of a blob is not worth keeping, in bytes.
@@ -150,6 +150,22 @@ impl Transaction {
     }
 }
 
+impl Store {
+    /// Removes what transactions of the dead have left, but for the beginnings of blobs, which others may go on with.
+    /// Best effort: what stays is removed by `gc`.
+    pub fn put_away_dead(&self) {
+        let entries = fs::read_dir(self.folder("tmp")).into_iter().flatten();
+        for folder in entries.flatten().map(|entry| entry.path()) {
+            // One that has no wants yet is just being made: who makes it has still to take its lock.
+            if folder.join("wants").exists()
+                && let Some(_held) = of_dead(&folder)
+            {
+                remove_if_empty(&folder);
+            }
+        }
+    }
+}
+
 /// The lock of a transaction's folder whose owner has ended.
 fn of_dead(folder: &Path) -> Option<Lock> {
     Lock::try_exclusive(&folder.join("lock")).ok().flatten()
@@ -169,8 +185,28 @@ fn remove_if_empty(folder: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Store;
     use std::io::{Read as _, Write as _};
+
+    #[test]
+    fn of_the_dead_only_what_was_begun_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let tmp = store.folder("tmp");
+        let alive = store.begin().unwrap();
+        for name in ["dead", "begun", "young"] {
+            fs::create_dir(tmp.join(name)).unwrap();
+            fs::write(tmp.join(name).join("lock"), "").unwrap();
+        }
+        for name in ["dead", "begun"] {
+            fs::write(tmp.join(name).join("wants"), "").unwrap();
+        }
+        fs::write(tmp.join("dead/file"), "half").unwrap();
+        fs::write(tmp.join("begun/partial-sha256-0"), "half").unwrap();
+        store.put_away_dead();
+        let stays = |name: &str| tmp.join(name).exists();
+        assert_eq!(["dead", "begun", "young"].map(stays), [false, true, true]);
+        assert!(alive.scratch().join("wants").exists());
+    }
 
     #[test]
     fn what_one_transaction_leaves_the_next_one_takes() {
