@@ -16,6 +16,8 @@ use teu_integration_tests::{Outcome, Scene, binary, missing_command, readme};
 /// podman with everything of its own in the scene, and a busybox image.
 pub(crate) struct Podman<'a> {
     pub(crate) scene: &'a Scene,
+    /// Where its cgroups are: the scene's own, and what a test adds that podman gives no choice.
+    pub(crate) cgroups: Vec<String>,
 }
 
 /// What test machines without all privileges allow, where podman asks for more
@@ -33,7 +35,10 @@ impl<'a> Podman<'a> {
             return None;
         }
         scene.write("containers.conf", configuration(scene));
-        let podman = Self { scene };
+        let podman = Self {
+            scene,
+            cgroups: vec![scene.cgroup()],
+        };
         pack_rootfs(scene);
         let import = ["import", "-q", "-c", COMMAND, "rootfs.tar", "busybox"];
         podman.call(&import).succeeds();
@@ -83,8 +88,7 @@ impl<'a> Podman<'a> {
             removed.code() == 0 || removed.stderr.contains("directory not empty"),
             "{removed}"
         );
-        self.scene
-            .shell(&CLEAN.replace("MARK", &self.scene.cgroup()));
+        self.clean();
         let _ = self.call(&["pod", "rm", "-f", name]);
         assert_eq!(self.call(&["ps", "-a", "-q"]).succeeds(), "");
     }
@@ -137,21 +141,24 @@ impl<'a> Podman<'a> {
         let file = self.inspect(name, "{{.ConmonPidFile}}");
         std::fs::read_to_string(file).unwrap()
     }
+
+    fn clean(&self) {
+        let script = CLEAN.replace("CGROUPS", &self.cgroups.join(" "));
+        self.scene.shell(&script);
+    }
 }
 
 impl Drop for Podman<'_> {
     fn drop(&mut self) {
         let _ = self.call(&["rm", "-f", "-a", "-t", "0"]);
         let _ = self.call(&["pod", "rm", "-f", "-a", "-t", "0"]);
-        self.scene
-            .shell(&CLEAN.replace("MARK", &self.scene.cgroup()));
+        self.clean();
     }
 }
 
-/// Podman leaves cgroups, and where a hierarchy is not mounted plain folders;
-/// those of `play kube` have no name of the scene's.
+/// Podman leaves cgroups, and where a hierarchy is not mounted plain folders.
 const CLEAN: &str = r#"for place in /sys/fs/cgroup/*; do
-    for name in MARK /libpod_parent; do
+    for name in CGROUPS; do
         if [ "$(stat -f -c %T $place)" = tmpfs ]; then rm -rf $place$name
         else find $place$name -depth -type d -exec rmdir {} + 2>/dev/null || true; fi
     done
