@@ -154,12 +154,20 @@ impl Store {
     /// Removes what transactions of the dead have left, but for the beginnings of blobs, which others may go on with.
     /// Best effort: what stays is removed by `gc`.
     pub fn put_away_dead(&self) {
-        let entries = fs::read_dir(self.folder("tmp")).into_iter().flatten();
-        for folder in entries.flatten().map(|entry| entry.path()) {
-            // One that has no wants yet is just being made: who makes it has still to take its lock.
-            if folder.join("wants").exists()
-                && let Some(_held) = of_dead(&folder)
-            {
+        let folders = || {
+            let entries = fs::read_dir(self.folder("tmp")).into_iter().flatten();
+            let paths = entries.flatten().map(|entry| entry.path());
+            paths.filter(|path| path.is_dir())
+        };
+        let is_begun = |folder: &Path| folder.join("wants").exists();
+        // Who begins one holds the lock, shared, until it has wants: nobody does now.
+        if let Ok(Some(_alone)) = Lock::try_exclusive(&self.lock_path("gc")) {
+            for folder in folders().filter(|folder| !is_begun(folder)) {
+                let _ = crate::dirs::remove(&folder);
+            }
+        }
+        for folder in folders().filter(|folder| is_begun(folder)) {
+            if let Some(_held) = of_dead(&folder) {
                 remove_if_empty(&folder);
             }
         }
@@ -202,9 +210,14 @@ mod tests {
         }
         fs::write(tmp.join("dead/file"), "half").unwrap();
         fs::write(tmp.join("begun/partial-sha256-0"), "half").unwrap();
-        store.put_away_dead();
         let stays = |name: &str| tmp.join(name).exists();
-        assert_eq!(["dead", "begun", "young"].map(stays), [false, true, true]);
+        {
+            let _somebody_begins = store.gc_lock(crate::lock::Mode::Shared).unwrap();
+            store.put_away_dead();
+            assert_eq!(["dead", "begun", "young"].map(stays), [false, true, true]);
+        }
+        store.put_away_dead();
+        assert_eq!(["dead", "begun", "young"].map(stays), [false, true, false]);
         assert!(alive.scratch().join("wants").exists());
     }
 
